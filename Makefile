@@ -1,0 +1,93 @@
+# Two commands for users, demo and test; verify, fix and bench for whoever changes the code. All set-up happens below this
+# folder, in target/.
+
+PYTHON ?= python3
+CARGO ?= cargo
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+REPORTS := $(abspath target/reports)
+VENV := target/venv
+PY := $(VENV)/bin/python
+TOOLS := target/tools
+WHEELS := target/wheels
+GRPCURL_VERSION := v1.9.3
+DENY_VERSION := 0.20.2
+
+PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
+CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
+
+.PHONY: demo test verify fix bench sanitize
+
+# The main job on real input: trains through the service and ends with a table and a picture.
+demo: $(VENV)/demo
+	$(CARGO) build --release --locked --bin negbank
+	cd python && ../$(PY) -m demo --server-binary $(TARGET)/release/negbank --reports $(REPORTS)
+
+# Everything: Rust unit, property and service tests, then the Python package against the real server.
+test: $(TOOLS)/bin/grpcurl $(VENV)/test
+	$(CARGO) test --locked --package negbank
+	cd python && NEGBANK_SERVER=$(TARGET)/debug/negbank ../$(PY) -m pytest -q
+
+# Read-only: what CI runs before the tests.
+verify: $(TOOLS)/bin/cargo-deny $(VENV)/test
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --package negbank
+	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
+	$(CARGO) test --locked --package negbank --test architecture
+	cd python && ../$(PY) -m ruff check . && ../$(PY) -m ruff format --check .
+	cd python && ../$(PY) -m mypy && ../$(PY) -m mypy.stubtest negbank._negbank
+
+# Changes the tree.
+fix: $(VENV)/test
+	$(CARGO) fmt --all
+	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets
+	cd python && ../$(PY) -m ruff check --fix . && ../$(PY) -m ruff format .
+
+# Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
+bench:
+	$(CARGO) bench --locked --bench scan
+	$(CARGO) bench --locked --bench service
+
+# The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
+sanitize:
+	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --locked --package negbank --lib \
+		--target $$(rustc -vV | sed -n 's/^host: //p') kernels
+
+# --- set-up -----------------------------------------------------------------------------------------------------------------
+
+# Without Go the README's grpcurl session is not tested, and the test says so.
+$(TOOLS)/bin/grpcurl:
+	mkdir -p $(TOOLS)/bin
+	if command -v go >/dev/null; then \
+		GOBIN=$(abspath $(TOOLS)/bin) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION); \
+	else \
+		echo "*** Go is missing: the README's grpcurl session will not be tested ***" >&2; \
+	fi
+
+# A linter run once a day need not be optimised: this halves its build.
+$(TOOLS)/bin/cargo-deny:
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		$(CARGO) install --locked --no-default-features --root $(TOOLS) cargo-deny@$(DENY_VERSION)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("the demo and the tests need Python 3.11 or later: set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+
+# The package, built as users get it.
+$(VENV)/package: $(VENV)/bin/python $(PYTHON_SOURCES) $(CLIENT_SOURCES)
+	$(PY) -m pip install --quiet -r python/requirements-build.txt
+	rm -rf $(WHEELS)
+	cd python && ../$(VENV)/bin/maturin build --release --quiet --locked --out ../$(WHEELS)
+	$(PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/negbank-*.whl
+	$(PY) -m pip install --quiet 'numpy>=1.24'
+	touch $@
+
+$(VENV)/demo: $(VENV)/package python/demo/requirements.txt
+	$(PY) -m pip install --quiet -r python/demo/requirements.txt
+	touch $@
+
+$(VENV)/test: $(VENV)/package python/requirements-test.txt python/demo/requirements.txt
+	$(PY) -m pip install --quiet -r python/requirements-test.txt -r python/demo/requirements.txt
+	touch $@

@@ -1,0 +1,56 @@
+"""Anchors: from the arguments of `Bank.sample` to the columns of a request."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InvalidArgument
+from .integers import integers, masked_vector, vector
+from .matrices import floats, matrix
+from .per_anchor import per_anchor
+from .requests import AnchorColumns
+from .scalars import whole
+
+
+def anchor_columns(
+    anchors: Any,
+    dim: int,
+    *,
+    anchor_ids: Any,
+    anchor_labels: Any,
+    anchor_groups: Any,
+    positive_scores: Any,
+    positive_ids: Any,
+    denied_ids: Any,
+) -> AnchorColumns:
+    """Columns for anchors given as embeddings, as ids of stored entries, or as a number of them."""
+    ids = None if anchor_ids is None else vector(anchor_ids, np.uint64, "anchor_ids")
+    embeddings: npt.NDArray[np.float32] | None = None
+    if isinstance(anchors, (int, np.integer)):
+        count = whole(anchors, "anchors")
+    elif anchors is not None:
+        embeddings = matrix(anchors, dim, "anchors")
+        count = embeddings.shape[0]
+    elif ids is not None:
+        count = ids.size
+    else:
+        raise InvalidArgument.of("anchors", f"are required: an array [B, {dim}], None with anchor_ids, or a number of them")
+    labels, has_label = masked_vector(anchor_labels, np.int64, "anchor_labels")
+    groups, has_group = masked_vector(anchor_groups, np.uint64, "anchor_groups")
+    id_lists = partial(per_anchor, anchors=count, convert=lambda values, name: integers(values, np.uint64, name))
+    return AnchorColumns(
+        rows=count,
+        embeddings=embeddings,
+        ids=ids,
+        labels=labels,
+        has_label=has_label,
+        groups=groups,
+        has_group=has_group,
+        positive_scores=per_anchor(positive_scores, count, floats, "positive_scores"),
+        positive_ids=id_lists(positive_ids, parameter="positive_ids"),
+        denied_ids=id_lists(denied_ids, parameter="denied_ids"),
+    )

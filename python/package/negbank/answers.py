@@ -1,0 +1,85 @@
+"""What comes back from the native half, as dicts of these: it makes them of the structs that derive IntoPyObject in src/."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+
+class BankFields(TypedDict):
+    """The fields of `BankInfo`."""
+
+    name: str
+    kind: Literal["keyed", "queue"]
+    metric: Literal["cosine", "dot", "l2"]
+    dim: int
+    capacity: int | None
+    momentum: float | None
+    shards: int
+    entries: int
+    sequence: int
+    step: int | None
+    labels: int
+    groups: int
+    bytes_per_entry: int
+
+
+class WriteAnswer(TypedDict):
+    """What a write did; `ids` only where the server gave them."""
+
+    sequence: int
+    inserted: int
+    updated: int
+    evicted: int
+    ids: npt.NDArray[np.uint64]
+    position: bytes
+
+
+class RowColumns(TypedDict):
+    """Columns of entries, embeddings flat; a column that was not sent is empty."""
+
+    ids: npt.NDArray[np.uint64]
+    embeddings: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    has_label: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.uint64]
+    has_group: npt.NDArray[np.bool_]
+    steps: npt.NDArray[np.uint64]
+
+
+class FetchAnswer(TypedDict):
+    """Which ids were found [R], and the rows of those."""
+
+    found: npt.NDArray[np.bool_]
+    rows: RowColumns
+    sequence: int
+    step: int | None
+
+
+class DrawAnswer(TypedDict):
+    """One draw: the picks of one anchor after the other's, `counts` [B] of them; a column that was not sent is empty."""
+
+    counts: npt.NDArray[np.uint32]
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    log_q: npt.NDArray[np.float32]
+    n: npt.NDArray[np.uint32]
+    log_partition: npt.NDArray[np.float32]
+    kappa: npt.NDArray[np.float32]
+    plan: str
+    shortfalls: dict[str, int]
+    rejections: dict[str, int]
+
+
+class SampleAnswer(TypedDict):
+    """A whole answer."""
+
+    rows: RowColumns
+    draws: list[DrawAnswer]
+    seed: int
+    sequence_first: int
+    sequence_last: int
+    step: int | None
+    reproducible: bool

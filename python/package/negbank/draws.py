@@ -1,0 +1,75 @@
+"""How negatives are drawn; one or more go to `Bank.sample`."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from .errors import InvalidArgument
+from .scalars import real_or_none, whole, whole_or_none
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """`k` of the n eligible entries, every set of k equally likely, without replacement.
+
+    log_q is -ln n; the probability that an entry is among the k is k / n. Needs no embedding of the anchor. With
+    `with_replacement` the k are drawn independently: k of them whenever n >= 1, perhaps some twice.
+    """
+
+    k: int
+    _: KW_ONLY
+    with_replacement: bool = False
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Hard negatives: eligible entries ranked by score against the anchor, highest first, ties by id.
+
+    In this order: filters, score rules, rank, skip, window, choose. Scores are the bank's metric: cosine, dot product, or
+    minus the squared distance.
+
+    Args:
+        k: negatives per anchor.
+        skip: leaves out that many first ranks (likely false negatives).
+        window: ranks considered after the skip, at least k; default k. It matters to "uniform" and "softmax" only.
+        choose: "top" takes the first k: deterministic, so log_q is NaN. "uniform" takes k of the window at random, without
+            replacement: log_q is -ln of the ranks in the window. "softmax" draws k of the window with replacement, an entry
+            of score s with probability proportional to exp(beta s): log_q is beta s - `info.log_partition`.
+        beta: inverse temperature of "softmax", any finite number.
+        without_replacement: "softmax" draws no entry twice; log_q is then of the first draw, and the probability that an
+            entry is among the k is 1 - exp(-exp(log_q - kappa)), with the anchor's `info.kappa`.
+        candidates: cuts to that many top ranks *before* the score rules, as sentence-transformers does; default: no cut.
+        min_score, max_score: keep scores s with min_score <= s <= max_score.
+        max_positive_fraction: f in (0, 1]: keep s <= p - |p| (1 - f), where p is the smallest score of the anchor's
+            positives (NV-Retriever uses 0.95). Needs `positive_scores` or `positive_ids`, as the next two do.
+        margin: keep s <= p - margin.
+        within: keep s > p - within; with margin=0 the semi-hard band of FaceNet.
+    """
+
+    k: int
+    _: KW_ONLY
+    skip: int = 0
+    window: int | None = None
+    choose: Literal["top", "uniform", "softmax"] = "top"
+    beta: float | None = None
+    without_replacement: bool = False
+    candidates: int | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    max_positive_fraction: float | None = None
+    margin: float | None = None
+    within: float | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+        whole(self.skip, "skip")
+        whole_or_none(self.window, "window")
+        whole_or_none(self.candidates, "candidates")
+        if (self.choose == "softmax") != (self.beta is not None):
+            raise InvalidArgument.of("beta", 'is needed by choose="softmax", and by nothing else')
+        for rule in ("beta", "min_score", "max_score", "max_positive_fraction", "margin", "within"):
+            real_or_none(getattr(self, rule), rule)

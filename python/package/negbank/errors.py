@@ -1,0 +1,82 @@
+"""What a call can fail with, by what the caller should do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Error(Exception):
+    """Base of every error of this package; raised itself for what none of the others says."""
+
+
+class InvalidArgument(Error, ValueError):
+    """Mend the arguments. Nothing was changed.
+
+    `violations` lists the faults found, the first 16 at most, as (field, reason); the field is a parameter of the call, or
+    its path in the server's message (`embeddings[17]` is row 17, `draws[1].k` the k of the second draw).
+    """
+
+    violations: list[tuple[str, str]]
+
+    def __init__(self, message: str, violations: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.violations = list(violations)
+
+    @classmethod
+    def of(cls, parameter: str, reason: str) -> InvalidArgument:
+        """One fault of one parameter."""
+        return cls(f"{parameter}: {reason}", [(parameter, reason)])
+
+
+class NotFound(Error, LookupError):
+    """There is no such bank; the message lists the banks there are, when they are few."""
+
+
+class AlreadyExists(Error):
+    """A bank of that name exists with other settings; the message names them."""
+
+
+class FailedPrecondition(Error):
+    """The bank is not of the kind, or not in the state, that the call needs; the message says which is."""
+
+
+class ResourceExhausted(Error):
+    """The server is at a limit.
+
+    `retry_after`: seconds after which to call again; None: calling again won't help, the message names the limit.
+    """
+
+    retry_after: float | None
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(Error, ConnectionError):
+    """No server answers: it is not started, starting, stopping, or elsewhere. The client reconnects by itself: call again."""
+
+
+class DeadlineExceeded(Error, TimeoutError):
+    """No answer within `timeout`. A write may or may not have been applied."""
+
+
+class ShortAnswer(Error):
+    """Some anchors got fewer negatives than asked for, so that there is no full [B, K] array.
+
+    `anchors`: i64, the short ones; `shortfalls`: picks missing by reason. Pass `pad=True` and use `.mask`, or read
+    `negs.anchor(i)`, or ask for less.
+    """
+
+    anchors: npt.NDArray[np.int64]
+    shortfalls: dict[str, int]
+
+    def __init__(
+        self, message: str, anchors: npt.NDArray[np.int64] | None = None, shortfalls: dict[str, int] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.anchors = np.empty(0, dtype=np.int64) if anchors is None else anchors
+        self.shortfalls = dict(shortfalls or {})

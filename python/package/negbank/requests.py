@@ -1,0 +1,100 @@
+"""What goes to the native half: it reads these attributes by name, with the structs that derive FromPyObject in src/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .draws import Nearest
+from .per_anchor import PerAnchor
+
+Ids = npt.NDArray[np.uint64]
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """A bank to create; None: the server's default."""
+
+    name: str
+    dim: int
+    kind: str
+    metric: str
+    momentum: float | None
+    capacity: int | None
+    shards: int | None
+
+
+@dataclass(frozen=True)
+class WriteBatch:
+    """Rows to write. `has_*` is 1 where the row has a value; None: every row has one."""
+
+    bank: str
+    embeddings: Floats
+    ids: Ids | None
+    labels: Labels | None
+    has_label: Mask | None
+    groups: Ids | None
+    has_group: Mask | None
+    step: int | None
+    momentum: float | None
+
+
+@dataclass(frozen=True)
+class AnchorColumns:
+    """What negatives are drawn for, `rows` of them."""
+
+    rows: int
+    embeddings: Floats | None
+    ids: Ids | None
+    labels: Labels | None
+    has_label: Mask | None
+    groups: Ids | None
+    has_group: Mask | None
+    positive_scores: PerAnchor[np.float32] | None
+    positive_ids: PerAnchor[np.uint64] | None
+    denied_ids: PerAnchor[np.uint64] | None
+
+
+@dataclass(frozen=True)
+class DrawCall:
+    """One draw of `k`; uniform unless it is `nearest`."""
+
+    k: int
+    with_replacement: bool
+    nearest: Nearest | None
+
+
+@dataclass(frozen=True)
+class FilterColumns:
+    """Which entries are eligible, for every draw."""
+
+    exclude_self: bool | None
+    exclude_same_group: bool | None
+    exclude_same_label: bool
+    exclude_ids: Ids | None
+    only_labels: Labels | None
+    exclude_labels: Labels | None
+    exclude_unlabelled: bool
+    min_step: int | None
+    max_age: int | None
+
+
+@dataclass(frozen=True)
+class SampleCall:
+    """A whole request for negatives."""
+
+    bank: str
+    anchors: AnchorColumns
+    draws: list[DrawCall]
+    filters: FilterColumns
+    step: int | None
+    at_least: bytes
+    min_entries: int
+    wait_for_entries: bool
+    seed: int | None
+    columns: list[str]

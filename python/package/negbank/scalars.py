@@ -1,0 +1,34 @@
+"""Single numbers from arguments, checked as far as the message's fields need it; ranges are the server's to judge."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+from .errors import InvalidArgument
+
+
+def whole(value: SupportsIndex, parameter: str, bits: int = 32) -> int:
+    """A whole number of `bits` unsigned bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidArgument.of(parameter, f"must be a whole number, got {value!r}") from None
+    if not 0 <= number < 1 << bits:
+        raise InvalidArgument.of(parameter, f"must be in 0..2**{bits} - 1, got {number}")
+    return number
+
+
+def whole_or_none(value: SupportsIndex | None, parameter: str, bits: int = 32) -> int | None:
+    """As `whole`; None stays None: the server's default."""
+    return None if value is None else whole(value, parameter, bits)
+
+
+def real_or_none(value: float | None, parameter: str) -> float | None:
+    """A float; None stays None."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument.of(parameter, f"must be a number, got {value!r}") from None

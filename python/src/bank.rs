@@ -1,0 +1,93 @@
+//! Banks: their settings on the way out, their description on the way back.
+
+use negbank::client::ClientError;
+use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Metric};
+use pyo3::prelude::*;
+
+use crate::failure::invalid;
+
+/// `negbank.requests.BankSettings`.
+#[derive(FromPyObject)]
+pub(crate) struct BankSettings {
+    name: String,
+    dim: u32,
+    kind: String,
+    metric: String,
+    momentum: Option<f32>,
+    capacity: Option<u64>,
+    shards: Option<u32>,
+}
+
+impl BankSettings {
+    /// The message that asks for such a bank.
+    pub(crate) fn into_message(self) -> Result<CreateBankRequest, ClientError> {
+        let kind = match self.kind.as_str() {
+            "keyed" => BankKind::Keyed,
+            "queue" => BankKind::Queue,
+            other => return Err(invalid("kind", format!("{other:?} is none: give \"keyed\" or \"queue\""))),
+        };
+        let metric = match self.metric.as_str() {
+            "cosine" => Metric::Cosine,
+            "dot" => Metric::Dot,
+            "l2" => Metric::L2,
+            other => return Err(invalid("metric", format!("{other:?} is none: give \"cosine\", \"dot\" or \"l2\""))),
+        };
+        Ok(CreateBankRequest {
+            name: self.name,
+            dim: self.dim,
+            kind: kind.into(),
+            metric: metric.into(),
+            momentum: self.momentum,
+            capacity: self.capacity.unwrap_or_default(),
+            shards: self.shards.unwrap_or_default(),
+        })
+    }
+}
+
+/// The fields of `negbank.BankInfo`, as a dict.
+#[derive(IntoPyObject)]
+pub(crate) struct BankDescription {
+    name: String,
+    kind: &'static str,
+    metric: &'static str,
+    dim: u32,
+    capacity: Option<u64>,
+    momentum: Option<f64>,
+    shards: u32,
+    entries: u64,
+    sequence: u64,
+    step: Option<u64>,
+    labels: u64,
+    groups: u64,
+    bytes_per_entry: u64,
+}
+
+impl From<Bank> for BankDescription {
+    fn from(bank: Bank) -> Self {
+        let queue = bank.kind() == BankKind::Queue;
+        Self {
+            kind: if queue { "queue" } else { "keyed" },
+            metric: match bank.metric() {
+                Metric::Unspecified | Metric::Cosine => "cosine",
+                Metric::Dot => "dot",
+                Metric::L2 => "l2",
+            },
+            dim: bank.dim,
+            capacity: (bank.capacity > 0).then_some(bank.capacity),
+            momentum: if queue { None } else { Some(as_written(bank.momentum)) },
+            shards: bank.shards,
+            entries: bank.entries,
+            sequence: bank.sequence,
+            step: bank.step,
+            labels: bank.labels,
+            groups: bank.groups,
+            bytes_per_entry: bank.bytes_per_entry,
+            name: bank.name,
+        }
+    }
+}
+
+/// 0.9 for the f32 nearest to it, not 0.8999999761581421: the shortest decimal that means the same setting.
+fn as_written(setting: f32) -> f64 {
+    setting.to_string().parse().unwrap_or_else(|_| f64::from(setting))
+}

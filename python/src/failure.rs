@@ -1,0 +1,49 @@
+//! The only place where an error of the client becomes an exception of `negbank.errors`.
+
+use negbank::client::{ClientError, FieldViolation};
+use pyo3::prelude::*;
+
+/// The exception for `error`.
+pub(crate) fn exception(py: Python<'_>, error: ClientError) -> PyErr {
+    instance(py, error).map_or_else(|broken| broken, PyErr::from_value)
+}
+
+/// A fault of an argument that the server never saw.
+pub(crate) fn invalid(parameter: &str, reason: String) -> ClientError {
+    ClientError::InvalidArgument {
+        message: format!("{parameter}: {reason}"),
+        violations: vec![FieldViolation { field: parameter.to_owned(), reason }],
+    }
+}
+
+/// `fault` as a caller of the server at `address` should read it, where the transport's own words or code don't say enough.
+pub(crate) fn located(fault: ClientError, address: &str) -> ClientError {
+    match fault {
+        ClientError::Unavailable(cause) => ClientError::Unavailable(format!(
+            "the server at {address} is away ({cause}); the connection mends itself, so call again once it is back"
+        )),
+        other => other,
+    }
+}
+
+fn instance(py: Python<'_>, error: ClientError) -> PyResult<Bound<'_, PyAny>> {
+    let classes = py.import("negbank.errors")?;
+    let plain = |class: &str, message: String| classes.getattr(class)?.call1((message,));
+    match error {
+        ClientError::InvalidArgument { message, violations } => {
+            let violations: Vec<_> = violations.into_iter().map(|fault| (fault.field, fault.reason)).collect();
+            classes.getattr("InvalidArgument")?.call1((message, violations))
+        }
+        ClientError::ResourceExhausted { message, retry_after } => {
+            classes.getattr("ResourceExhausted")?.call1((message, retry_after.map(|delay| delay.as_secs_f64())))
+        }
+        ClientError::NotFound(message) => plain("NotFound", message),
+        ClientError::AlreadyExists(message) => plain("AlreadyExists", message),
+        ClientError::FailedPrecondition(message) => plain("FailedPrecondition", message),
+        ClientError::Unavailable(message) => plain("Unavailable", message),
+        ClientError::DeadlineExceeded(message) => {
+            plain("DeadlineExceeded", format!("{message}; give the call more time (timeout=, in seconds) or ask for less"))
+        }
+        other @ ClientError::Other { .. } => plain("Error", other.to_string()),
+    }
+}

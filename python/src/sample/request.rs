@@ -1,0 +1,207 @@
+//! Requests for negatives.
+
+use negbank::client::ClientError;
+use negbank::proto::v1::{
+    Anchors, Choose, Column, Draw, Filters, IdLists, Nearest, SampleRequest, ScoreLists, ScoreRules, Uniform, draw,
+};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::prelude::*;
+
+use crate::failure::{exception, invalid};
+use crate::write::{matrix, values};
+
+/// `negbank.requests.SampleCall`.
+#[derive(FromPyObject)]
+pub(crate) struct SampleCall<'py> {
+    bank: String,
+    anchors: AnchorColumns<'py>,
+    draws: Vec<DrawCall>,
+    filters: FilterColumns<'py>,
+    step: Option<u64>,
+    at_least: Vec<u8>,
+    min_entries: u64,
+    wait_for_entries: bool,
+    seed: Option<u64>,
+    columns: Vec<String>,
+}
+
+/// `negbank.requests.AnchorColumns`.
+#[derive(FromPyObject)]
+struct AnchorColumns<'py> {
+    rows: u32,
+    embeddings: Option<PyReadonlyArray2<'py, f32>>,
+    ids: Option<PyReadonlyArray1<'py, u64>>,
+    labels: Option<PyReadonlyArray1<'py, i64>>,
+    has_label: Option<PyReadonlyArray1<'py, u8>>,
+    groups: Option<PyReadonlyArray1<'py, u64>>,
+    has_group: Option<PyReadonlyArray1<'py, u8>>,
+    positive_scores: Option<ScoresPerAnchor<'py>>,
+    positive_ids: Option<IdsPerAnchor<'py>>,
+    denied_ids: Option<IdsPerAnchor<'py>>,
+}
+
+/// `negbank.requests.PerAnchor` of scores.
+#[derive(FromPyObject)]
+struct ScoresPerAnchor<'py> {
+    values: PyReadonlyArray1<'py, f32>,
+    counts: PyReadonlyArray1<'py, u32>,
+}
+
+/// `negbank.requests.PerAnchor` of ids.
+#[derive(FromPyObject)]
+struct IdsPerAnchor<'py> {
+    values: PyReadonlyArray1<'py, u64>,
+    counts: PyReadonlyArray1<'py, u32>,
+}
+
+/// `negbank.requests.DrawCall`.
+#[derive(FromPyObject)]
+struct DrawCall {
+    k: u32,
+    with_replacement: bool,
+    nearest: Option<NearestCall>,
+}
+
+/// `negbank.Nearest`.
+#[derive(FromPyObject)]
+struct NearestCall {
+    skip: u32,
+    window: Option<u32>,
+    choose: String,
+    beta: Option<f32>,
+    without_replacement: bool,
+    candidates: Option<u32>,
+    min_score: Option<f32>,
+    max_score: Option<f32>,
+    max_positive_fraction: Option<f32>,
+    margin: Option<f32>,
+    within: Option<f32>,
+}
+
+/// `negbank.requests.FilterColumns`.
+#[derive(FromPyObject)]
+struct FilterColumns<'py> {
+    exclude_self: Option<bool>,
+    exclude_same_group: Option<bool>,
+    exclude_same_label: bool,
+    exclude_ids: Option<PyReadonlyArray1<'py, u64>>,
+    only_labels: Option<PyReadonlyArray1<'py, i64>>,
+    exclude_labels: Option<PyReadonlyArray1<'py, i64>>,
+    exclude_unlabelled: bool,
+    min_step: Option<u64>,
+    max_age: Option<u64>,
+}
+
+impl SampleCall<'_> {
+    /// The message of this request; the arrays are copied once, into it.
+    pub(crate) fn into_message(self, py: Python<'_>) -> PyResult<SampleRequest> {
+        let draws: Result<_, ClientError> = self.draws.into_iter().map(DrawCall::into_message).collect();
+        let columns: Result<_, ClientError> = self.columns.iter().map(|name| column(name)).collect();
+        Ok(SampleRequest {
+            bank: self.bank,
+            anchors: Some(self.anchors.into_message()?),
+            draws: draws.map_err(|fault| exception(py, fault))?,
+            filters: Some(self.filters.into_message()),
+            step: self.step,
+            at_least: self.at_least.into(),
+            min_entries: self.min_entries,
+            wait_for_entries: self.wait_for_entries,
+            seed: self.seed,
+            columns: columns.map_err(|fault| exception(py, fault))?,
+            ..SampleRequest::default()
+        })
+    }
+}
+
+impl AnchorColumns<'_> {
+    fn into_message(self) -> PyResult<Anchors> {
+        let embeddings = self.embeddings.as_ref().map(matrix).transpose()?;
+        let ids = |lists: IdsPerAnchor<'_>| IdLists { values: values(Some(lists.values)), counts: values(Some(lists.counts)) };
+        let scores =
+            |lists: ScoresPerAnchor<'_>| ScoreLists { values: values(Some(lists.values)), counts: values(Some(lists.counts)) };
+        Ok(Anchors {
+            rows: self.rows,
+            embeddings,
+            ids: values(self.ids),
+            labels: values(self.labels),
+            has_label: values(self.has_label).into(),
+            groups: values(self.groups),
+            has_group: values(self.has_group).into(),
+            positive_scores: self.positive_scores.map(scores),
+            positive_ids: self.positive_ids.map(ids),
+            denied_ids: self.denied_ids.map(ids),
+        })
+    }
+}
+
+impl FilterColumns<'_> {
+    fn into_message(self) -> Filters {
+        Filters {
+            exclude_self: self.exclude_self,
+            exclude_same_group: self.exclude_same_group,
+            exclude_same_label: self.exclude_same_label,
+            exclude_ids: values(self.exclude_ids),
+            only_labels: values(self.only_labels),
+            exclude_labels: values(self.exclude_labels),
+            exclude_unlabelled: self.exclude_unlabelled,
+            min_step: self.min_step,
+            max_age: self.max_age,
+        }
+    }
+}
+
+impl DrawCall {
+    fn into_message(self) -> Result<Draw, ClientError> {
+        let strategy = match self.nearest {
+            None => draw::Strategy::Uniform(Uniform { with_replacement: self.with_replacement }),
+            Some(nearest) => draw::Strategy::Nearest(nearest.into_message()?),
+        };
+        Ok(Draw { k: self.k, strategy: Some(strategy), filters: None })
+    }
+}
+
+impl NearestCall {
+    fn into_message(self) -> Result<Nearest, ClientError> {
+        let choose = match self.choose.as_str() {
+            "top" => Choose::Top,
+            "uniform" => Choose::Uniform,
+            "softmax" => Choose::Softmax,
+            other => {
+                return Err(invalid("choose", format!("{other:?} is none: give \"top\", \"uniform\" or \"softmax\"")));
+            }
+        };
+        let rules = ScoreRules {
+            min_score: self.min_score,
+            max_score: self.max_score,
+            max_positive_fraction: self.max_positive_fraction,
+            margin: self.margin,
+            within: self.within,
+        };
+        Ok(Nearest {
+            skip: self.skip,
+            window: self.window,
+            choose: choose.into(),
+            candidates: self.candidates,
+            rules: Some(rules),
+            beta: self.beta.unwrap_or_default(),
+            without_replacement: self.without_replacement,
+        })
+    }
+}
+
+fn column(name: &str) -> Result<i32, ClientError> {
+    let column = match name {
+        "ids" => Column::Ids,
+        "embeddings" => Column::Embeddings,
+        "labels" => Column::Labels,
+        "groups" => Column::Groups,
+        "steps" => Column::Steps,
+        "scores" => Column::Scores,
+        "log_q" => Column::LogQ,
+        other => {
+            let reason = format!("{other:?} is none: there are ids, embeddings, labels, groups, steps, scores and log_q");
+            return Err(invalid("columns", reason));
+        }
+    };
+    Ok(column.into())
+}

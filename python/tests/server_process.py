@@ -1,0 +1,89 @@
+"""A real server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STARTS_WITHIN = 20.0
+
+
+class ServerProcess:
+    """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1"."""
+
+    def __init__(self, *settings: str, port: int | None = None) -> None:
+        flags = [part for setting in settings for part in ("--set", setting)]
+        command = [str(_binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", *flags]
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        try:
+            self.port = self._announced_port()
+            self.address = f"127.0.0.1:{self.port}"
+        except BaseException:
+            self.stop()
+            raise
+
+    def suspend(self) -> None:
+        """Stops the process's threads: connections stay open, and nothing answers.
+
+        The signal alone is a request: the parent hears once the last thread has stopped, and until then one may still answer.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        """Undoes `suspend`."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Ends the process at once, suspended or not."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ends the process and forgets what it said."""
+        self.kill()
+        self._log.close()
+
+    def _announced_port(self) -> int:
+        """The port that the server says it listens on: asking for a free one beforehand would leave a moment to lose it."""
+        give_up = time.monotonic() + STARTS_WITHIN
+        while True:
+            announced = re.search(r"serving address=127\.0\.0\.1:(\d+)", self._output())
+            if announced:
+                return int(announced[1])
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self._process.returncode}:\n{self._output()}")
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"not serving within {STARTS_WITHIN} s:\n{self._output()}")
+            time.sleep(0.01)
+
+    def _output(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _binary() -> Path:
+    given = os.environ.get("NEGBANK_SERVER")
+    built = [REPOSITORY / "target" / profile / "negbank" for profile in ("release", "debug")]
+    candidates = [Path(given)] if given else built
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    tried = ", ".join(map(str, candidates))
+    raise FileNotFoundError(f"there is no server at {tried}: build it (cargo build --release) or name it in NEGBANK_SERVER")

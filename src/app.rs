@@ -1,0 +1,84 @@
+//! The server process: builds the parts from their settings, runs until a signal, drains.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::grpc::{ServeError, Server};
+
+/// Why the process ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A log filter that can't be read.
+    #[error(transparent)]
+    Logs(#[from] crate::telemetry::FilterError),
+    /// Threads, signals or the runtime.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    /// The server.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Calls in flight took longer than the drain limit.
+    #[error("calls were still in flight {0:?} after the signal (setting server.drain_seconds); they were cut")]
+    DrainExpired(std::time::Duration),
+    /// Whoever stopped it would not wait.
+    #[error("a second signal came before the calls in flight had ended; they were cut")]
+    SecondSignal,
+}
+
+/// Runs a server until SIGTERM or SIGINT and a drain.
+///
+/// # Errors
+/// [`AppError`]
+pub fn run(settings: Settings) -> Result<(), AppError> {
+    crate::telemetry::init(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(serve(settings));
+    // What is still running has been given its time: don't wait for it.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(settings: Settings) -> Result<(), AppError> {
+    let drain = settings.server.drain;
+    let engine = Engine::start(settings.engine)?;
+    let server = Server::bind(settings.server, settings.limits).await?;
+    tracing::info!(address = %server.address()?, version = env!("CARGO_PKG_VERSION"), "serving");
+
+    let mut signals = StopSignals::listen()?;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let cut = async move {
+        signals.next().await;
+        tracing::info!(limit = ?drain, "draining: calls in flight may end; a second signal ends them now");
+        let _nobody_waits = stop.send(());
+        tokio::select! {
+            () = tokio::time::sleep(drain) => AppError::DrainExpired(drain),
+            () = signals.next() => AppError::SecondSignal,
+        }
+    };
+    tokio::select! {
+        ended = server.serve(engine, async move { stopped.await.unwrap_or_default() }) => ended?,
+        why = cut => return Err(why),
+    }
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// SIGTERM and SIGINT, as they come.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

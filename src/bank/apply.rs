@@ -1,0 +1,161 @@
+//! How mutations change a bank.
+
+use rustc_hash::FxHashSet;
+
+use super::columns::Entry;
+use super::state::{Bank, Place};
+use crate::kernels::momentum;
+use crate::model::{Applied, BankKind, Metric, Mutation, WriteBatch};
+use crate::rows::OutOfMemory;
+
+impl Bank {
+    /// New entries that a mutation could add to each shard.
+    pub fn arrivals(&self, mutation: &Mutation) -> Vec<usize> {
+        let mut arrivals = vec![0; self.shards.len()];
+        let Mutation::Write(batch) = mutation else { return arrivals };
+        match self.spec.kind() {
+            BankKind::Keyed { .. } => {
+                let mut seen = FxHashSet::default();
+                for id in (0..batch.rows()).filter_map(|row| batch.id(row)) {
+                    let home = self.home(id);
+                    arrivals[home] += usize::from(self.shards[home].find(id).is_none() && seen.insert(id));
+                }
+            }
+            BankKind::Queue { capacity } => {
+                let rows = batch.rows().min(usize::try_from(capacity).unwrap_or(usize::MAX));
+                // The oldest leaves before a new one takes a slot; by turn, each shard gets an equal part, give or take one.
+                arrivals.fill(rows / self.shards.len() + 1);
+            }
+        }
+        arrivals
+    }
+
+    /// Makes room for the rows of `arrivals` new entries of each shard. Nothing else in [`Self::apply`] can be refused by the
+    /// system: small allocations abort the process, as everywhere in Rust.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; the bank is as before.
+    pub fn reserve(&mut self, arrivals: &[usize]) -> Result<(), OutOfMemory> {
+        self.shards.iter_mut().zip(arrivals).try_for_each(|(shard, &more)| shard.reserve(more))
+    }
+
+    /// Applies up to `most` rows or ids of a mutation from number `from` on, and returns the row to go on from; `None` when it is done and
+    /// has taken the next sequence number. Begun, a mutation must be applied to its end before another.
+    pub fn apply(&mut self, mutation: &Mutation, from: usize, most: usize, applied: &mut Applied) -> Option<usize> {
+        let rows = match mutation {
+            Mutation::Write(batch) => batch.rows(),
+            Mutation::Remove(ids) => ids.len(),
+        };
+        let until = rows.min(from.saturating_add(most));
+        match mutation {
+            Mutation::Write(batch) => match self.spec.kind() {
+                BankKind::Keyed { .. } => (from..until).for_each(|row| self.upsert(batch, row, applied)),
+                BankKind::Queue { capacity } => (from..until).for_each(|row| self.append(batch, row, capacity, applied)),
+            },
+            Mutation::Remove(ids) => ids[from..until].iter().for_each(|&id| self.remove(id, applied)),
+        }
+        self.applying = until < rows;
+        if self.applying {
+            return Some(until);
+        }
+        self.sequence += 1;
+        applied.sequence = self.sequence;
+        if let Mutation::Write(batch) = mutation {
+            self.step = batch.step().or(self.step);
+        }
+        None
+    }
+
+    fn upsert(&mut self, batch: &WriteBatch, row: usize, applied: &mut Applied) {
+        let Some(id) = batch.id(row) else { return };
+        let (home, metric) = (self.home(id), self.spec.metric());
+        let revision = self.next_revision();
+        let shard = &mut self.shards[home];
+        let (x, step) = (batch.embedding(row), batch.step().unwrap_or_default());
+        let slot = if let Some(slot) = shard.find(id) {
+            shard.update(slot, batch.label(row), batch.group(row), step, revision);
+            shard.write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
+            applied.updated += 1;
+            slot
+        } else {
+            let entry = Entry { id, label: batch.label(row).flatten(), group: batch.group(row).flatten(), step };
+            let slot = shard.insert(entry, revision);
+            shard.write_row(slot, |v| set_row(metric, v, x));
+            applied.inserted += 1;
+            slot
+        };
+        self.changed(home, slot);
+    }
+
+    fn append(&mut self, batch: &WriteBatch, row: usize, capacity: u64, applied: &mut Applied) {
+        let id = batch.id(row).unwrap_or(self.appended);
+        if batch.id(row).is_none() {
+            applied.assigned.push(id);
+        }
+        let turn = (self.appended % self.shards.len() as u64) as usize;
+        self.appended += 1;
+        // Of a batch larger than the queue only the last `capacity` rows would stay: the others are never written.
+        if ((batch.rows() - row) as u64) > capacity {
+            return;
+        }
+        if self.entries() as u64 >= capacity
+            && let Some(oldest) = self.oldest()
+        {
+            self.remove_at(oldest);
+            applied.evicted += 1;
+        }
+        let revision = self.next_revision();
+        let entry = Entry {
+            id,
+            label: batch.label(row).flatten(),
+            group: batch.group(row).flatten(),
+            step: batch.step().unwrap_or_default(),
+        };
+        let (metric, shard) = (self.spec.metric(), &mut self.shards[turn]);
+        let slot = shard.insert(entry, revision);
+        shard.write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
+        self.changed(turn, slot);
+        applied.inserted += 1;
+    }
+
+    fn remove(&mut self, id: u64, applied: &mut Applied) {
+        let places: Vec<Place> = self.find_all(id).collect();
+        for place in places {
+            self.remove_at(place);
+            applied.removed += 1;
+        }
+    }
+
+    fn remove_at(&mut self, place: Place) {
+        let revision = self.next_revision();
+        self.shards[place.shard as usize].remove(place.slot, revision);
+        self.changed(place.shard as usize, place.slot);
+    }
+
+    /// The entry of a queue that came first.
+    fn oldest(&self) -> Option<Place> {
+        let oldest_of = |(number, shard): (usize, &super::Shard)| {
+            let slot = shard.oldest()?;
+            Some((shard.columns().occupied_at(slot), Place { shard: number as u32, slot }))
+        };
+        self.shards.iter().enumerate().filter_map(oldest_of).min().map(|(_, place)| place)
+    }
+}
+
+fn set_row(metric: Metric, v: &mut [f32], x: &[f32]) {
+    v.copy_from_slice(x);
+    if metric == Metric::Cosine {
+        momentum::normalise(v);
+    }
+}
+
+fn move_row(metric: Metric, v: &mut [f32], x: &[f32], m: f32) {
+    match metric {
+        Metric::Cosine => {
+            let mut unit = x.to_vec();
+            momentum::normalise(&mut unit);
+            momentum::move_unit(v, &unit, m);
+        }
+        Metric::Dot | Metric::L2 => momentum::mix(v, x, m),
+    }
+}

@@ -1,0 +1,138 @@
+//! What is known of each entry beside its embedding.
+
+/// The columns of a shard, by slot.
+#[derive(Debug, Default)]
+pub struct Columns {
+    ids: Vec<u64>,
+    labels: Vec<i64>,
+    groups: Vec<u64>,
+    steps: Vec<u64>,
+    /// Bank's change counter when the slot got its present entry; 0 while it is free.
+    occupied_at: Vec<u64>,
+    /// Bank's change counter at the entry's last write.
+    revisions: Vec<u64>,
+    present: Vec<u8>,
+}
+
+const HAS_LABEL: u8 = 1;
+const HAS_GROUP: u8 = 2;
+
+/// One entry's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Instance id.
+    pub id: u64,
+    /// Class.
+    pub label: Option<i64>,
+    /// Entries of one group are never each other's negatives.
+    pub group: Option<u64>,
+    /// Training step of the last write.
+    pub step: u64,
+}
+
+impl Columns {
+    /// Memory of one slot's columns, in bytes.
+    pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 1;
+
+    /// Number of slots, free ones too.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// True if the slot holds an entry.
+    pub fn is_occupied(&self, slot: u32) -> bool {
+        self.occupied_at[slot as usize] != 0
+    }
+
+    /// The occupancy stamp: changes when the slot gets another entry; 0 while it is free.
+    pub fn occupied_at(&self, slot: u32) -> u64 {
+        self.occupied_at[slot as usize]
+    }
+
+    /// The bank's change counter at the entry's last write.
+    pub fn revision(&self, slot: u32) -> u64 {
+        self.revisions[slot as usize]
+    }
+
+    /// The entry's id.
+    pub fn id(&self, slot: u32) -> u64 {
+        self.ids[slot as usize]
+    }
+
+    /// The entry's label.
+    pub fn label(&self, slot: u32) -> Option<i64> {
+        (self.present[slot as usize] & HAS_LABEL != 0).then(|| self.labels[slot as usize])
+    }
+
+    /// The entry's group.
+    pub fn group(&self, slot: u32) -> Option<u64> {
+        (self.present[slot as usize] & HAS_GROUP != 0).then(|| self.groups[slot as usize])
+    }
+
+    /// Training step of the entry's last write.
+    pub fn step(&self, slot: u32) -> u64 {
+        self.steps[slot as usize]
+    }
+
+    /// The whole entry.
+    pub fn entry(&self, slot: u32) -> Entry {
+        let at = slot as usize;
+        Entry { id: self.ids[at], label: self.label(slot), group: self.group(slot), step: self.steps[at] }
+    }
+
+    /// Adds a free slot and returns it.
+    pub(super) fn grow(&mut self) -> u32 {
+        let slot = self.ids.len() as u32;
+        self.ids.push(0);
+        self.labels.push(0);
+        self.groups.push(0);
+        self.steps.push(0);
+        self.occupied_at.push(0);
+        self.revisions.push(0);
+        self.present.push(0);
+        slot
+    }
+
+    /// Puts an entry into a free slot.
+    pub(super) fn occupy(&mut self, slot: u32, entry: Entry, revision: u64) {
+        let at = slot as usize;
+        self.ids[at] = entry.id;
+        self.occupied_at[at] = revision;
+        self.set_label(slot, entry.label);
+        self.set_group(slot, entry.group);
+        self.touch(slot, entry.step, revision);
+    }
+
+    /// Notes a write to an entry.
+    pub(super) fn touch(&mut self, slot: u32, step: u64, revision: u64) {
+        self.steps[slot as usize] = step;
+        self.revisions[slot as usize] = revision;
+    }
+
+    pub(super) fn set_label(&mut self, slot: u32, label: Option<i64>) {
+        self.labels[slot as usize] = label.unwrap_or_default();
+        self.set_present(slot, HAS_LABEL, label.is_some());
+    }
+
+    pub(super) fn set_group(&mut self, slot: u32, group: Option<u64>) {
+        self.groups[slot as usize] = group.unwrap_or_default();
+        self.set_present(slot, HAS_GROUP, group.is_some());
+    }
+
+    /// Empties a slot.
+    pub(super) fn free(&mut self, slot: u32, revision: u64) {
+        self.occupied_at[slot as usize] = 0;
+        self.revisions[slot as usize] = revision;
+        self.present[slot as usize] = 0;
+    }
+
+    fn set_present(&mut self, slot: u32, bit: u8, on: bool) {
+        let present = &mut self.present[slot as usize];
+        *present = if on { *present | bit } else { *present & !bit };
+    }
+}

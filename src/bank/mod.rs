@@ -1,0 +1,18 @@
+//! The state of a bank: shards of slots, roster, labels and groups, and how mutations change them.
+//!
+//! Everything here is synchronous and deterministic: the same mutations in the same order give the same state, down to the
+//! order of the roster and the bits of the rows.
+
+mod apply;
+mod columns;
+mod fifo;
+mod id_index;
+mod postings;
+mod recent;
+mod roster;
+mod shard;
+mod state;
+
+pub use columns::{Columns, Entry};
+pub use shard::Shard;
+pub use state::{Bank, Place};

@@ -1,0 +1,155 @@
+//! One shard: a part of a bank's entries with everything that finds them.
+
+use super::columns::{Columns, Entry};
+use super::fifo::Fifo;
+use super::id_index::IdIndex;
+use super::postings::Postings;
+use super::roster::Roster;
+use crate::rows::{OutOfMemory, Rows};
+
+/// A part of a bank's entries. Slots are reused, most recently freed first.
+#[derive(Debug)]
+pub struct Shard {
+    rows: Rows,
+    columns: Columns,
+    ids: IdIndex,
+    roster: Roster,
+    labels: Postings<i64>,
+    groups: Postings<u64>,
+    free: Vec<u32>,
+    /// Order of arrival; queue banks only.
+    fifo: Option<Fifo>,
+    largest_norm: f64,
+}
+
+impl Shard {
+    pub(super) fn new(dim: usize, queue: bool) -> Self {
+        Self {
+            rows: Rows::new(dim),
+            columns: Columns::default(),
+            ids: IdIndex::default(),
+            roster: Roster::default(),
+            labels: Postings::default(),
+            groups: Postings::default(),
+            free: Vec::new(),
+            fifo: queue.then(Fifo::default),
+            largest_norm: 0.0,
+        }
+    }
+
+    /// Embeddings by slot.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Columns by slot.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Slots of all entries.
+    pub fn roster(&self) -> &[u32] {
+        self.roster.slots()
+    }
+
+    /// Slots of the entries of a label.
+    pub fn labelled(&self, label: i64) -> &[u32] {
+        self.labels.list(label)
+    }
+
+    /// Labels that have an entry, in no order that may be relied on.
+    pub fn labels(&self) -> impl Iterator<Item = i64> + '_ {
+        self.labels.keys()
+    }
+
+    /// Slots of the entries of a group.
+    pub fn grouped(&self, group: u64) -> &[u32] {
+        self.groups.list(group)
+    }
+
+    /// Groups that have an entry, in no order that may be relied on.
+    pub fn groups(&self) -> impl Iterator<Item = u64> + '_ {
+        self.groups.keys()
+    }
+
+    /// Slots of the entries of an id, newest first; at most one in a keyed bank.
+    pub fn with_id(&self, id: u64) -> impl Iterator<Item = u32> + '_ {
+        self.ids.all(id)
+    }
+
+    /// Slot of the newest entry of an id.
+    pub fn find(&self, id: u64) -> Option<u32> {
+        self.ids.newest(id)
+    }
+
+    /// At least the norm of every row that the shard holds.
+    pub fn largest_norm(&self) -> f64 {
+        self.largest_norm
+    }
+
+    /// Makes room for `more` entries.
+    pub(super) fn reserve(&mut self, more: usize) -> Result<(), OutOfMemory> {
+        let fresh = more.saturating_sub(self.free.len());
+        self.rows.reserve(self.columns.len() + fresh)
+    }
+
+    /// Adds an entry and returns its slot. [`Self::reserve`] must have made room.
+    pub(super) fn insert(&mut self, entry: Entry, revision: u64) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| self.columns.grow());
+        self.columns.occupy(slot, entry, revision);
+        self.ids.add(entry.id, slot);
+        self.roster.add(slot);
+        self.labels.change(slot, None, entry.label);
+        self.groups.change(slot, None, entry.group);
+        if let Some(fifo) = &mut self.fifo {
+            fifo.push(slot);
+        }
+        slot
+    }
+
+    /// Notes a write to an entry; a column that the write omits keeps its value.
+    pub(super) fn update(
+        &mut self,
+        slot: u32,
+        label: Option<Option<i64>>,
+        group: Option<Option<u64>>,
+        step: u64,
+        revision: u64,
+    ) {
+        if let Some(label) = label {
+            self.labels.change(slot, self.columns.label(slot), label);
+            self.columns.set_label(slot, label);
+        }
+        if let Some(group) = group {
+            self.groups.change(slot, self.columns.group(slot), group);
+            self.columns.set_group(slot, group);
+        }
+        self.columns.touch(slot, step, revision);
+    }
+
+    /// Removes the entry of a slot.
+    pub(super) fn remove(&mut self, slot: u32, revision: u64) {
+        let entry = self.columns.entry(slot);
+        self.ids.remove(entry.id, slot);
+        self.roster.remove(slot);
+        self.labels.change(slot, entry.label, None);
+        self.groups.change(slot, entry.group, None);
+        if let Some(fifo) = &mut self.fifo {
+            fifo.remove(slot);
+        }
+        self.columns.free(slot, revision);
+        self.free.push(slot);
+    }
+
+    /// Slot of the entry that came first, in a queue.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        self.fifo.as_ref().and_then(Fifo::oldest)
+    }
+
+    /// Changes a row; its norm is noted.
+    pub(super) fn write_row(&mut self, slot: u32, write: impl FnOnce(&mut [f32])) {
+        let row = self.rows.row_mut(slot);
+        write(row);
+        self.largest_norm = self.largest_norm.max(crate::kernels::momentum::norm(row));
+    }
+}

@@ -1,0 +1,144 @@
+//! A bank: its shards and its clock.
+
+use super::columns::Columns;
+use super::recent::Recent;
+use super::shard::Shard;
+use crate::model::{BankKind, BankSpec, seed::split_mix};
+
+/// Everything that a bank holds.
+#[derive(Debug)]
+pub struct Bank {
+    pub(super) spec: BankSpec,
+    pub(super) shards: Vec<Shard>,
+    pub(super) sequence: u64,
+    pub(super) step: Option<u64>,
+    /// True while a mutation is applied in part.
+    pub(super) applying: bool,
+    /// Counts every changed row, so that two equal readings mean that nothing changed between them.
+    revision: u64,
+    recent: Recent,
+    /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
+    pub(super) appended: u64,
+}
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Shard's number.
+    pub shard: u32,
+    /// Slot in the shard.
+    pub slot: u32,
+}
+
+impl Place {
+    /// Both numbers in one.
+    pub fn packed(self) -> u64 {
+        (u64::from(self.shard) << 32) | u64::from(self.slot)
+    }
+}
+
+impl Bank {
+    /// An empty bank.
+    pub fn new(spec: BankSpec) -> Self {
+        let queue = matches!(spec.kind(), BankKind::Queue { .. });
+        let shards = (0..spec.shards()).map(|_| Shard::new(spec.dim(), queue)).collect();
+        Self { spec, shards, sequence: 0, step: None, applying: false, revision: 0, recent: Recent::default(), appended: 0 }
+    }
+
+    /// The bank's settings.
+    pub fn spec(&self) -> &BankSpec {
+        &self.spec
+    }
+
+    /// The shards.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Entries held.
+    pub fn entries(&self) -> usize {
+        self.shards.iter().map(|shard| shard.roster().len()).sum()
+    }
+
+    /// True while a mutation is applied in part: the state is then between two sequence numbers.
+    pub fn is_applying(&self) -> bool {
+        self.applying
+    }
+
+    /// Memory of one entry's embedding and columns, in bytes.
+    pub fn bytes_per_entry(&self) -> usize {
+        crate::kernels::stride(self.spec.dim()) * size_of::<f32>() + Columns::BYTES_PER_SLOT
+    }
+
+    /// Mutations applied so far.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Training step of the last write that carried one.
+    pub fn step(&self) -> Option<u64> {
+        self.step
+    }
+
+    /// Counter of changed rows: two equal readings mean that nothing changed between them.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Places that changed since the counter stood at `revision`; `None` if too many have.
+    pub fn changed_since(&self, revision: u64) -> Option<impl Iterator<Item = Place> + '_> {
+        self.recent.between(revision, self.revision)
+    }
+
+    /// Newest entry of an id.
+    pub fn find(&self, id: u64) -> Option<Place> {
+        let newest_of = |(number, shard): (u32, &Shard)| shard.find(id).map(|slot| Place { shard: number, slot });
+        self.shards_of(id).filter_map(newest_of).max_by_key(|&place| self.columns(place).occupied_at(place.slot))
+    }
+
+    /// All entries of an id, in shard order.
+    pub fn find_all(&self, id: u64) -> impl Iterator<Item = Place> + '_ {
+        self.shards_of(id).flat_map(move |(shard, state)| state.with_id(id).map(move |slot| Place { shard, slot }))
+    }
+
+    /// Columns of the shard that a place lies in.
+    pub fn columns(&self, place: Place) -> &Columns {
+        self.shards[place.shard as usize].columns()
+    }
+
+    /// The embedding at a place, padded to whole lane groups.
+    pub fn padded_row(&self, place: Place) -> &[f32] {
+        self.shards[place.shard as usize].rows().padded(place.slot)
+    }
+
+    /// The embedding at a place.
+    pub fn row(&self, place: Place) -> &[f32] {
+        self.shards[place.shard as usize].rows().row(place.slot)
+    }
+
+    /// The number of the next change; [`Self::changed`] must follow.
+    pub(super) fn next_revision(&self) -> u64 {
+        self.revision + 1
+    }
+
+    /// Notes the change of `place`.
+    pub(super) fn changed(&mut self, shard: usize, slot: u32) {
+        self.revision += 1;
+        self.recent.note(self.revision, Place { shard: shard as u32, slot });
+    }
+
+    /// Shard of a keyed bank's id.
+    pub(super) fn home(&self, id: u64) -> usize {
+        let mut state = id;
+        (split_mix(&mut state) % self.shards.len() as u64) as usize
+    }
+
+    /// Shards in which an id may lie: its home, or all of a queue's.
+    fn shards_of(&self, id: u64) -> impl Iterator<Item = (u32, &Shard)> + '_ {
+        let range = match self.spec.kind() {
+            BankKind::Keyed { .. } => self.home(id)..self.home(id) + 1,
+            BankKind::Queue { .. } => 0..self.shards.len(),
+        };
+        range.map(|number| (number as u32, &self.shards[number]))
+    }
+}

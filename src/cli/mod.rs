@@ -1,0 +1,45 @@
+//! The command line, a subcommand a file.
+
+mod config;
+mod serve;
+mod settings;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Serves negative samples to contrastive-learning trainers over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "negbank", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a server until SIGTERM or SIGINT.
+    ///
+    /// Without any argument it listens on 127.0.0.1:7700 and keeps its banks in memory. After the signal, calls in flight may
+    /// end within server.drain_seconds; a second signal ends them at once. `negbank config` lists all settings.
+    Serve(serve::Args),
+    /// Prints every setting in force and where it comes from.
+    Config(config::Args),
+}
+
+/// Runs the command that the process's arguments name.
+pub fn run() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Config(args) => config::run(&args),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            // Nothing can be done if even standard error is closed.
+            let _closed = writeln!(std::io::stderr(), "negbank: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

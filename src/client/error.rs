@@ -1,0 +1,107 @@
+//! What a call can come back with.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt;
+
+/// One fault of a request, as the server named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Path of the field, with the row where it has rows.
+    pub field: String,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// Why a call failed, by what the caller should do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// Mend the request.
+    #[error("{message}")]
+    InvalidArgument {
+        /// All faults in one line.
+        message: String,
+        /// The faults.
+        violations: Vec<FieldViolation>,
+    },
+    /// There is no such bank.
+    #[error("{0}")]
+    NotFound(String),
+    /// It is there, with other settings.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The bank is not in the state that the call needs.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// The server is at a limit; where it says when to come back, do.
+    #[error("{message}")]
+    ResourceExhausted {
+        /// Which limit, and its setting.
+        message: String,
+        /// When to try again; `None`: trying again won't help.
+        retry_after: Option<Duration>,
+    },
+    /// No server answers at the address, or it is starting or draining.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Give the call more time, or ask for less.
+    #[error("{0}")]
+    DeadlineExceeded(String),
+    /// Anything else.
+    #[error("{code:?}: {message}")]
+    Other {
+        /// The gRPC code.
+        code: Code,
+        /// The server's words.
+        message: String,
+    },
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        let message = status.message().to_owned();
+        match status.code() {
+            Code::InvalidArgument => Self::InvalidArgument { message, violations: violations(&status) },
+            Code::NotFound => Self::NotFound(message),
+            Code::AlreadyExists => Self::AlreadyExists(message),
+            Code::FailedPrecondition => Self::FailedPrecondition(message),
+            Code::ResourceExhausted => {
+                let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                Self::ResourceExhausted { message, retry_after }
+            }
+            Code::Unavailable => Self::Unavailable(message),
+            Code::DeadlineExceeded => Self::DeadlineExceeded(message),
+            // tonic's client reports its own expired deadline as cancelled.
+            Code::Cancelled if causes(&status).any(|cause| cause.is::<TimeoutExpired>()) || status.source().is_none() => {
+                Self::DeadlineExceeded(message)
+            }
+            // A status with a cause was made on this side: the transport failed under the call, or a draining server closed it.
+            Code::Unknown | Code::Cancelled if status.source().is_some() => Self::Unavailable(lost(&status)),
+            // Only the message size limits answer so, this side's and the server's.
+            Code::OutOfRange => {
+                let message = format!(
+                    "{message}; ask for less, or raise the client's max_message_bytes or the server's server.max_message_bytes"
+                );
+                Self::ResourceExhausted { message, retry_after: None }
+            }
+            code => Self::Other { code, message },
+        }
+    }
+}
+
+/// The chain of causes, the deepest last.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&fault| fault.source())
+}
+
+fn lost(status: &Status) -> String {
+    let cause = causes(status).last().map_or_else(String::new, |fault| format!(" ({fault})"));
+    format!("the connection broke during the call{cause}; a write may or may not have been applied")
+}
+
+fn violations(status: &Status) -> Vec<FieldViolation> {
+    let listed = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    listed.into_iter().map(|fault| FieldViolation { field: fault.field, reason: fault.description }).collect()
+}

@@ -1,0 +1,28 @@
+//! The Rust client. Knows the proto and nothing of the server, so that it builds without it.
+//!
+//! ```no_run
+//! use negbank::client::{Client, Options, rows};
+//! use negbank::proto::v1;
+//!
+//! # async fn example() -> Result<(), negbank::client::ClientError> {
+//! let client = Client::connect("127.0.0.1:7700", Options::default()).await?;
+//! client.create_bank(v1::CreateBankRequest { name: "docs".into(), dim: 2, ..Default::default() }).await?;
+//! client
+//!     .write(v1::WriteRequest {
+//!         bank: "docs".into(),
+//!         ids: vec![1, 2, 3],
+//!         embeddings: Some(rows(&[1.0, 0.0, 0.0, 1.0, 0.6, 0.8])),
+//!         ..Default::default()
+//!     })
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod matrix;
+mod session;
+
+pub use error::{ClientError, FieldViolation};
+pub use matrix::{floats, rows};
+pub use session::{Client, Options};

@@ -1,0 +1,284 @@
+//! Loading: settings from a TOML file, overridden by the environment, overridden by flags. What each setting means stands
+//! with the part that owns it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use config::builder::DefaultState;
+use config::{ConfigBuilder, Environment, File, FileFormat, Source as _, Value, ValueKind};
+use serde::Deserialize;
+
+use crate::{engine, grpc, telemetry};
+
+/// Every part's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `server.*`
+    pub server: grpc::Config,
+    /// `limits.*`
+    pub limits: grpc::Limits,
+    /// `compute.*`, and `limits.max_banks`
+    pub engine: engine::Config,
+    /// `log.*`
+    pub log: telemetry::Config,
+}
+
+/// Where settings come from, the weakest first.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// The environment: `NEGBANK__SERVER__LISTEN` is `server.listen`.
+    pub environment: HashMap<String, String>,
+    /// `key=value`
+    pub flags: Vec<String>,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the settings are wrong:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Settings {
+    /// Loads the settings; what no source gives has its default.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        Self::explain(sources).map(|(settings, _)| settings)
+    }
+
+    /// Loads the settings, and tells of each where it comes from, in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn explain(sources: &Sources) -> Result<(Self, Vec<Effective>), Problems> {
+        let mut reader = Reader::new(sources);
+        let mut settings = Self::default();
+        reader.server(&mut settings.server);
+        reader.limits(&mut settings.limits);
+        reader.compute(&mut settings.engine);
+        settings.engine.max_entries = settings.limits.max_entries;
+        reader.log(&mut settings.log);
+        reader.finish().map(|effective| (settings, effective))
+    }
+}
+
+/// One setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Effective {
+    /// Its key, such as `limits.max_k`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// What gave it: `default`, a file, the environment or a flag.
+    pub origin: String,
+}
+
+/// Takes settings one by one and gathers what is wrong with them.
+struct Reader {
+    /// Given settings that nobody has asked for yet, by key.
+    given: BTreeMap<String, Value>,
+    effective: Vec<Effective>,
+    problems: Vec<String>,
+}
+
+const THREADS: RangeInclusive<usize> = 0..=1_024;
+const SECONDS: RangeInclusive<u64> = 1..=86_400;
+const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+const COUNT: RangeInclusive<usize> = 1..=u32::MAX as usize;
+
+impl Reader {
+    fn new(sources: &Sources) -> Self {
+        let mut problems = Vec::new();
+        let environment = Environment::with_prefix("NEGBANK").prefix_separator("__").separator("__");
+        let mut builder: ConfigBuilder<DefaultState> = config::Config::builder();
+        if let Some(file) = &sources.file {
+            builder = builder.add_source(File::from(file.as_path()).format(FileFormat::Toml));
+        }
+        builder = builder.add_source(environment.source(Some(sources.environment.clone())));
+        for flag in &sources.flags {
+            let Some((key, value)) = flag.split_once('=') else {
+                problems.push(format!("--set {flag}: key=value is wanted, as in --set limits.max_k=1024"));
+                continue;
+            };
+            builder = match builder.clone().set_override(key, value) {
+                Ok(builder) => builder,
+                Err(fault) => {
+                    problems.push(format!("--set {flag}: {fault}"));
+                    builder
+                }
+            };
+        }
+        let mut given = BTreeMap::new();
+        match builder.build().and_then(|built| built.collect()) {
+            Ok(tables) => tables.into_iter().for_each(|(key, value)| flatten(key, value, &mut given)),
+            Err(fault) => problems.push(fault.to_string()),
+        }
+        Self { given, effective: Vec::new(), problems }
+    }
+
+    fn server(&mut self, server: &mut grpc::Config) {
+        let mut listen = server.listen.to_string();
+        self.take("server.listen", &mut listen, |_| true, "a string");
+        match listen.parse::<SocketAddr>() {
+            Ok(address) => server.listen = address,
+            Err(_) => self
+                .problems
+                .push(format!("server.listen: {listen:?} is not an address and port, as in 127.0.0.1:7700 (no host name)")),
+        }
+        self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
+        self.seconds("server.drain_seconds", &mut server.drain);
+        self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
+    }
+
+    fn limits(&mut self, limits: &mut grpc::Limits) {
+        self.within("limits.max_dim", &mut limits.max_dim, 1..=grpc::Limits::LARGEST_DIM);
+        self.within("limits.max_entries", &mut limits.max_entries, COUNT);
+        self.within("limits.max_write_rows", &mut limits.max_write_rows, COUNT);
+        self.within("limits.max_fetch_rows", &mut limits.max_fetch_rows, COUNT);
+        self.within("limits.max_anchors", &mut limits.max_anchors, COUNT);
+        self.within("limits.max_k", &mut limits.max_k, COUNT);
+        self.within("limits.max_picks", &mut limits.max_picks, COUNT);
+        self.within("limits.max_filter_values", &mut limits.max_filter_values, COUNT);
+        self.within("limits.max_listed_ids", &mut limits.max_listed_ids, COUNT);
+        self.within("limits.max_answer_bytes", &mut limits.max_answer_bytes, MESSAGE_BYTES);
+    }
+
+    fn compute(&mut self, engine: &mut engine::Config) {
+        self.within("compute.threads", &mut engine.threads, THREADS);
+        self.within("compute.queue", &mut engine.queue, COUNT);
+        self.within("compute.write_queue", &mut engine.write_queue, COUNT);
+        self.within("limits.max_banks", &mut engine.max_banks, COUNT);
+    }
+
+    fn log(&mut self, log: &mut telemetry::Config) {
+        self.take("log.format", &mut log.format, |_| true, "text or json");
+        self.take(
+            "log.filter",
+            &mut log.filter,
+            telemetry::is_filter,
+            "a filter, as in info or negbank=debug,tower_http=debug",
+        );
+    }
+
+    fn seconds(&mut self, key: &str, setting: &mut Duration) {
+        let mut seconds = setting.as_secs();
+        let wanted = format!("seconds, {} to {}", SECONDS.start(), SECONDS.end());
+        self.take(key, &mut seconds, |given| SECONDS.contains(given), &wanted);
+        *setting = Duration::from_secs(seconds);
+    }
+
+    fn within(&mut self, key: &str, setting: &mut usize, range: RangeInclusive<usize>) {
+        let wanted = format!("a whole number, {} to {}", range.start(), range.end());
+        self.take(key, setting, |given| range.contains(given), &wanted);
+    }
+
+    /// Sets `setting` if `key` was given and fits.
+    fn take<T>(&mut self, key: &str, setting: &mut T, fits: impl Fn(&T) -> bool, wanted: &str)
+    where
+        T: for<'de> Deserialize<'de> + fmt::Display,
+    {
+        let mut from = "default".to_owned();
+        if let Some(value) = self.given.remove(key) {
+            from = origin(&value);
+            let shown = value.to_string();
+            match value.try_deserialize::<T>() {
+                Ok(given) if fits(&given) => *setting = given,
+                _ => self.problems.push(format!("{key}: {shown:?} (from {from}) is not {wanted}")),
+            }
+        }
+        self.effective.push(Effective { key: key.to_owned(), value: setting.to_string(), origin: from });
+    }
+
+    fn finish(mut self) -> Result<Vec<Effective>, Problems> {
+        for (key, value) in &self.given {
+            self.problems.push(format!("{key} (from {}) is not a setting; `negbank config` lists them all", origin(value)));
+        }
+        self.effective.sort();
+        if self.problems.is_empty() { Ok(self.effective) } else { Err(Problems(self.problems)) }
+    }
+}
+
+fn flatten(key: String, value: Value, into: &mut BTreeMap<String, Value>) {
+    match value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                flatten(format!("{key}.{name}"), value, into);
+            }
+        }
+        _ => {
+            into.insert(key, value);
+        }
+    }
+}
+
+fn origin(value: &Value) -> String {
+    value.origin().unwrap_or("a flag").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::{Settings, Sources};
+
+    #[test]
+    fn flags_override_the_environment_which_overrides_the_file() {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        writeln!(file, "[limits]\nmax_k = 10\nmax_dim = 11\nmax_anchors = 12\n[log]\nformat = \"json\"").unwrap();
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            environment: [("NEGBANK__LIMITS__MAX_K", "20"), ("NEGBANK__LIMITS__MAX_DIM", "21"), ("PATH", "/bin")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            flags: vec!["limits.max_k=30".to_owned(), "server.listen=[::1]:9".to_owned()],
+        };
+        let settings = Settings::load(&sources).unwrap();
+        assert_eq!((settings.limits.max_k, settings.limits.max_dim, settings.limits.max_anchors), (30, 21, 12));
+        assert_eq!(settings.server.listen.to_string(), "[::1]:9");
+        assert_eq!(settings.log.format, crate::telemetry::Format::Json);
+
+        let (_, effective) = Settings::explain(&sources).unwrap();
+        let of = |key: &str| effective.iter().find(|setting| setting.key == key).unwrap();
+        assert_eq!((of("limits.max_k").value.as_str(), of("limits.max_k").origin.as_str()), ("30", "a flag"));
+        let name = file.path().file_name().unwrap().to_str().unwrap();
+        assert!(of("limits.max_anchors").origin.ends_with(name), "{:?}", of("limits.max_anchors"));
+        assert!(of("limits.max_dim").origin.contains("environment"), "{:?}", of("limits.max_dim"));
+        assert_eq!(of("compute.queue").origin, "default");
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let sources = Sources {
+            file: None,
+            environment: [("NEGBANK__LIMITS__MAX_K", "many")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            flags: ["limits.max_dim=0", "server.listen=nowhere", "limits.max_x=1", "foo", "log.filter=a=b=c"]
+                .map(str::to_owned)
+                .into(),
+        };
+        let problems = Settings::load(&sources).unwrap_err().0;
+        assert_eq!(problems.len(), 6, "{problems:?}");
+        for (problem, says) in problems.iter().zip(["foo", "nowhere", "max_dim", "max_k", "log.filter", "limits.max_x"]) {
+            assert!(problem.contains(says), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let sources = Sources { file: Some("/nonexistent/negbank.toml".into()), ..Sources::default() };
+        assert!(Settings::load(&sources).unwrap_err().to_string().contains("/nonexistent/negbank.toml"));
+    }
+}

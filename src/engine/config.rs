@@ -1,0 +1,22 @@
+//! Settings of the engine.
+
+/// Sizes of the engine's pools and queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Compute threads; 0: one per core.
+    pub threads: usize,
+    /// Blocks of anchors that may wait for a compute thread.
+    pub queue: usize,
+    /// Mutations that may wait for a bank's committer.
+    pub write_queue: usize,
+    /// Banks at most.
+    pub max_banks: usize,
+    /// Entries of a keyed bank at most.
+    pub max_entries: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { threads: 0, queue: 4_096, write_queue: 64, max_banks: 1_024, max_entries: 100_000_000 }
+    }
+}

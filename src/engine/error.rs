@@ -1,0 +1,95 @@
+//! What can go wrong in the engine, by what the caller should do.
+
+use crate::model::{BankName, Invalid};
+use crate::rows::Poisoned;
+use crate::sampling::SampleError;
+
+/// Why the engine refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Mend the request.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// Use another name, or create the bank.
+    #[error("there is no bank {name:?}{}", known_banks(known, *total))]
+    NotFound {
+        /// The name asked for.
+        name: String,
+        /// Names that exist, the first few.
+        known: Vec<BankName>,
+        /// How many exist.
+        total: usize,
+    },
+    /// Use another name, or the settings that are there.
+    #[error("bank {name} exists with other settings: {differing}; use it as it is, delete it first, or choose another name")]
+    AlreadyExists {
+        /// The bank.
+        name: BankName,
+        /// Which settings differ, and how.
+        differing: String,
+    },
+    /// Write more, or wait.
+    #[error("bank {name} holds {entries} entries, and min_entries asks for {wanted}")]
+    TooFewEntries {
+        /// The bank.
+        name: BankName,
+        /// Entries held.
+        entries: usize,
+        /// Entries asked for.
+        wanted: u64,
+    },
+    /// The position is of a bank that is gone.
+    #[error("the position is not of this bank {0}: the bank was deleted and created anew since")]
+    OtherHistory(BankName),
+    /// Delete something, or raise the limit.
+    #[error("{what} is at its limit of {limit} (setting {setting})")]
+    LimitReached {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+        /// The setting that changes it.
+        setting: &'static str,
+    },
+    /// Try again soon.
+    #[error("{queue} is full: {limit} wait already (setting {setting}); try again")]
+    Busy {
+        /// The queue.
+        queue: &'static str,
+        /// Its bound.
+        limit: usize,
+        /// The setting that changes it.
+        setting: &'static str,
+    },
+    /// Give it more time, or ask for less.
+    #[error("the deadline passed before the answer was ready")]
+    DeadlineExceeded,
+    /// The system has no memory to give.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The bank can't be trusted.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl From<SampleError> for EngineError {
+    fn from(error: SampleError) -> Self {
+        match error {
+            SampleError::Invalid(invalid) => Self::Invalid(invalid),
+            SampleError::Poisoned(poisoned) => Self::Poisoned(poisoned),
+            SampleError::Unwanted => Self::DeadlineExceeded,
+        }
+    }
+}
+
+fn known_banks(known: &[BankName], total: usize) -> String {
+    if total == 0 {
+        return "; there is none at all: banks live in memory and end with the server, so create it".to_owned();
+    }
+    let names: Vec<&str> = known.iter().map(BankName::as_str).collect();
+    let more = if total > names.len() { format!(" and {} more", total - names.len()) } else { String::new() };
+    format!("; there are {}{more}", names.join(", "))
+}

@@ -1,0 +1,283 @@
+//! The boundary between async and sync: the engine as its callers see it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Vacancy;
+use tokio::sync::{oneshot, watch};
+
+use super::committer::Committer;
+use super::pool::Pool;
+use super::query::{self, Wanted};
+use super::reading::{BankInfo, Condition, Fetched};
+use super::{Config, EngineError};
+use crate::bank::Bank;
+use crate::model::clock::Deadline;
+use crate::model::{Applied, BankKind, BankName, BankSpec, Mutation, Position, SampleAnswer, SampleQuery, Seed};
+use crate::rows::Shared;
+
+/// All banks and the threads that serve them. Cheap to clone; the threads end with the last clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    banks: DashMap<BankName, Arc<BankHandle>>,
+    pool: Pool,
+}
+
+/// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
+/// hold it have ended.
+#[derive(Debug)]
+pub struct BankHandle {
+    name: BankName,
+    spec: BankSpec,
+    incarnation: u64,
+    state: Arc<Shared<Bank>>,
+    committer: Committer,
+    /// Sequence of the last acknowledged mutation, for those who wait for one.
+    acknowledged: Arc<watch::Sender<u64>>,
+}
+
+/// Names listed in an error at most.
+const KNOWN_NAMES: usize = 10;
+
+impl Engine {
+    /// Starts the compute threads.
+    ///
+    /// # Errors
+    /// If the system starts no more threads.
+    pub fn start(config: Config) -> std::io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = if config.threads == 0 { cores() } else { config.threads };
+        let pool = Pool::start(threads, config.queue)?;
+        Ok(Self { inner: Arc::new(Inner { config, banks: DashMap::new(), pool }) })
+    }
+
+    /// Creates a bank; one that is there with the same settings is as good.
+    ///
+    /// # Errors
+    /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`]
+    pub fn create_bank(&self, name: BankName, spec: BankSpec) -> Result<Arc<BankHandle>, EngineError> {
+        let config = &self.inner.config;
+        let limit = config.max_banks;
+        let room = self.inner.banks.len() < limit;
+        match self.inner.banks.entry(name) {
+            Vacancy::Occupied(there) if there.get().spec == spec => Ok(Arc::clone(there.get())),
+            Vacancy::Occupied(there) => {
+                Err(EngineError::AlreadyExists { name: there.key().clone(), differing: differing(there.get().spec, spec) })
+            }
+            Vacancy::Vacant(_) if !room => {
+                Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" })
+            }
+            Vacancy::Vacant(vacant) => {
+                let state = Arc::new(Shared::new(Bank::new(spec)));
+                let committer = Committer::start(vacant.key(), Arc::clone(&state), config.write_queue, config.max_entries)
+                    .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
+                let Seed(incarnation) =
+                    Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
+                let name = vacant.key().clone();
+                let acknowledged = Arc::new(watch::Sender::new(0));
+                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged });
+                Ok(Arc::clone(&vacant.insert(bank)))
+            }
+        }
+    }
+
+    /// The bank of that name.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::Invalid`] for what is no name.
+    pub fn bank(&self, name: &str) -> Result<Arc<BankHandle>, EngineError> {
+        let parsed = BankName::parse("bank", name)?;
+        let found = self.inner.banks.get(&parsed).map(|bank| Arc::clone(&bank));
+        found.ok_or_else(|| self.not_found(name))
+    }
+
+    /// All banks, by name.
+    pub fn banks(&self) -> Vec<Arc<BankHandle>> {
+        let mut banks: Vec<_> = self.inner.banks.iter().map(|bank| Arc::clone(&bank)).collect();
+        banks.sort_by(|a, b| a.name.cmp(&b.name));
+        banks
+    }
+
+    /// Deletes a bank and returns how many entries it held.
+    ///
+    /// # Errors
+    /// As [`Self::bank`].
+    pub fn delete_bank(&self, name: &str) -> Result<usize, EngineError> {
+        let parsed = BankName::parse("name", name)?;
+        let (_, bank) = self.inner.banks.remove(&parsed).ok_or_else(|| self.not_found(name))?;
+        // A bank that can't be trusted must still be deletable.
+        Ok(bank.entries().unwrap_or_default())
+    }
+
+    /// Describes a bank.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
+        let bank = Arc::clone(bank);
+        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state)).await
+    }
+
+    /// Reads entries by id.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn fetch(&self, bank: &Arc<BankHandle>, ids: Vec<u64>, deadline: Deadline) -> Result<Fetched, EngineError> {
+        let bank = Arc::clone(bank);
+        self.compute(deadline, move |wanted| Fetched::of(&bank.state, &ids, wanted)).await
+    }
+
+    /// Applies a mutation; when this returns, every later read sees it. If the caller leaves before, it may still be applied.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn mutate(&self, bank: &BankHandle, mutation: Mutation, deadline: Deadline) -> Result<Applied, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let acknowledged = Arc::clone(&bank.acknowledged);
+        let acknowledge = Box::new(move |result: Result<Applied, EngineError>| {
+            if let Ok(applied) = &result {
+                acknowledged.send_replace(applied.sequence);
+            }
+            drop(reply.send(result));
+        });
+        bank.committer.submit(mutation, acknowledge)?;
+        wait(answer, deadline).await
+    }
+
+    /// Returns when the bank meets `condition`.
+    ///
+    /// # Errors
+    /// [`EngineError::TooFewEntries`] at once or, if it may wait, shortly before the deadline, so that the caller still hears
+    /// it; [`EngineError::OtherHistory`]; [`EngineError::DeadlineExceeded`] if the history does not come so far.
+    pub async fn await_condition(
+        &self,
+        bank: &BankHandle,
+        condition: Condition,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        if condition == Condition::default() {
+            return Ok(());
+        }
+        let mut acknowledged = bank.acknowledged.subscribe();
+        let last_word = deadline.a_little_before().instant().into();
+        loop {
+            acknowledged.borrow_and_update();
+            let unmet = match condition.unmet(&bank.name, bank.incarnation, &bank.state)? {
+                None => return Ok(()),
+                Some(unmet @ EngineError::TooFewEntries { .. }) if !condition.wait => return Err(unmet),
+                Some(unmet) => unmet,
+            };
+            if tokio::time::timeout_at(last_word, acknowledged.changed()).await.is_err() {
+                return Err(unmet);
+            }
+        }
+    }
+
+    /// Draws negatives.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn sample(&self, bank: &BankHandle, query: SampleQuery, deadline: Deadline) -> Result<SampleAnswer, EngineError> {
+        let wanted = Wanted::until(deadline);
+        let _leave = Leave(wanted.clone());
+        let (reply, answer) = oneshot::channel();
+        let finish = Box::new(move |result| drop(reply.send(result)));
+        let jobs = query::jobs(&bank.state, bank.spec.dim(), query, &wanted, finish);
+        self.inner.pool.submit(jobs).map_err(|_| self.busy())?;
+        wait(answer, deadline).await
+    }
+
+    /// Runs one job on the pool.
+    async fn compute<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        job: impl FnOnce(&Wanted) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let wanted = Wanted::until(deadline);
+        let _leave = Leave(wanted.clone());
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move || drop(reply.send(job(&wanted))));
+        self.inner.pool.submit(vec![job]).map_err(|_| self.busy())?;
+        wait(answer, deadline).await
+    }
+
+    fn busy(&self) -> EngineError {
+        EngineError::Busy { queue: "the compute queue", limit: self.inner.config.queue, setting: "compute.queue" }
+    }
+
+    fn not_found(&self, name: &str) -> EngineError {
+        let mut known: Vec<BankName> = self.inner.banks.iter().map(|bank| bank.key().clone()).collect();
+        let total = known.len();
+        known.sort();
+        known.truncate(KNOWN_NAMES);
+        EngineError::NotFound { name: name.chars().take(BankName::MAX_LEN).collect(), known, total }
+    }
+}
+
+impl BankHandle {
+    /// The bank's name.
+    pub fn name(&self) -> &BankName {
+        &self.name
+    }
+
+    /// The bank's settings.
+    pub fn spec(&self) -> &BankSpec {
+        &self.spec
+    }
+
+    /// The position of a mutation of this bank.
+    pub fn position(&self, sequence: u64) -> Position {
+        Position { incarnation: self.incarnation, sequence }
+    }
+
+    /// Entries held now.
+    ///
+    /// # Errors
+    /// [`EngineError::Poisoned`]
+    pub fn entries(&self) -> Result<usize, EngineError> {
+        Ok(self.state.read()?.entries())
+    }
+}
+
+/// Tells the compute threads that the caller left: when the call is dropped half-way, or is over anyway.
+struct Leave(Wanted);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+async fn wait<T>(answer: oneshot::Receiver<Result<T, EngineError>>, deadline: Deadline) -> Result<T, EngineError> {
+    match tokio::time::timeout_at(deadline.instant().into(), answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(EngineError::Internal("the thread that worked on the request panicked")),
+        Err(_) => Err(EngineError::DeadlineExceeded),
+    }
+}
+
+fn differing(there: BankSpec, asked: BankSpec) -> String {
+    let mut differences = Vec::new();
+    let mut compare = |name: &str, there: String, asked: String| {
+        if there != asked {
+            differences.push(format!("{name} is {there}, not {asked}"));
+        }
+    };
+    compare("dim", there.dim().to_string(), asked.dim().to_string());
+    let metric = |spec: BankSpec| format!("{:?}", spec.metric()).to_lowercase();
+    compare("metric", metric(there), metric(asked));
+    let kind = |spec: BankSpec| match spec.kind() {
+        BankKind::Keyed { momentum } => format!("keyed with momentum {momentum}"),
+        BankKind::Queue { capacity } => format!("a queue of capacity {capacity}"),
+    };
+    compare("kind", kind(there), kind(asked));
+    compare("shards", there.shards().to_string(), asked.shards().to_string());
+    differences.join("; ")
+}

@@ -1,0 +1,16 @@
+//! Where the parts meet: banks by name, one committer per bank, the compute pool, and the boundary between async and sync.
+//!
+//! Only [`handle`] knows tokio. Everything below it is called from threads that may block.
+
+mod committer;
+mod config;
+mod error;
+pub mod handle;
+mod pool;
+mod query;
+mod reading;
+
+pub use config::Config;
+pub use error::EngineError;
+pub use handle::{BankHandle, Engine};
+pub use reading::{BankInfo, Condition, Fetched};

@@ -1,0 +1,129 @@
+//! Reads of a bank that need no search: its description, entries by id, and whether it is ready to be read.
+
+use rustc_hash::FxHashSet;
+
+use super::EngineError;
+use super::query::Wanted;
+use crate::bank::{Bank, Entry};
+use crate::model::{BankName, BankSpec, Position};
+use crate::rows::Shared;
+
+/// What a read asks of the bank's state before it begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// The history must have come this far.
+    pub at_least: Option<Position>,
+    /// Entries that the bank must hold.
+    pub min_entries: u64,
+    /// Whether to wait for the entries until the deadline; else the read is refused at once.
+    pub wait: bool,
+}
+
+/// A bank as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BankInfo {
+    /// Its name.
+    pub name: BankName,
+    /// Its settings.
+    pub spec: BankSpec,
+    /// Entries held.
+    pub entries: usize,
+    /// Mutations applied.
+    pub sequence: u64,
+    /// Step of the last write that carried one.
+    pub step: Option<u64>,
+    /// Distinct labels.
+    pub labels: usize,
+    /// Distinct groups.
+    pub groups: usize,
+    /// Memory of one entry's embedding and columns.
+    pub bytes_per_entry: usize,
+}
+
+/// Entries read by id.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fetched {
+    /// Whether each id asked for was there.
+    pub found: Vec<bool>,
+    /// The entries found, in the order asked for.
+    pub entries: Vec<Entry>,
+    /// Their embeddings, row-major.
+    pub embeddings: Vec<f32>,
+    /// Bank's sequence when the last of them was read.
+    pub sequence: u64,
+    /// Bank's step then.
+    pub step: Option<u64>,
+}
+
+/// Ids looked up in one hold of the bank's lock.
+const FETCHES_PER_HOLD: usize = 256;
+
+impl Condition {
+    /// What of the condition the bank does not meet; `incarnation` is the bank's own.
+    pub(super) fn unmet(
+        &self,
+        name: &BankName,
+        incarnation: u64,
+        bank: &Shared<Bank>,
+    ) -> Result<Option<EngineError>, EngineError> {
+        let bank = bank.read()?;
+        if let Some(position) = self.at_least {
+            if position.incarnation != incarnation {
+                return Err(EngineError::OtherHistory(name.clone()));
+            }
+            if bank.sequence() < position.sequence {
+                return Ok(Some(EngineError::DeadlineExceeded));
+            }
+        }
+        let (entries, wanted) = (bank.entries(), self.min_entries);
+        let few = (entries as u64) < wanted;
+        Ok(few.then(|| EngineError::TooFewEntries { name: name.clone(), entries, wanted }))
+    }
+}
+
+impl BankInfo {
+    /// Describes a bank; one hold a shard, since there may be as many groups as entries.
+    pub(super) fn of(name: &BankName, bank: &Shared<Bank>) -> Result<Self, EngineError> {
+        let shards = bank.read()?.shards().len();
+        let (mut labels, mut groups) = (FxHashSet::default(), FxHashSet::default());
+        for shard in 0..shards {
+            let bank = bank.read()?;
+            labels.extend(bank.shards()[shard].labels());
+            groups.extend(bank.shards()[shard].groups());
+        }
+        let bank = bank.read()?;
+        Ok(Self {
+            name: name.clone(),
+            spec: *bank.spec(),
+            entries: bank.entries(),
+            sequence: bank.sequence(),
+            step: bank.step(),
+            labels: labels.len(),
+            groups: groups.len(),
+            bytes_per_entry: bank.bytes_per_entry(),
+        })
+    }
+}
+
+impl Fetched {
+    /// Looks up `ids`, in short holds.
+    pub(super) fn of(bank: &Shared<Bank>, ids: &[u64], wanted: &Wanted) -> Result<Self, EngineError> {
+        let mut fetched = Self::default();
+        for part in ids.chunks(FETCHES_PER_HOLD) {
+            if !wanted.holds() {
+                return Err(EngineError::DeadlineExceeded);
+            }
+            let bank = bank.read()?;
+            for &id in part {
+                let place = bank.find(id);
+                fetched.found.push(place.is_some());
+                if let Some(place) = place {
+                    fetched.entries.push(bank.columns(place).entry(place.slot));
+                    fetched.embeddings.extend_from_slice(bank.row(place));
+                }
+            }
+            (fetched.sequence, fetched.step) = (bank.sequence(), bank.step());
+        }
+        Ok(fetched)
+    }
+}

@@ -1,0 +1,93 @@
+//! The Banks service.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Limits};
+use super::{deadline, status};
+use crate::engine::{Condition, Engine};
+use crate::model::Mutation;
+use crate::proto::v1;
+use crate::proto::v1::banks_server::Banks;
+
+/// Creates, fills, reads and deletes banks.
+#[derive(Debug)]
+pub(super) struct BanksService {
+    pub(super) engine: Engine,
+    pub(super) limits: Limits,
+    pub(super) default_deadline: Duration,
+}
+
+#[tonic::async_trait]
+impl Banks for BanksService {
+    async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
+        let bank = self.engine.create_bank(name, spec).map_err(|e| status::engine(&e))?;
+        let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::described(&info)))
+    }
+
+    async fn get_bank(&self, request: Request<v1::GetBankRequest>) -> Result<Response<v1::Bank>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let bank = self.engine.bank(&request.get_ref().name).map_err(|e| status::engine(&e))?;
+        let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::described(&info)))
+    }
+
+    async fn list_banks(&self, request: Request<v1::ListBanksRequest>) -> Result<Response<v1::ListBanksResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let mut banks = Vec::new();
+        for bank in self.engine.banks() {
+            let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+            banks.push(convert::described(&info));
+        }
+        Ok(Response::new(v1::ListBanksResponse { banks }))
+    }
+
+    async fn delete_bank(&self, request: Request<v1::DeleteBankRequest>) -> Result<Response<v1::DeleteBankResponse>, Status> {
+        let entries = self.engine.delete_bank(&request.get_ref().name).map_err(|e| status::engine(&e))?;
+        Ok(Response::new(v1::DeleteBankResponse { entries: entries as u64 }))
+    }
+
+    async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let request = request.into_inner();
+        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let batch = convert::batch(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
+        let mutation = Mutation::Write(batch);
+        let applied = self.engine.mutate(&bank, mutation, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(v1::WriteResponse {
+            sequence: applied.sequence,
+            inserted: applied.inserted,
+            updated: applied.updated,
+            evicted: applied.evicted,
+            ids: applied.assigned,
+            position: bank.position(applied.sequence).to_bytes().to_vec().into(),
+        }))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let request = request.into_inner();
+        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
+        let condition = Condition { at_least, ..Condition::default() };
+        let (ids, readable) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
+        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        let fetched = self.engine.fetch(&bank, ids, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::fetched(fetched, bank.spec().dim(), readable)))
+    }
+
+    async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let request = request.into_inner();
+        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let ids = convert::remove_ids(request, &self.limits).map_err(|e| status::invalid(&e))?;
+        let mutation = Mutation::Remove(ids);
+        let applied = self.engine.mutate(&bank, mutation, deadline).await.map_err(|e| status::engine(&e))?;
+        let position = bank.position(applied.sequence).to_bytes().to_vec().into();
+        Ok(Response::new(v1::RemoveResponse { removed: applied.removed, sequence: applied.sequence, position }))
+    }
+}

@@ -1,0 +1,28 @@
+//! Settings of the server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Where and how the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Deadline of calls that carry none.
+    pub default_deadline: Duration,
+    /// After SIGTERM, calls in flight may take this long; then the process ends.
+    pub drain: Duration,
+    /// Largest request taken, in bytes.
+    pub max_message_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            default_deadline: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            max_message_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Banks: settings in, descriptions out.
+
+use super::Limits;
+use super::limits::check;
+use crate::engine::BankInfo;
+use crate::model::{BankKind, BankName, BankSpec, Invalid, Metric};
+use crate::proto::v1;
+
+/// Name and settings of a bank to create.
+pub(in crate::grpc) fn spec(request: &v1::CreateBankRequest, limits: &Limits) -> Result<(BankName, BankSpec), Invalid> {
+    let mut invalid = Invalid::default();
+    let name = BankName::parse("name", &request.name).map_err(|fault| invalid.merge(fault)).ok();
+    check("dim", request.dim as usize, limits.max_dim, "max_dim", &mut invalid);
+    let kind = kind(request, limits, &mut invalid);
+    let metric = metric(request.metric, &mut invalid);
+    let shards = if request.shards == 0 { BankSpec::DEFAULT_SHARDS } else { request.shards };
+    let spec = BankSpec::new(request.dim, metric, kind, shards).map_err(|faults| invalid.merge(faults)).ok();
+    match (name, spec) {
+        (Some(name), Some(spec)) => invalid.or((name, spec)),
+        _ => Err(invalid),
+    }
+}
+
+/// A bank's description.
+pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
+    let (kind, momentum, capacity) = match info.spec.kind() {
+        BankKind::Keyed { momentum } => (v1::BankKind::Keyed, momentum, 0),
+        BankKind::Queue { capacity } => (v1::BankKind::Queue, 0.0, capacity),
+    };
+    let metric = match info.spec.metric() {
+        Metric::Cosine => v1::Metric::Cosine,
+        Metric::Dot => v1::Metric::Dot,
+        Metric::L2 => v1::Metric::L2,
+    };
+    v1::Bank {
+        name: info.name.to_string(),
+        dim: info.spec.dim() as u32,
+        kind: kind.into(),
+        metric: metric.into(),
+        momentum,
+        capacity,
+        shards: info.spec.shards() as u32,
+        entries: info.entries as u64,
+        sequence: info.sequence,
+        step: info.step,
+        labels: info.labels as u64,
+        groups: info.groups as u64,
+        bytes_per_entry: info.bytes_per_entry as u64,
+    }
+}
+
+fn kind(request: &v1::CreateBankRequest, limits: &Limits, invalid: &mut Invalid) -> BankKind {
+    let queue = match v1::BankKind::try_from(request.kind) {
+        Ok(v1::BankKind::Queue) => true,
+        Ok(v1::BankKind::Keyed | v1::BankKind::Unspecified) => false,
+        Err(_) => {
+            invalid.push("kind", format!("{} is not a BankKind: 1 is keyed, 2 is queue", request.kind));
+            false
+        }
+    };
+    if queue {
+        if request.momentum.is_some() {
+            invalid.push("momentum", "a queue bank never moves its entries: leave momentum unset");
+        }
+        let capacity = usize::try_from(request.capacity).unwrap_or(usize::MAX);
+        check("capacity", capacity, limits.max_entries, "max_entries", invalid);
+        return BankKind::Queue { capacity: request.capacity };
+    }
+    if request.capacity != 0 {
+        invalid.push("capacity", "only queue banks have a capacity: leave it unset, or set kind to queue");
+    }
+    BankKind::Keyed { momentum: request.momentum.unwrap_or(BankSpec::DEFAULT_MOMENTUM) }
+}
+
+fn metric(value: i32, invalid: &mut Invalid) -> Metric {
+    match v1::Metric::try_from(value) {
+        Ok(v1::Metric::Cosine | v1::Metric::Unspecified) => Metric::Cosine,
+        Ok(v1::Metric::Dot) => Metric::Dot,
+        Ok(v1::Metric::L2) => Metric::L2,
+        Err(_) => {
+            invalid.push("metric", format!("{value} is not a Metric: 1 is cosine, 2 is dot, 3 is l2"));
+            Metric::Cosine
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Writes, removals and fetches.
+
+use super::Limits;
+use super::columns::{matrix, optional};
+use super::limits::check;
+use crate::model::{BankKind, BankSpec, Ids, Invalid, Position, WriteBatch};
+use crate::proto::v1;
+
+/// The batch of a write, for a bank of these settings.
+pub(in crate::grpc) fn batch(request: v1::WriteRequest, spec: &BankSpec, limits: &Limits) -> Result<WriteBatch, Invalid> {
+    let mut invalid = Invalid::default();
+    let message = request.embeddings.unwrap_or_default();
+    let rows = (message.data.len() / 4).max(message.values.len()) / spec.dim();
+    check("embeddings", rows.max(request.ids.len()), limits.max_write_rows, "max_write_rows", &mut invalid);
+    invalid.or(())?;
+
+    let mut invalid = Invalid::default();
+    let embeddings = matrix("embeddings", spec.dim(), spec.metric(), message);
+    let labels = optional("labels", request.labels, "has_label", &request.has_label);
+    let groups = optional("groups", request.groups, "has_group", &request.has_group);
+    let ids = match spec.kind() {
+        BankKind::Queue { .. } if request.ids.is_empty() => Ids::Assigned,
+        _ => Ids::Given(request.ids),
+    };
+    match (embeddings, labels, groups) {
+        (Ok(embeddings), Ok(labels), Ok(groups)) => {
+            WriteBatch::new(spec, ids, embeddings, labels, groups, request.step, request.momentum)
+        }
+        (embeddings, labels, groups) => {
+            let faults = [embeddings.err(), labels.err(), groups.err()];
+            faults.into_iter().flatten().for_each(|fault| invalid.merge(fault));
+            Err(invalid)
+        }
+    }
+}
+
+/// The ids of a removal.
+pub(in crate::grpc) fn remove_ids(request: v1::RemoveRequest, limits: &Limits) -> Result<Vec<u64>, Invalid> {
+    some_ids(request.ids, limits.max_write_rows, "max_write_rows")
+}
+
+/// The ids of a fetch, and whether its embeddings are wanted readable.
+pub(in crate::grpc) fn fetch_ids(
+    request: v1::FetchRequest,
+    spec: &BankSpec,
+    limits: &Limits,
+) -> Result<(Vec<u64>, bool), Invalid> {
+    let readable = readable(request.encoding)?;
+    let ids = some_ids(request.ids, limits.max_fetch_rows, "max_fetch_rows")?;
+    let answer = ids.len().saturating_mul(spec.dim() * 4 + BYTES_OF_COLUMNS);
+    if answer > limits.max_answer_bytes {
+        let reason = format!(
+            "the answer could take {answer} bytes, over the limit of {} (setting limits.max_answer_bytes): ask for fewer ids \
+             at a time",
+            limits.max_answer_bytes
+        );
+        return Err(Invalid::one("ids", reason));
+    }
+    Ok((ids, readable))
+}
+
+/// Found, id, label, group and step of one fetched entry.
+const BYTES_OF_COLUMNS: usize = 1 + 8 + 9 + 9 + 8;
+
+/// The position that a read asks for, if it asks for one.
+pub(in crate::grpc) fn position(token: &[u8]) -> Result<Option<Position>, Invalid> {
+    (!token.is_empty()).then(|| Position::parse("at_least", token)).transpose()
+}
+
+/// True if embeddings are wanted as `repeated float`.
+pub(super) fn readable(encoding: i32) -> Result<bool, Invalid> {
+    match v1::EmbeddingEncoding::try_from(encoding) {
+        Ok(v1::EmbeddingEncoding::Floats) => Ok(true),
+        Ok(v1::EmbeddingEncoding::F32 | v1::EmbeddingEncoding::Unspecified) => Ok(false),
+        Err(_) => Err(Invalid::one("encoding", format!("{encoding} is not an EmbeddingEncoding: 1 is F32, 2 is FLOATS"))),
+    }
+}
+
+fn some_ids(ids: Vec<u64>, limit: usize, setting: &str) -> Result<Vec<u64>, Invalid> {
+    let mut invalid = Invalid::default();
+    if ids.is_empty() {
+        invalid.push("ids", "there are none: at least one is required");
+    }
+    check("ids", ids.len(), limit, setting, &mut invalid);
+    invalid.or(ids)
+}

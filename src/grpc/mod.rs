@@ -1,0 +1,14 @@
+//! The service as the wire sees it: protobuf becomes a domain value once, on the way in, and an answer once, on the way out.
+
+mod banks;
+pub mod config;
+pub mod convert;
+mod deadline;
+mod sampling;
+pub mod server;
+mod stack;
+mod status;
+
+pub use config::Config;
+pub use convert::Limits;
+pub use server::{ServeError, Server};

@@ -1,0 +1,38 @@
+//! The Sampling service.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Limits};
+use super::{deadline, status};
+use crate::engine::{Condition, Engine};
+use crate::model::Seed;
+use crate::proto::v1;
+use crate::proto::v1::sampling_server::Sampling;
+
+/// Draws negatives.
+#[derive(Debug)]
+pub(super) struct SamplingService {
+    pub(super) engine: Engine,
+    pub(super) limits: Limits,
+    pub(super) default_deadline: Duration,
+}
+
+#[tonic::async_trait]
+impl Sampling for SamplingService {
+    async fn sample(&self, request: Request<v1::SampleRequest>) -> Result<Response<v1::SampleResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let request = request.into_inner();
+        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
+        let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
+        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        let entries = bank.entries().map_err(|e| status::engine(&e))?;
+        let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;
+        let (query, readable) =
+            convert::query(request, bank.spec(), entries, seed, &self.limits).map_err(|e| status::invalid(&e))?;
+        let answer = self.engine.sample(&bank, query, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::sampled(answer, bank.spec().dim(), readable)))
+    }
+}

@@ -1,0 +1,9 @@
+//! Finding the nearest entries: rankings and the exact scan.
+//!
+//! Knows rows and scores, not banks: what may be served is asked of an [`Admit`].
+
+pub mod ranking;
+pub mod scan;
+
+pub use ranking::{Ranked, Ranking};
+pub use scan::{Admit, Identity, Probe, Scan};

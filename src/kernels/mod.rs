@@ -1,0 +1,17 @@
+//! Arithmetic on embeddings. The only room, with the flat graph to come, where `unsafe` may stand.
+//!
+//! Two precisions of promise: [`score`] and [`momentum`] give the same bits on every machine (a fixed order of
+//! operations, no fused multiply-add); [`tile`] is as fast as the machine allows and states its error bound, so that
+//! whoever uses it decides by rescoring.
+
+pub mod momentum;
+pub mod score;
+pub mod tile;
+
+/// Floats in a SIMD lane group: every row's length in memory is a multiple of it, padded with zeros.
+pub const LANES: usize = 16;
+
+/// `dim` rounded up to whole lane groups: floats that a row takes in memory.
+pub const fn stride(dim: usize) -> usize {
+    dim.div_ceil(LANES) * LANES
+}

@@ -1,0 +1,30 @@
+//! The vocabulary of negbank: plain values, valid by construction, that every other room speaks.
+//!
+//! Nothing here imports another room. Raw clocks and raw randomness live here, in [`clock`] and [`seed`], and nowhere else.
+
+pub mod answer;
+pub mod bank_name;
+pub mod bank_spec;
+pub mod clock;
+pub mod filters;
+pub mod invalid;
+pub mod matrix;
+pub mod metric;
+pub mod mutation;
+pub mod position;
+pub mod query;
+pub mod score_rules;
+pub mod seed;
+
+pub use answer::{BlockAnswer, DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer};
+pub use bank_name::BankName;
+pub use bank_spec::{BankKind, BankSpec};
+pub use filters::Filters;
+pub use invalid::{Invalid, Violation};
+pub use matrix::Matrix;
+pub use metric::Metric;
+pub use mutation::{Applied, Ids, Mutation, WriteBatch};
+pub use position::Position;
+pub use query::{Anchors, Choose, Columns, Draw, Lists, Nearest, SampleQuery, Strategy};
+pub use score_rules::{ScoreRange, ScoreRules};
+pub use seed::{Seed, Stream};

@@ -1,0 +1,144 @@
+//! Changes to a bank, as values: what the committer orders and the bank applies.
+
+use super::bank_spec::check_momentum;
+use super::{BankKind, BankSpec, Invalid, Matrix};
+
+/// One change to a bank. Valid for the bank it was made for; applying it can't fail.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mutation {
+    /// Rows to insert, move or append.
+    Write(WriteBatch),
+    /// Entries to remove, by id; unknown ids are ignored.
+    Remove(Vec<u64>),
+}
+
+/// Ids of a batch's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ids {
+    /// One per row, given by the writer.
+    Given(Vec<u64>),
+    /// The bank numbers the rows (queue banks).
+    Assigned,
+}
+
+/// Rows that apply together, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteBatch {
+    ids: Ids,
+    embeddings: Matrix,
+    labels: Option<Vec<Option<i64>>>,
+    groups: Option<Vec<Option<u64>>>,
+    step: Option<u64>,
+    momentum: f32,
+}
+
+impl WriteBatch {
+    /// A batch for a bank of these settings. `labels` and `groups` are whole columns or absent (a rewrite then keeps what
+    /// is there); `momentum` overrides the bank's.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming each column of another length than the embeddings, an empty batch, missing ids of a keyed bank, a
+    /// momentum out of range or given to a queue.
+    pub fn new(
+        spec: &BankSpec,
+        ids: Ids,
+        embeddings: Matrix,
+        labels: Option<Vec<Option<i64>>>,
+        groups: Option<Vec<Option<u64>>>,
+        step: Option<u64>,
+        momentum: Option<f32>,
+    ) -> Result<Self, Invalid> {
+        let rows = embeddings.rows();
+        let mut invalid = Invalid::default();
+        if rows == 0 {
+            invalid.push("embeddings", "the batch is empty: at least one row is required");
+        }
+        match (&ids, spec.kind()) {
+            (Ids::Assigned, BankKind::Keyed { .. }) => {
+                invalid.push("ids", "a keyed bank needs one id per row");
+            }
+            (Ids::Given(given), _) => check_len("ids", given.len(), rows, &mut invalid),
+            (Ids::Assigned, BankKind::Queue { .. }) => {}
+        }
+        if let Some(labels) = &labels {
+            check_len("labels", labels.len(), rows, &mut invalid);
+        }
+        if let Some(groups) = &groups {
+            check_len("groups", groups.len(), rows, &mut invalid);
+        }
+        let momentum = match (momentum, spec.kind()) {
+            (Some(_), BankKind::Queue { .. }) => {
+                invalid.push("momentum", "a queue bank never moves its entries: leave momentum unset");
+                0.0
+            }
+            (Some(momentum), BankKind::Keyed { .. }) => {
+                check_momentum(momentum, &mut invalid);
+                momentum
+            }
+            (None, BankKind::Keyed { momentum }) => momentum,
+            (None, BankKind::Queue { .. }) => 0.0,
+        };
+        invalid.or(Self { ids, embeddings, labels, groups, step, momentum })
+    }
+
+    /// Number of rows, at least 1.
+    pub fn rows(&self) -> usize {
+        self.embeddings.rows()
+    }
+
+    /// One row's embedding, as written (not normalised).
+    pub fn embedding(&self, row: usize) -> &[f32] {
+        self.embeddings.row(row)
+    }
+
+    /// One row's id, if the writer gave ids.
+    pub fn id(&self, row: usize) -> Option<u64> {
+        match &self.ids {
+            Ids::Given(ids) => ids.get(row).copied(),
+            Ids::Assigned => None,
+        }
+    }
+
+    /// One row's label: `None` if the batch has no such column, `Some(None)` if the row has no label.
+    pub fn label(&self, row: usize) -> Option<Option<i64>> {
+        self.labels.as_ref().and_then(|labels| labels.get(row).copied())
+    }
+
+    /// One row's group, as [`Self::label`].
+    pub fn group(&self, row: usize) -> Option<Option<u64>> {
+        self.groups.as_ref().and_then(|groups| groups.get(row).copied())
+    }
+
+    /// Training step of the rows.
+    pub fn step(&self) -> Option<u64> {
+        self.step
+    }
+
+    /// Momentum with which rows of known ids move.
+    pub fn momentum(&self) -> f32 {
+        self.momentum
+    }
+}
+
+/// What applying a mutation did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The bank's sequence number of the mutation.
+    pub sequence: u64,
+    /// New entries.
+    pub inserted: u64,
+    /// Entries that moved.
+    pub updated: u64,
+    /// Entries that left a queue to make room.
+    pub evicted: u64,
+    /// Entries removed by id.
+    pub removed: u64,
+    /// Ids that the bank gave, in row order; empty if the writer gave them.
+    pub assigned: Vec<u64>,
+}
+
+fn check_len(field: &str, len: usize, rows: usize, invalid: &mut Invalid) {
+    if len != rows {
+        invalid.push(field, format!("has {len} values for {rows} rows of embeddings"));
+    }
+}

@@ -1,0 +1,35 @@
+//! One fixed piece of memory for rows.
+
+use memmap2::{Advice, MmapMut, MmapOptions};
+
+/// Bytes of a chunk, and its alignment: one huge page of x86-64 and arm64.
+pub(super) const CHUNK_BYTES: usize = 2 << 20;
+
+/// Aligned, zeroed memory that never moves. Pages are taken from the system when they are first written.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    map: MmapMut,
+    start: usize,
+}
+
+impl Chunk {
+    /// A chunk; `huge` advises the system to back it by a huge page, which takes all of it at the first write.
+    pub(super) fn new(huge: bool) -> std::io::Result<Self> {
+        // Twice the size holds an aligned chunk wherever it starts; what is never touched costs no memory.
+        let map = MmapOptions::new().len(2 * CHUNK_BYTES).map_anon()?;
+        let start = map.as_ptr().align_offset(CHUNK_BYTES);
+        if huge {
+            // Only advice: a system without huge pages serves the chunk as well.
+            let _refused = map.advise_range(Advice::HugePage, start, CHUNK_BYTES);
+        }
+        Ok(Self { map, start })
+    }
+
+    pub(super) fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.map[self.start..self.start + CHUNK_BYTES])
+    }
+
+    pub(super) fn floats_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + CHUNK_BYTES])
+    }
+}

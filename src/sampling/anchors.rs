@@ -1,0 +1,146 @@
+//! Anchors with everything that a draw needs of them, looked up in the bank.
+
+use std::ops::Range;
+
+use super::SampleError;
+use super::observed::Observed;
+use crate::bank::Bank;
+use crate::kernels::{momentum, score::score, stride};
+use crate::model::{Anchors, Draw, Invalid, Metric, SampleQuery, Strategy};
+
+/// One anchor, complete.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Anchor {
+    /// Number in the request: keys its randomness.
+    pub(super) number: usize,
+    /// The embedding, padded; normalised in a cosine bank. `None`: only unscored draws are possible.
+    pub(super) row: Option<Vec<f32>>,
+    pub(super) id: Option<u64>,
+    pub(super) label: Option<i64>,
+    pub(super) group: Option<u64>,
+    /// Smallest score of its positives.
+    pub(super) positive: Option<f32>,
+    /// Sorted.
+    pub(super) positive_ids: Vec<u64>,
+    /// Sorted.
+    pub(super) denied_ids: Vec<u64>,
+}
+
+/// Positives scored in one hold of the bank.
+const POSITIVES_PER_HOLD: usize = 256;
+
+/// Looks up a block of the query's anchors, in short holds of the bank.
+pub(super) fn resolve(
+    observed: &mut Observed<'_>,
+    query: &SampleQuery,
+    block: Range<usize>,
+) -> Result<Vec<Anchor>, SampleError> {
+    let mut invalid = Invalid::default();
+    let mut resolved = Vec::with_capacity(block.len());
+    for number in block {
+        match look_up(&*observed.read()?, query.anchors(), number) {
+            Ok(anchor) => resolved.push(anchor),
+            Err(fault) => invalid.merge(fault),
+        }
+    }
+    for anchor in resolved.iter_mut().filter(|_| scores_positives(query)) {
+        let ids = std::mem::take(&mut anchor.positive_ids);
+        for part in ids.chunks(POSITIVES_PER_HOLD) {
+            if let Err(fault) = score_positives(&*observed.read()?, anchor, part) {
+                invalid.merge(fault);
+            }
+        }
+        anchor.positive_ids = ids;
+    }
+    Ok(invalid.or(resolved)?)
+}
+
+/// The anchor as it would be looked up now, if that differs: its entry or its positives may have been rewritten since. An
+/// entry that is gone leaves the anchor as it was.
+pub(super) fn changed(bank: &Bank, query: &SampleQuery, anchor: &Anchor) -> Option<Anchor> {
+    let scored = scores_positives(query);
+    let named = anchor.id.is_some() || (scored && !anchor.positive_ids.is_empty());
+    if !named {
+        return None;
+    }
+    let mut now = look_up(bank, query.anchors(), anchor.number).ok()?;
+    if scored {
+        let ids = now.positive_ids.clone();
+        score_positives(bank, &mut now, &ids).ok()?;
+    }
+    (now != *anchor).then_some(now)
+}
+
+/// True if some draw has a rule relative to the positives.
+fn scores_positives(query: &SampleQuery) -> bool {
+    let relative = |draw: &Draw| matches!(&draw.strategy, Strategy::Nearest(nearest) if nearest.rules.need_positive());
+    query.draws().iter().any(relative)
+}
+
+fn look_up(bank: &Bank, anchors: &Anchors, number: usize) -> Result<Anchor, Invalid> {
+    let id = anchors.ids.as_ref().map(|ids| ids[number]);
+    let place = id.and_then(|id| bank.find(id));
+    let stored = place.map(|place| bank.columns(place).entry(place.slot));
+    let row = match (&anchors.embeddings, id, place) {
+        (Some(given), _, _) => Some(prepared(bank.spec().metric(), given.row(number))),
+        (None, Some(_), Some(place)) => Some(bank.padded_row(place).to_vec()),
+        (None, Some(id), None) => {
+            let reason = format!("the bank holds no entry of id {id}: write it first, or give the anchor's embedding");
+            return Err(Invalid::one(format!("anchors.ids[{number}]"), reason));
+        }
+        (None, None, _) => None,
+    };
+    Ok(Anchor {
+        number,
+        id,
+        label: match &anchors.labels {
+            Some(labels) => labels[number],
+            None => stored.and_then(|entry| entry.label),
+        },
+        group: match &anchors.groups {
+            Some(groups) => groups[number],
+            None => stored.and_then(|entry| entry.group),
+        },
+        positive: smallest(anchors.positive_scores.of(number).iter().copied()),
+        positive_ids: sorted(anchors.positive_ids.of(number)),
+        denied_ids: sorted(anchors.denied_ids.of(number)),
+        row,
+    })
+}
+
+/// Lowers the anchor's positive score to the smallest of these positives'.
+fn score_positives(bank: &Bank, anchor: &mut Anchor, ids: &[u64]) -> Result<(), Invalid> {
+    for &id in ids {
+        let scored = score_of(bank, anchor.row.as_deref(), id).ok_or_else(|| {
+            let reason = format!("the bank holds no entry of id {id} to score: give positive_scores instead");
+            Invalid::one(format!("anchors.positive_ids[{}]", anchor.number), reason)
+        })?;
+        anchor.positive = smallest(anchor.positive.into_iter().chain([scored]));
+    }
+    Ok(())
+}
+
+fn score_of(bank: &Bank, anchor: Option<&[f32]>, id: u64) -> Option<f32> {
+    Some(score(bank.spec().metric(), anchor?, bank.padded_row(bank.find(id)?)))
+}
+
+/// An embedding as the bank's rows are: padded, and normalised in a cosine bank.
+fn prepared(metric: Metric, embedding: &[f32]) -> Vec<f32> {
+    let mut row = embedding.to_vec();
+    if metric == Metric::Cosine {
+        momentum::normalise(&mut row);
+    }
+    row.resize(stride(row.len()), 0.0);
+    row
+}
+
+fn smallest(scores: impl Iterator<Item = f32>) -> Option<f32> {
+    scores.min_by(f32::total_cmp)
+}
+
+fn sorted(ids: &[u64]) -> Vec<u64> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

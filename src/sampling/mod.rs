@@ -1,0 +1,34 @@
+//! Drawing negatives: which entries are eligible, and one strategy a file.
+//!
+//! A block of anchors is answered on one thread, in short holds of the bank's lock. Its result depends on the bank and the
+//! request only, never on how the anchors were split into blocks or which thread ran them.
+
+mod anchors;
+mod block;
+mod choose;
+mod eligibility;
+mod nearest;
+mod observed;
+mod pooled;
+mod uniform;
+mod universe;
+
+pub use block::{BLOCK, answer_block};
+pub use pooled::merge;
+
+use crate::model::Invalid;
+use crate::rows::Poisoned;
+
+/// Why a block has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// The request doesn't fit the bank's entries.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The bank is inconsistent.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// Nobody waits for the answer any more.
+    #[error("the request was cancelled or its deadline passed")]
+    Unwanted,
+}

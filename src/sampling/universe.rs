@@ -1,0 +1,52 @@
+//! Entries that can be indexed: what random draws pick from before filters.
+
+use super::eligibility::Eligibility;
+use crate::bank::{Bank, Place};
+use crate::model::Plan;
+
+/// Lists of slots laid end to end, so that a number below [`Universe::len`] names an entry: the rosters of all shards, or the
+/// posting lists of the labels asked for. Its order is a function of the writes.
+#[derive(Debug)]
+pub(super) struct Universe<'b> {
+    lists: Vec<(u32, &'b [u32])>,
+    ends: Vec<usize>,
+    pub(super) plan: Plan,
+}
+
+impl<'b> Universe<'b> {
+    pub(super) fn new(bank: &'b Bank, eligibility: &Eligibility) -> Self {
+        let shards = || (0u32..).zip(bank.shards());
+        let (lists, plan): (Vec<_>, _) = match eligibility.only_labels() {
+            None => (shards().map(|(number, shard)| (number, shard.roster())).collect(), Plan::Roster),
+            Some(labels) => {
+                let of_label = |&label: &i64| shards().map(move |(number, shard)| (number, shard.labelled(label)));
+                (labels.iter().flat_map(of_label).filter(|(_, list)| !list.is_empty()).collect(), Plan::PostingList)
+            }
+        };
+        let mut end = 0;
+        let ends = lists
+            .iter()
+            .map(|(_, list)| {
+                end += list.len();
+                end
+            })
+            .collect();
+        Self { lists, ends, plan }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
+    /// Entry number `at`, below [`Self::len`].
+    pub(super) fn get(&self, at: usize) -> Place {
+        let list = self.ends.partition_point(|&end| end <= at);
+        let (shard, slots) = self.lists[list];
+        let start = self.ends[list] - slots.len();
+        Place { shard, slot: slots[at - start] }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
+        self.lists.iter().flat_map(|&(shard, slots)| slots.iter().map(move |&slot| Place { shard, slot }))
+    }
+}

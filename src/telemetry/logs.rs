@@ -1,0 +1,69 @@
+//! Logs, to standard error.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Settings of the logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How lines look.
+    pub format: Format,
+    /// What is logged, as tracing's `EnvFilter` spells it: `info`, `negbank=debug,tower_http=debug`.
+    pub filter: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { format: Format::Text, filter: "info".to_owned() }
+    }
+}
+
+/// The filter can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("log.filter {filter:?}: {source}")]
+pub struct FilterError {
+    filter: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// True for what [`Config::filter`] may be.
+pub fn is_filter(filter: &String) -> bool {
+    EnvFilter::builder().parse(filter).is_ok()
+}
+
+/// Sends the process's logs to standard error from now on. Later calls change nothing: the first wins.
+///
+/// # Errors
+/// [`FilterError`]
+pub fn init(config: &Config) -> Result<(), FilterError> {
+    let filter =
+        EnvFilter::builder().parse(&config.filter).map_err(|source| FilterError { filter: config.filter.clone(), source })?;
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // Only a second subscriber is refused, as when a test starts two servers in one process.
+    let _second = match config.format {
+        Format::Text => lines.try_init(),
+        Format::Json => lines.json().try_init(),
+    };
+    Ok(())
+}

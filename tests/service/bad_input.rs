@@ -1,0 +1,281 @@
+//! Bad input over real gRPC: the right code, the field, the limit and its setting; and nothing changed.
+
+use negbank::client::{ClientError, rows};
+use negbank::proto::v1;
+
+use crate::live::{Live, keyed, nearest, nearest_with, queue, uniform};
+
+/// The refusal must name `field` and say `reason`.
+fn assert_invalid<T: std::fmt::Debug>(result: Result<T, ClientError>, field: &str, reason: &str) {
+    match result {
+        Err(ClientError::InvalidArgument { violations, message }) => {
+            let named = violations.iter().any(|fault| fault.field == field && fault.reason.contains(reason));
+            assert!(named, "no violation of {field:?} with {reason:?} in {violations:?}");
+            assert!(message.contains(reason), "the message itself must say it: {message}");
+        }
+        other => panic!("expected InvalidArgument on {field}, got {other:?}"),
+    }
+}
+
+async fn live() -> Live {
+    let live =
+        Live::start(&["limits.max_k=100", "limits.max_anchors=50", "limits.max_write_rows=20", "limits.max_dim=512"]).await;
+    live.create(keyed("docs", 2, 8)).await;
+    live.write("docs", &[1, 2, 3], &[1.0, 0.0, 0.0, 1.0, 0.6, 0.8], &[0, 1, 1]).await;
+    live.create(queue("fifo", 2, 2, 4)).await;
+    live
+}
+
+fn write(ids: &[u64], x: &[f32]) -> v1::WriteRequest {
+    v1::WriteRequest { bank: "docs".into(), ids: ids.to_vec(), embeddings: Some(rows(x)), ..Default::default() }
+}
+
+fn sample(draws: Vec<v1::Draw>) -> v1::SampleRequest {
+    v1::SampleRequest { bank: "docs".into(), anchors: Some(anchors(&[1.0, 0.5])), draws, ..Default::default() }
+}
+
+fn anchors(x: &[f32]) -> v1::Anchors {
+    v1::Anchors { embeddings: Some(rows(x)), ..Default::default() }
+}
+
+#[tokio::test]
+async fn banks_are_created_right_or_not_at_all() {
+    let live = live().await;
+    let create = |request| live.client.create_bank(request);
+    assert_invalid(create(keyed("a/b", 2, 8)).await, "name", "not a bank name");
+    assert_invalid(create(keyed("", 2, 8)).await, "name", "required");
+    assert_invalid(create(keyed("x", 0, 8)).await, "dim", "at least 1");
+    assert_invalid(create(keyed("x", 513, 8)).await, "dim", "513 is over the limit of 512 (setting limits.max_dim)");
+    assert_invalid(create(keyed("x", 2, 65)).await, "shards", "outside 1..=64");
+    assert_invalid(create(queue("x", 2, 8, 0)).await, "capacity", "at least 1");
+    assert_invalid(create(v1::CreateBankRequest { capacity: 5, ..keyed("x", 2, 8) }).await, "capacity", "only queue banks");
+    for momentum in [1.0, -0.1, f32::NAN] {
+        let request = v1::CreateBankRequest { momentum: Some(momentum), ..keyed("x", 2, 8) };
+        assert_invalid(create(request).await, "momentum", "outside [0, 1)");
+    }
+    let request = v1::CreateBankRequest { momentum: Some(0.5), ..queue("x", 2, 8, 3) };
+    assert_invalid(create(request).await, "momentum", "never moves");
+    assert_invalid(create(v1::CreateBankRequest { kind: 9, ..keyed("x", 2, 8) }).await, "kind", "9 is not a BankKind");
+    assert_invalid(create(v1::CreateBankRequest { metric: -1, ..keyed("x", 2, 8) }).await, "metric", "not a Metric");
+
+    let same = create(keyed("docs", 2, 8)).await.unwrap();
+    assert_eq!(same.entries, 3, "creating a bank again with the same settings answers with it");
+    let other = create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), ..keyed("docs", 3, 8) }).await;
+    let Err(ClientError::AlreadyExists(message)) = other else { panic!("{other:?}") };
+    assert!(message.contains("dim is 2, not 3") && message.contains("metric is cosine, not dot"), "{message}");
+    assert_eq!(live.client.list_banks().await.unwrap().banks.len(), 2, "nothing was created");
+}
+
+#[tokio::test]
+async fn unknown_banks_are_not_found_and_the_known_ones_are_named() {
+    let live = live().await;
+    let bank = || "nope".to_owned();
+    let answers = [
+        live.client.get_bank(v1::GetBankRequest { name: bank() }).await.err(),
+        live.client.delete_bank(v1::DeleteBankRequest { name: bank() }).await.err(),
+        live.client.write(v1::WriteRequest { bank: bank(), ..write(&[1], &[1.0, 0.0]) }).await.err(),
+        live.client.fetch(v1::FetchRequest { bank: bank(), ids: vec![1], encoding: 0, ..Default::default() }).await.err(),
+        live.client.remove(v1::RemoveRequest { bank: bank(), ids: vec![1] }).await.err(),
+        live.client.sample(v1::SampleRequest { bank: bank(), ..sample(vec![nearest(1)]) }).await.err(),
+    ];
+    for answer in answers {
+        let Some(ClientError::NotFound(message)) = answer else { panic!("{answer:?}") };
+        assert_eq!(message, "there is no bank \"nope\"; there are docs, fifo");
+    }
+}
+
+#[tokio::test]
+async fn bad_writes_change_nothing() {
+    let live = live().await;
+    let before = live.client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap();
+    let send = |request| live.client.write(request);
+    assert_invalid(send(write(&[4], &[1.0, 0.0, 0.0])).await, "embeddings.data", "a row of dimension 2 takes 8 bytes");
+    assert_invalid(send(write(&[4, 5], &[1.0, 0.0, f32::NAN, 0.0])).await, "embeddings[1]", "column 0 is NaN");
+    assert_invalid(send(write(&[4], &[1.0, f32::INFINITY])).await, "embeddings[0]", "column 1 is inf");
+    assert_invalid(send(write(&[4, 5], &[1.0, 0.0, 0.0, 0.0])).await, "embeddings[1]", "norm zero");
+    assert_invalid(send(write(&[], &[])).await, "embeddings", "the batch is empty");
+    assert_invalid(send(write(&[4, 5, 6], &[1.0, 0.0, 0.0, 1.0])).await, "ids", "has 3 values for 2 rows");
+    assert_invalid(send(write(&[], &[1.0, 0.0])).await, "ids", "has 0 values for 1 rows");
+    assert_invalid(
+        send(write(&[4], &[1.0; 42])).await,
+        "embeddings",
+        "21 is over the limit of 20 (setting limits.max_write_rows)",
+    );
+
+    let mut malformed = write(&[4], &[1.0, 0.0]);
+    malformed.embeddings = Some(v1::Matrix { data: vec![0u8; 9].into(), ..Default::default() });
+    assert_invalid(send(malformed).await, "embeddings.data", "9 bytes do not make whole rows");
+    let mut both = write(&[4], &[1.0, 0.0]);
+    both.embeddings.as_mut().unwrap().values = vec![1.0, 0.0];
+    assert_invalid(send(both).await, "embeddings", "not both");
+    assert_invalid(
+        send(v1::WriteRequest { labels: vec![1, 2], ..write(&[4], &[1.0, 0.0]) }).await,
+        "labels",
+        "has 2 values for 1 rows",
+    );
+    assert_invalid(send(v1::WriteRequest { groups: vec![1, 2], ..write(&[4], &[1.0, 0.0]) }).await, "groups", "has 2 values");
+    let presence = v1::WriteRequest { labels: vec![1], has_label: vec![1, 0].into(), ..write(&[4], &[1.0, 0.0]) };
+    assert_invalid(send(presence).await, "has_label", "has 2 bytes for 1 values");
+    assert_invalid(
+        send(v1::WriteRequest { momentum: Some(1.5), ..write(&[4], &[1.0, 0.0]) }).await,
+        "momentum",
+        "outside [0, 1)",
+    );
+    let wide = v1::Matrix { dim: 4, ..rows(&[1.0; 8]) };
+    let elsewhere = v1::WriteRequest { bank: "fifo".into(), embeddings: Some(wide), ..Default::default() };
+    assert_invalid(send(elsewhere).await, "embeddings", "has rows of dimension 4, and the bank's is 2");
+    let in_queue = v1::WriteRequest { bank: "fifo".into(), momentum: Some(0.1), ..write(&[4], &[1.0, 0.0]) };
+    assert_invalid(send(in_queue).await, "momentum", "never moves");
+
+    let remove = |ids: Vec<u64>| live.client.remove(v1::RemoveRequest { bank: "docs".into(), ids });
+    assert_invalid(remove(Vec::new()).await, "ids", "at least one");
+    assert_invalid(remove(vec![1; 21]).await, "ids", "limits.max_write_rows");
+    let fetch =
+        |ids, encoding| live.client.fetch(v1::FetchRequest { bank: "docs".into(), ids, encoding, ..Default::default() });
+    assert_invalid(fetch(Vec::new(), 0).await, "ids", "at least one");
+    assert_invalid(fetch(vec![1], 77).await, "encoding", "77 is not an EmbeddingEncoding");
+
+    let after = live.client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap();
+    assert_eq!(before, after, "a refused request changed the bank");
+}
+
+#[tokio::test]
+async fn bad_requests_for_negatives_are_refused() {
+    let live = live().await;
+    let send = |request| live.client.sample(request);
+    assert_invalid(send(sample(vec![])).await, "draws", "has 0 draws");
+    assert_invalid(send(sample(vec![uniform(1); 17])).await, "draws", "has 17 draws: 1 to 16");
+    assert_invalid(send(sample(vec![uniform(0)])).await, "draws[0].k", "at least 1");
+    assert_invalid(send(sample(vec![uniform(1), nearest(101)])).await, "draws[1].k", "limit of 100 (setting limits.max_k)");
+    assert_invalid(send(sample(vec![v1::Draw { k: 1, ..Default::default() }])).await, "draws[0]", "no strategy");
+    let anchors_of = |anchors| v1::SampleRequest { anchors: Some(anchors), ..sample(vec![nearest(1)]) };
+    assert_invalid(send(anchors_of(anchors(&[1.0, 0.0, 1.0]))).await, "anchors.embeddings.data", "dimension 2");
+    assert_invalid(send(anchors_of(anchors(&[0.0, 0.0]))).await, "anchors.embeddings[0]", "norm zero");
+    assert_invalid(
+        send(anchors_of(anchors(&[1.0; 102]))).await,
+        "anchors",
+        "51 is over the limit of 50 (setting limits.max_anchors)",
+    );
+    assert_invalid(
+        send(anchors_of(v1::Anchors { rows: 1, ..Default::default() })).await,
+        "anchors.embeddings",
+        "scored draw needs",
+    );
+    assert_invalid(send(anchors_of(v1::Anchors::default())).await, "anchors", "there are none");
+    assert_invalid(send(v1::SampleRequest { anchors: None, ..sample(vec![uniform(1)]) }).await, "anchors", "there are none");
+    let unknown = v1::Anchors { ids: vec![1, 99], ..Default::default() };
+    assert_invalid(send(anchors_of(unknown)).await, "anchors.ids[1]", "no entry of id 99");
+    let uneven = v1::Anchors { labels: vec![1, 2], ..anchors(&[1.0, 0.0]) };
+    assert_invalid(send(anchors_of(uneven)).await, "anchors.labels", "has 2 rows for 1 anchors");
+    let counted = v1::Anchors { rows: 3, ..anchors(&[1.0, 0.0]) };
+    assert_invalid(send(anchors_of(counted)).await, "anchors.rows", "is 3, but the columns have 1 rows");
+
+    let filtered = |filters| v1::SampleRequest { filters: Some(filters), ..sample(vec![uniform(1)]) };
+    let same_label = v1::Filters { exclude_same_label: true, ..Default::default() };
+    assert_invalid(send(filtered(same_label)).await, "draws[0].filters.exclude_same_label", "needs the anchors' labels");
+    let itself = v1::Filters { exclude_self: Some(true), ..Default::default() };
+    assert_invalid(send(filtered(itself)).await, "draws[0].filters.exclude_self", "needs anchors.ids");
+    let many = v1::Filters { exclude_ids: vec![1; 5_000], ..Default::default() };
+    assert_invalid(send(filtered(many)).await, "filters.exclude_ids", "limits.max_filter_values");
+    assert_invalid(
+        send(v1::SampleRequest { columns: vec![55], ..sample(vec![uniform(1)]) }).await,
+        "columns[0]",
+        "55 is not a Column",
+    );
+
+    let narrow = |nearest| sample(vec![nearest_with(3, nearest)]);
+    assert_invalid(
+        send(narrow(v1::Nearest { window: Some(2), ..Default::default() })).await,
+        "draws[0].nearest.window",
+        "below k = 3",
+    );
+    assert_invalid(
+        send(narrow(v1::Nearest { candidates: Some(4), skip: 2, ..Default::default() })).await,
+        "draws[0].nearest.candidates",
+        "below skip + k = 5",
+    );
+    assert_invalid(
+        send(narrow(v1::Nearest { choose: 9, ..Default::default() })).await,
+        "draws[0].nearest.choose",
+        "9 is not a Choose",
+    );
+    let softmax = v1::Nearest { choose: v1::Choose::Softmax.into(), beta: f32::NAN, ..Default::default() };
+    assert_invalid(send(narrow(softmax)).await, "draws[0].nearest.beta", "must be finite");
+    let aged = v1::Filters { max_age: Some(3), ..Default::default() };
+    assert_invalid(send(filtered(aged)).await, "draws[0].filters.max_age", "needs the request's step");
+    let ruled = |rules| narrow(v1::Nearest { rules: Some(rules), ..Default::default() });
+    let rules = v1::ScoreRules { margin: Some(0.1), ..Default::default() };
+    assert_invalid(send(ruled(rules)).await, "draws[0].nearest.rules", "anchor 0 has none");
+    let rules = v1::ScoreRules { max_score: Some(f32::NAN), ..Default::default() };
+    assert_invalid(send(ruled(rules)).await, "draws[0].nearest.rules.max_score", "must be finite");
+    let rules = v1::ScoreRules { min_score: Some(0.5), max_score: Some(0.1), ..Default::default() };
+    assert_invalid(send(ruled(rules)).await, "draws[0].nearest.rules.min_score", "no score passes");
+
+    let positives = v1::IdLists { values: vec![42], counts: Vec::new() };
+    let request = v1::SampleRequest {
+        anchors: Some(v1::Anchors { positive_ids: Some(positives), ..anchors(&[1.0, 0.0]) }),
+        ..ruled(v1::ScoreRules { margin: Some(0.1), ..Default::default() })
+    };
+    assert_invalid(send(request).await, "anchors.positive_ids[0]", "no entry of id 42 to score");
+    let lists = v1::IdLists { values: vec![1, 2, 3], counts: vec![1] };
+    let request = anchors_of(v1::Anchors { denied_ids: Some(lists), ..anchors(&[1.0, 0.0]) });
+    assert_invalid(send(request).await, "anchors.denied_ids", "counts add up to 1, but there are 3 values");
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_refused_before_work_is_done() {
+    let live = Live::start(&["limits.max_answer_bytes=65536"]).await;
+    live.create(keyed("wide", 1024, 8)).await;
+    let ids: Vec<u64> = (0..40).collect();
+    live.write("wide", &ids, &vec![1.0; 40 * 1024], &[]).await;
+    let request = |columns| v1::SampleRequest {
+        bank: "wide".into(),
+        anchors: Some(v1::Anchors { rows: 10, ..Default::default() }),
+        draws: vec![uniform(8)],
+        columns,
+        ..Default::default()
+    };
+    assert_invalid(
+        live.client.sample(request(Vec::new())).await,
+        "draws",
+        "over the limit of 65536 (setting limits.max_answer_bytes)",
+    );
+    let fetch = v1::FetchRequest { bank: "wide".into(), ids: vec![1; 40], ..Default::default() };
+    assert_invalid(live.client.fetch(fetch).await, "ids", "over the limit of 65536 (setting limits.max_answer_bytes)");
+    let ids_only = live.client.sample(request(vec![v1::Column::Ids.into()])).await.unwrap();
+    assert_eq!(ids_only.draws[0].indices.len(), 80, "the cheaper form that the error names is served");
+}
+
+#[tokio::test]
+async fn a_passed_deadline_and_a_full_queue_have_their_codes() {
+    let live = live().await;
+    let hurried = live.client.with_timeout(std::time::Duration::from_nanos(1));
+    let answer = hurried.sample(sample(vec![nearest(1)])).await;
+    assert!(matches!(answer, Err(ClientError::DeadlineExceeded(_))), "{answer:?}");
+
+    let small = Live::start(&["limits.max_entries=2"]).await;
+    small.create(keyed("docs", 2, 8)).await;
+    small.write("docs", &[1, 2, 1], &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[]).await;
+    match small.client.write(write(&[2, 3], &[1.0, 0.0, 0.0, 1.0])).await {
+        Err(ClientError::ResourceExhausted { message, .. }) => assert!(message.contains("limits.max_entries"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    small.write("docs", &[2, 1], &[1.0, 0.0, 0.0, 1.0], &[]).await;
+
+    let tiny = Live::start(&["compute.queue=1"]).await;
+    tiny.create(keyed("docs", 2, 8)).await;
+    let request =
+        v1::SampleRequest { anchors: Some(v1::Anchors { rows: 1_000, ..Default::default() }), ..sample(vec![uniform(1)]) };
+    match tiny.client.sample(request).await {
+        Err(ClientError::ResourceExhausted { message, retry_after }) => {
+            assert!(message.contains("setting compute.queue") && retry_after.is_some(), "{message} {retry_after:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let Err(ClientError::Unavailable(message)) =
+        negbank::client::Client::connect("127.0.0.1:1", negbank::client::Options::default()).await
+    else {
+        panic!("nobody listens there")
+    };
+    assert!(message.contains("negbank serve"), "{message}");
+}

@@ -1,0 +1,164 @@
+//! The bank's state against the naive model, over random histories of writes and removals on 1, 2 and 8 shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use negbank::bank::{Bank, Place};
+use negbank::model::{Applied, BankKind, BankSpec, Ids, Matrix, Metric, Mutation, WriteBatch};
+use negbank::proto::v1;
+use proptest::prelude::*;
+
+use crate::model::{ModelBank, ModelEntry, ModelRow};
+
+const DIM: usize = 5;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Write { rows: Vec<ModelRow>, step: Option<u64>, momentum: Option<f32>, rows_per_hold: usize },
+    Remove(Vec<u64>),
+}
+
+fn row(ids: bool, labels: bool, groups: bool) -> impl Strategy<Value = ModelRow> {
+    let x = prop::collection::vec(-100i32..100, DIM).prop_map(|x| {
+        let mut x: Vec<f32> = x.into_iter().map(|x| x as f32 / 50.0).collect();
+        x[0] += 0.013; // never zero
+        x
+    });
+    (0u64..24, x, prop::option::of(0i64..4), prop::option::of(0u64..5)).prop_map(move |(id, x, label, group)| ModelRow {
+        id: ids.then_some(id),
+        x,
+        label: labels.then_some(label),
+        group: groups.then_some(group),
+    })
+}
+
+fn operation(queue: bool) -> impl Strategy<Value = Operation> {
+    let write =
+        (any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(0u64..9), prop::option::of(0.0f32..0.99), 1usize..9)
+            .prop_flat_map(move |(ids, labels, groups, step, momentum, rows_per_hold)| {
+                prop::collection::vec(row(ids || !queue, labels, groups), 1..20).prop_map(move |rows| Operation::Write {
+                    rows,
+                    step,
+                    momentum: momentum.filter(|_| !queue),
+                    rows_per_hold,
+                })
+            });
+    let remove = prop::collection::vec(0u64..24, 1..6).prop_map(Operation::Remove);
+    prop_oneof![4 => write, 1 => remove]
+}
+
+fn history() -> impl Strategy<Value = (Option<usize>, Vec<Operation>)> {
+    prop::option::of(1usize..30)
+        .prop_flat_map(|capacity| (Just(capacity), prop::collection::vec(operation(capacity.is_some()), 1..25)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn every_history_leaves_what_the_model_says(
+        (capacity, operations) in history(),
+        shards in prop::sample::select(vec![1u32, 2, 8]),
+        metric in prop::sample::select(vec![Metric::Cosine, Metric::Dot, Metric::L2]),
+    ) {
+        let kind = match capacity {
+            Some(capacity) => BankKind::Queue { capacity: capacity as u64 },
+            None => BankKind::Keyed { momentum: 0.5 },
+        };
+        let spec = BankSpec::new(DIM as u32, metric, kind, shards).unwrap();
+        let wire = match metric { Metric::Cosine => v1::Metric::Cosine, Metric::Dot => v1::Metric::Dot, Metric::L2 => v1::Metric::L2 };
+        let mut model = ModelBank::new(wire, capacity, 0.5);
+        let mut bank = Bank::new(spec);
+        let mut step = None;
+        for (number, operation) in operations.into_iter().enumerate() {
+            let mutation = mutation(&spec, &operation);
+            let before = model.entries.len();
+            bank.reserve(&bank.arrivals(&mutation)).unwrap();
+            let mut applied = Applied::default();
+            let rows_per_hold = match &operation { Operation::Write { rows_per_hold, .. } => *rows_per_hold, Operation::Remove(_) => 2 };
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = bank.apply(&mutation, from, rows_per_hold, &mut applied);
+            }
+            match operation {
+                Operation::Write { rows, step: given, momentum, .. } => {
+                    model.write(&rows, given, momentum.map(f64::from));
+                    step = given.or(step);
+                    let moved = applied.inserted + applied.updated;
+                    let kept = capacity.map_or(rows.len(), |capacity| rows.len().min(capacity));
+                    prop_assert_eq!(moved, kept as u64);
+                    prop_assert_eq!(before as u64 + applied.inserted - applied.evicted, model.entries.len() as u64);
+                }
+                Operation::Remove(ids) => prop_assert_eq!(applied.removed, model.remove(&ids) as u64),
+            }
+            prop_assert_eq!(applied.sequence, number as u64 + 1);
+            prop_assert_eq!((bank.sequence(), bank.step()), (number as u64 + 1, step));
+            compare(&bank, &model)?;
+        }
+    }
+}
+
+fn mutation(spec: &BankSpec, operation: &Operation) -> Mutation {
+    match operation {
+        Operation::Write { rows, step, momentum, .. } => {
+            let flat = rows.iter().flat_map(|row| row.x.iter().copied()).collect();
+            let embeddings = Matrix::new("embeddings", DIM, spec.metric(), flat).unwrap();
+            let given: Option<Vec<u64>> = rows.iter().map(|row| row.id).collect();
+            let labels = rows.iter().map(|row| row.label).collect();
+            let groups = rows.iter().map(|row| row.group).collect();
+            let ids = given.map_or(Ids::Assigned, Ids::Given);
+            Mutation::Write(WriteBatch::new(spec, ids, embeddings, labels, groups, *step, *momentum).unwrap())
+        }
+        Operation::Remove(ids) => Mutation::Remove(ids.clone()),
+    }
+}
+
+/// Every index of the bank says the same as the model's list.
+fn compare(bank: &Bank, model: &ModelBank) -> Result<(), TestCaseError> {
+    let mut labels: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut groups: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut ids: BTreeMap<u64, usize> = BTreeMap::new();
+    for entry in &model.entries {
+        *ids.entry(entry.id).or_default() += 1;
+        entry.label.into_iter().for_each(|label| *labels.entry(label).or_default() += 1);
+        entry.group.into_iter().for_each(|group| *groups.entry(group).or_default() += 1);
+    }
+    prop_assert_eq!(bank.entries(), model.entries.len());
+
+    let mut unmatched: Vec<&ModelEntry> = model.entries.iter().collect();
+    for (number, shard) in (0u32..).zip(bank.shards()) {
+        let slots: BTreeSet<u32> = shard.roster().iter().copied().collect();
+        prop_assert_eq!(slots.len(), shard.roster().len(), "a slot twice in the roster");
+        for slot in 0..shard.columns().len() as u32 {
+            prop_assert_eq!(shard.columns().is_occupied(slot), slots.contains(&slot));
+        }
+        for &slot in shard.roster() {
+            let (entry, row) = (shard.columns().entry(slot), bank.row(Place { shard: number, slot }));
+            let same = |there: &ModelEntry| {
+                (there.id, there.label, there.group, there.step) == (entry.id, entry.label, entry.group, entry.step)
+                    && there.row.iter().zip(row).all(|(want, got)| (want - f64::from(*got)).abs() < 1e-5)
+            };
+            let at = unmatched.iter().position(|there| same(there));
+            prop_assert!(at.is_some(), "no such entry in the model: {:?} {:?}", entry, row);
+            unmatched.swap_remove(at.unwrap_or_default());
+            prop_assert!(entry.label.is_none_or(|label| shard.labelled(label).contains(&slot)));
+            prop_assert!(entry.group.is_none_or(|group| shard.grouped(group).contains(&slot)));
+        }
+    }
+    let count = |lens: &dyn Fn(&negbank::bank::Shard) -> usize| bank.shards().iter().map(lens).sum::<usize>();
+    for label in 0..4 {
+        prop_assert_eq!(count(&|shard| shard.labelled(label).len()), labels.get(&label).copied().unwrap_or_default());
+    }
+    for group in 0..5 {
+        prop_assert_eq!(count(&|shard| shard.grouped(group).len()), groups.get(&group).copied().unwrap_or_default());
+    }
+    for id in 0..24 {
+        prop_assert_eq!(bank.find_all(id).count(), ids.get(&id).copied().unwrap_or_default());
+        let newest = bank.find(id).map(|place| bank.row(place).to_vec());
+        let expected = model.find(id);
+        prop_assert_eq!(newest.is_some(), expected.is_some());
+        if let (Some(newest), Some(expected)) = (newest, expected) {
+            let close = expected.row.iter().zip(newest).all(|(want, got)| (want - f64::from(got)).abs() < 1e-5);
+            prop_assert!(close, "find({}) is not the newest entry", id);
+        }
+    }
+    Ok(())
+}

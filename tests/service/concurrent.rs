@@ -1,0 +1,109 @@
+//! Sampling while writers change the bank: no filter violated, no answer short, no row torn, every score true of its row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use negbank::client::{floats, rows};
+use negbank::model::Seed;
+use negbank::proto::v1;
+
+use crate::live::{Live, all_columns, keyed, nearest, queue, random_rows, uniform};
+
+const DIM: usize = 16;
+const ENTRIES: u64 = 4_000;
+const LABELS: u64 = 4;
+const READS: usize = 60;
+
+/// Rows say whether they are whole: the last float is the sum of the others.
+fn checked_rows(random: &mut negbank::model::Stream, count: usize) -> Vec<f32> {
+    let mut x = random_rows(random, count, DIM);
+    for row in x.chunks_exact_mut(DIM) {
+        // Multiples of 2^-6 add up without rounding.
+        row.iter_mut().for_each(|x| *x = (*x * 64.0).round() / 64.0);
+        row[DIM - 1] = row[..DIM - 1].iter().sum();
+    }
+    x
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn answers_stay_whole_and_true_under_writers() {
+    let live = Arc::new(Live::start(&["compute.threads=4"]).await);
+    for bank in [keyed("keyed", DIM as u32, 8), queue("queue", DIM as u32, 8, ENTRIES)] {
+        let keyed = bank.capacity == 0;
+        let name = bank.name.clone();
+        // Dot keeps rows as they were written; momentum 0 replaces.
+        let momentum = keyed.then_some(0.0);
+        live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), momentum, ..bank }).await;
+        let mut random = Seed(1).stream(0, 0);
+        let ids: Vec<u64> = (0..ENTRIES).collect();
+        let labels: Vec<i64> = ids.iter().map(|id| (id % LABELS) as i64).collect();
+        live.write(&name, &ids, &checked_rows(&mut random, ENTRIES as usize), &labels).await;
+
+        let (done, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let start =
+            |number| tokio::spawn(write_on(Arc::clone(&live), name.clone(), number, Arc::clone(&done), Arc::clone(&written)));
+        let writers: Vec<_> = (0..2).map(start).collect();
+        for _ in 0..READS {
+            read_once(&live, &name, &mut random, keyed).await;
+        }
+        done.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let written = written.load(Ordering::Relaxed);
+        assert!(written > READS as u64, "only {written} batches were written while {READS} requests were served");
+    }
+}
+
+/// Replaces entries by others of other labels until told to stop: in a keyed bank an entry's label moves with every write.
+async fn write_on(live: Arc<Live>, bank: String, number: usize, done: Arc<AtomicBool>, written: Arc<AtomicU64>) {
+    let mut random = Seed(50).stream(0, number);
+    while !done.load(Ordering::Relaxed) {
+        let ids: Vec<u64> = (0..200).map(|_| random.below(ENTRIES)).collect();
+        let labels: Vec<i64> = ids.iter().map(|_| random.below(LABELS) as i64).collect();
+        live.write(&bank, &ids, &checked_rows(&mut random, 200), &labels).await;
+        written.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_once(live: &Live, bank: &str, random: &mut negbank::model::Stream, keyed: bool) {
+    let count = 70;
+    let anchors = random_rows(random, count, DIM);
+    let labels: Vec<i64> = (0..count).map(|_| random.below(LABELS) as i64).collect();
+    let request = v1::SampleRequest {
+        bank: bank.to_owned(),
+        anchors: Some(v1::Anchors { embeddings: Some(rows(&anchors)), labels: labels.clone(), ..Default::default() }),
+        draws: vec![nearest(32), uniform(32)],
+        filters: Some(v1::Filters { exclude_same_label: true, only_labels: vec![0, 1, 2], ..Default::default() }),
+        columns: all_columns(),
+        ..Default::default()
+    };
+    let answer = live.client.sample(request).await.unwrap();
+    assert!(answer.sequence_first <= answer.sequence_last);
+    let pool = answer.rows.unwrap();
+    let x = floats(&pool.embeddings.unwrap());
+    let row = |at: u32| &x[at as usize * DIM..(at as usize + 1) * DIM];
+    for at in 0..pool.ids.len() as u32 {
+        let (last, rest) = row(at).split_last().unwrap();
+        assert_eq!(*last, rest.iter().sum::<f32>(), "a torn row");
+    }
+    for (draw, ranked) in answer.draws.iter().zip([true, false]) {
+        assert_eq!(draw.counts, vec![32; count], "about half of {ENTRIES} entries are eligible, so 32 always exist");
+        for (at, picks) in draw.indices.chunks_exact(32).enumerate() {
+            let scores = &draw.scores[at * 32..(at + 1) * 32];
+            assert!(!ranked || scores.is_sorted_by(|a, b| a >= b), "a ranking out of order");
+            let mut ids: Vec<u64> = picks.iter().map(|&pick| pool.ids[pick as usize]).collect();
+            for (&pick, &score) in picks.iter().zip(scores) {
+                let label = pool.labels[pick as usize];
+                assert!(label != labels[at] && label != 3, "{bank}: label {label} was served to an anchor of {}", labels[at]);
+                let anchor = &anchors[at * DIM..(at + 1) * DIM];
+                let expected: f64 = anchor.iter().zip(row(pick)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                assert!((expected - f64::from(score)).abs() < 1e-4, "score {score} is not true of its row: {expected}");
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            assert!(!keyed || ids.len() == 32, "an anchor was served an id twice");
+        }
+    }
+}

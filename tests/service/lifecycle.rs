@@ -1,0 +1,167 @@
+//! The real binary: it starts without configuration, tells the truth about its health, reflects itself, and drains.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use negbank::client::{Client, Options, rows};
+use negbank::proto::v1;
+use tonic::transport::Channel;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
+
+use crate::live::{keyed, nearest};
+
+/// A `negbank serve` process; killed if the test forgets it.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: String,
+}
+
+impl Process {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_negbank"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.unwrap_or_else(|| panic!("the first log line must say where it serves: {line:?}")).to_owned();
+        // Keep reading, or a full pipe would stop the server.
+        std::thread::spawn(move || log.read_to_string(&mut String::new()));
+        Self { child, address }
+    }
+
+    fn signal(&self, name: &str) {
+        let killed = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+async fn channel(address: &str) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_true_and_both_reflections_list_the_services() {
+    let server = Process::start(&[]);
+    let channel = channel(&server.address).await;
+    let mut health = HealthClient::new(channel.clone());
+    for service in ["", "negbank.v1.Banks", "negbank.v1.Sampling"] {
+        let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+    assert!(health.check(HealthCheckRequest { service: "negbank.v1.Nothing".into() }).await.is_err());
+
+    let ask = reflection_v1::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = reflection_v1::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let mut client = reflection_v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let answer = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner().message().await;
+    let answer = format!("{:?}", answer.unwrap().unwrap());
+    assert!(answer.contains("negbank.v1.Banks") && answer.contains("negbank.v1.Sampling"), "{answer}");
+
+    let ask = reflection_v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = reflection_v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let mut client = reflection_v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let answer = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner().message().await;
+    assert!(format!("{:?}", answer.unwrap().unwrap()).contains("negbank.v1.Sampling"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_lets_calls_in_flight_end_and_exits_cleanly() {
+    let mut server = Process::start(&["--set", "server.drain_seconds=20"]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    let (entries, dim) = (30_000u64, 64);
+    client.create_bank(keyed("docs", dim as u32, 8)).await.unwrap();
+    for start in (0..entries).step_by(10_000) {
+        let ids: Vec<u64> = (start..start + 10_000).collect();
+        let x: Vec<f32> = ids.iter().flat_map(|id| (0..dim).map(move |at| ((id * 31 + at * 17) % 101) as f32 - 50.0)).collect();
+        let request = v1::WriteRequest { bank: "docs".into(), ids, embeddings: Some(rows(&x)), ..Default::default() };
+        client.write(request).await.unwrap();
+    }
+    let watch = HealthClient::new(channel(&server.address).await).watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    let status = |update: Option<HealthCheckResponse>| update.map(|update| update.status());
+    assert_eq!(status(watch.message().await.unwrap()), Some(ServingStatus::Serving));
+
+    // 4,000 searches keep the compute threads busy well past the signal.
+    let anchors: Vec<f32> = (0..12_000 * dim).map(|at| (at % 97) as f32 - 48.0).collect();
+    let request = v1::SampleRequest {
+        bank: "docs".into(),
+        anchors: Some(v1::Anchors { embeddings: Some(rows(&anchors)), ..Default::default() }),
+        draws: vec![nearest(8)],
+        columns: vec![v1::Column::Ids.into()],
+        ..Default::default()
+    };
+    let in_flight = tokio::spawn({
+        let client = client.clone();
+        async move { client.sample(request).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!in_flight.is_finished(), "the call must be in flight when the signal comes");
+    server.signal("-TERM");
+    assert_eq!(status(watch.message().await.unwrap()), Some(ServingStatus::NotServing));
+    drop(watch);
+    let answer = in_flight.await.unwrap().expect("a call in flight was cut by the drain");
+    assert_eq!(answer.draws[0].counts, vec![8; 12_000]);
+    drop(client);
+    let code = tokio::task::spawn_blocking(move || server.exit_code()).await.unwrap();
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drain_has_a_hard_limit() {
+    let mut server = Process::start(&["--set", "server.drain_seconds=1"]);
+    let mut health = HealthClient::new(channel(&server.address).await);
+    // A watcher that never leaves.
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap();
+    server.signal("-TERM");
+    let code = tokio::task::spawn_blocking(move || server.exit_code()).await.unwrap();
+    assert_eq!(code, Some(1), "a drain that had to cut a stream says so");
+}
+
+#[test]
+fn the_settings_in_force_are_printed_with_their_origin() {
+    let output = Command::new(env!("CARGO_BIN_EXE_negbank"))
+        .args(["config", "--set", "limits.max_k=5"])
+        .env("NEGBANK__SERVER__DRAIN_SECONDS", "7")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let printed = String::from_utf8_lossy(&output.stdout);
+    for line in ["limits.max_k = 5  # a flag", "server.listen = 127.0.0.1:7700  # default", "server.drain_seconds = 7  # "] {
+        assert!(printed.contains(line), "no {line:?} in\n{printed}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_reported_all_at_once() {
+    let output = Command::new(env!("CARGO_BIN_EXE_negbank"))
+        .args(["serve", "--set", "limits.max_k=none", "--set", "server.listn=x"])
+        .env("NEGBANK__LOG__FORMAT", "xml")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    for part in ["limits.max_k", "server.listn", "log.format"] {
+        assert!(complaint.contains(part), "{complaint}");
+    }
+}

@@ -1,0 +1,25 @@
+//! What the service promises, tried on real servers over real gRPC and held against a naive model.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::print_stdout,
+    reason = "tests may fail loudly, and a scenario reads best in one piece"
+)]
+
+mod bad_input;
+mod bank_model;
+mod concurrent;
+mod exact;
+mod lifecycle;
+mod live;
+mod model;
+mod random_requests;
+mod readme;
+mod reproducible;
+mod settling;
+mod short_answers;
+mod uniformity;
+mod waiting;

@@ -1,0 +1,359 @@
+//! 20,000 random requests over real gRPC against the naive model: no filter violated, no answer short, n and log_q exact, and
+//! every ranking the model's own.
+
+use std::collections::HashSet;
+
+use negbank::client::{floats, rows};
+use negbank::model::{Seed, Stream};
+use negbank::proto::v1;
+use v1::draw::Strategy;
+
+use crate::live::{Live, all_columns, keyed, queue, random_rows};
+use crate::model::{ModelAnchor, ModelBank, ModelEntry, ModelRow, TOLERANCE, keep};
+
+const REQUESTS_PER_BANK: usize = 2_500;
+const DIM: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn served_is_what_the_model_says_in_20000_random_requests() {
+    let live = Live::start(&[]).await;
+    let cosine = v1::Metric::Cosine;
+    let banks = [
+        (keyed("keyed-1", DIM as u32, 1), cosine),
+        (keyed("keyed-8", DIM as u32, 8), cosine),
+        (keyed("dot-2", DIM as u32, 2), v1::Metric::Dot),
+        (keyed("l2-8", DIM as u32, 8), v1::Metric::L2),
+        (queue("queue-1", DIM as u32, 1, 100), cosine),
+        (queue("queue-8", DIM as u32, 8, 150), cosine),
+        (queue("queue-l2", DIM as u32, 2, 90), v1::Metric::L2),
+        (queue("queue-dot", DIM as u32, 8, 40), v1::Metric::Dot),
+    ];
+    let mut skipped = 0;
+    for (number, (bank, metric)) in banks.into_iter().enumerate() {
+        let mut random = Seed(77).stream(number, 0);
+        let capacity = (bank.capacity > 0).then_some(bank.capacity as usize);
+        let name = bank.name.clone();
+        live.create(v1::CreateBankRequest { metric: metric.into(), ..bank }).await;
+        let mut model = ModelBank::new(metric, capacity, 0.5);
+        for request in 0..REQUESTS_PER_BANK {
+            if request % 25 == 0 {
+                change(&live, &name, &mut model, &mut random).await;
+            }
+            skipped += usize::from(!check_one(&live, &name, &model, &mut random).await);
+        }
+    }
+    assert!(skipped < 400, "{skipped} of 20,000 requests had a score too close to a bound to be judged");
+}
+
+/// Writes or removes some entries, on both sides.
+async fn change(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Stream) {
+    let count = 1 + random.below(40) as usize;
+    let x = random_rows(random, count, DIM);
+    let give_ids = model.capacity.is_none() || random.below(2) == 0;
+    let ids: Vec<u64> = (0..count).filter(|_| give_ids).map(|_| random.below(120)).collect();
+    let labelled = random.below(4) > 0;
+    let labels: Vec<Option<i64>> = (0..count).filter(|_| labelled).map(|_| some(random, 6, 5)).collect();
+    let grouped = random.below(3) > 0;
+    let groups: Vec<Option<u64>> = (0..count).filter(|_| grouped).map(|_| some(random, 20, 3).map(i64::unsigned_abs)).collect();
+    let step = random.below(1_000);
+    let presence = |column: Vec<bool>| column.into_iter().map(u8::from).collect::<Vec<u8>>().into();
+    live.client
+        .write(v1::WriteRequest {
+            bank: bank.to_owned(),
+            embeddings: Some(rows(&x)),
+            ids: ids.clone(),
+            labels: labels.iter().map(|label| label.unwrap_or_default()).collect(),
+            has_label: presence(labels.iter().map(Option::is_some).collect()),
+            groups: groups.iter().map(|group| group.unwrap_or_default()).collect(),
+            has_group: presence(groups.iter().map(Option::is_some).collect()),
+            step: Some(step),
+            momentum: None,
+        })
+        .await
+        .unwrap();
+    let written: Vec<ModelRow> = (0..count)
+        .map(|row| ModelRow {
+            id: ids.get(row).copied(),
+            x: x[row * DIM..(row + 1) * DIM].to_vec(),
+            label: labels.get(row).copied(),
+            group: groups.get(row).copied(),
+        })
+        .collect();
+    model.write(&written, Some(step), None);
+    if random.below(4) == 0 {
+        let ids: Vec<u64> = (0..10).map(|_| random.below(120)).collect();
+        let request = v1::RemoveRequest { bank: bank.to_owned(), ids: ids.clone() };
+        let removed = live.client.remove(request).await.unwrap().removed;
+        assert_eq!(removed as usize, model.remove(&ids));
+    }
+}
+
+/// One random request; false if rounding could decide a score rule.
+async fn check_one(live: &Live, bank: &str, model: &ModelBank, random: &mut Stream) -> bool {
+    let count = 1 + random.below(6) as usize;
+    let (message, anchors) = random_anchors(model, random, count);
+    let filters = random_filters(random, &message);
+    let draws: Vec<v1::Draw> = (0..1 + random.below(3)).map(|_| random_draw(model, random, &message)).collect();
+    let request = v1::SampleRequest {
+        bank: bank.to_owned(),
+        anchors: Some(message),
+        draws: draws.clone(),
+        filters: Some(filters.clone()),
+        seed: Some(random.next_u64()),
+        columns: all_columns(),
+        step: Some(random.below(1_200)),
+        ..Default::default()
+    };
+    let answer = live.client.sample(request.clone()).await.unwrap_or_else(|fault| panic!("{fault}\n{request:?}"));
+    assert!(answer.reproducible && answer.seed == request.seed.unwrap());
+    assert_eq!(answer.draws.len(), draws.len());
+    let mut judged = true;
+    for (draw, got) in draws.iter().zip(&answer.draws) {
+        judged &= check_draw(model, &anchors, (&filters, request.step), draw, got, answer.rows.as_ref().unwrap())
+            .unwrap_or_else(|fault| panic!("{fault}\nrequest {request:?}\nanswer {answer:?}"));
+    }
+    judged
+}
+
+fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::Anchors, Vec<ModelAnchor>) {
+    let stored: Vec<u64> = model.entries.iter().map(|entry| entry.id).collect();
+    let pick = |random: &mut Stream| stored[random.below(stored.len() as u64) as usize];
+    let by_id = !stored.is_empty() && random.below(3) == 0;
+    let x = random_rows(random, count, DIM);
+    let ids: Vec<u64> = match by_id {
+        true => (0..count).map(|_| pick(random)).collect(),
+        false if random.below(2) == 0 => (0..count).map(|_| random.below(200)).collect(),
+        false => Vec::new(),
+    };
+    let labels: Vec<i64> = if random.below(2) == 0 { (0..count).map(|_| random.below(6) as i64).collect() } else { Vec::new() };
+    let groups: Vec<u64> = if random.below(2) == 0 { (0..count).map(|_| random.below(20)).collect() } else { Vec::new() };
+    let positive_ids: Vec<u64> =
+        if !stored.is_empty() && random.below(2) == 0 { (0..count).map(|_| pick(random)).collect() } else { Vec::new() };
+    let positive_scores: Vec<f32> = if random.below(2) == 0 {
+        (0..count).map(|_| random.below(1_999) as f32 / 1_000.0 - 1.0).collect()
+    } else {
+        Vec::new()
+    };
+    let denied: Vec<Vec<u64>> = (0..count).map(|_| (0..random.below(5)).map(|_| random.below(120)).collect()).collect();
+    let message = v1::Anchors {
+        rows: count as u32,
+        embeddings: (!by_id).then(|| rows(&x)),
+        ids: ids.clone(),
+        labels: labels.clone(),
+        groups: groups.clone(),
+        positive_ids: Some(v1::IdLists { values: positive_ids.clone(), counts: Vec::new() }),
+        positive_scores: Some(v1::ScoreLists { values: positive_scores.clone(), counts: Vec::new() }),
+        denied_ids: Some(v1::IdLists {
+            values: denied.concat(),
+            counts: denied.iter().map(|list| list.len() as u32).collect(),
+        }),
+        ..Default::default()
+    };
+    let anchors = (0..count)
+        .map(|at| {
+            let id = ids.get(at).copied();
+            let there = id.and_then(|id| model.find(id));
+            let row = if by_id { there.unwrap().row.clone() } else { model.prepared(&x[at * DIM..(at + 1) * DIM]) };
+            let positive_ids: Vec<u64> = positive_ids.get(at).copied().into_iter().collect();
+            let scored = positive_ids.iter().map(|&id| model.score(&row, &model.find(id).unwrap().row));
+            let positive = scored.chain(positive_scores.get(at).map(|&score| f64::from(score))).reduce(f64::min);
+            ModelAnchor {
+                id,
+                label: labels.get(at).copied().or(there.and_then(|entry| entry.label).filter(|_| labels.is_empty())),
+                group: groups.get(at).copied().or(there.and_then(|entry| entry.group).filter(|_| groups.is_empty())),
+                positive,
+                positive_ids,
+                denied_ids: denied[at].clone(),
+                row,
+            }
+        })
+        .collect();
+    (message, anchors)
+}
+
+fn random_filters(random: &mut Stream, anchors: &v1::Anchors) -> v1::Filters {
+    let labels = |random: &mut Stream| (0..1 + random.below(3)).map(|_| random.below(7) as i64).collect::<Vec<i64>>();
+    v1::Filters {
+        exclude_self: (!anchors.ids.is_empty() && random.below(3) == 0).then(|| random.below(2) == 0),
+        exclude_same_group: (!anchors.groups.is_empty() && random.below(3) == 0).then(|| random.below(2) == 0),
+        exclude_same_label: (!anchors.labels.is_empty() || !anchors.ids.is_empty()) && random.below(2) == 0,
+        exclude_ids: (0..random.below(6)).map(|_| random.below(120)).collect(),
+        only_labels: if random.below(4) == 0 { labels(random) } else { Vec::new() },
+        exclude_labels: if random.below(4) == 0 { labels(random) } else { Vec::new() },
+        exclude_unlabelled: random.below(6) == 0,
+        min_step: (random.below(6) == 0).then(|| random.below(1_000)),
+        max_age: (random.below(6) == 0).then(|| random.below(1_000)),
+    }
+}
+
+fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) -> v1::Draw {
+    let most = if random.below(4) == 0 { 200 } else { 12 };
+    let k = 1 + random.below(most) as u32;
+    let filters = (random.below(4) == 0).then(|| random_filters(random, anchors));
+    if random.below(3) == 0 {
+        let with_replacement = random.below(3) == 0;
+        return v1::Draw { k, strategy: Some(Strategy::Uniform(v1::Uniform { with_replacement })), filters };
+    }
+    let skip = if random.below(3) == 0 { random.below(10) as u32 } else { 0 };
+    let window = (random.below(2) == 0).then(|| k + random.below(20) as u32);
+    let candidates = (random.below(5) == 0).then(|| skip + k + random.below(30) as u32);
+    let choose = [v1::Choose::Top, v1::Choose::Uniform, v1::Choose::Softmax][random.below(3) as usize];
+    let beta = random.below(80) as f32 / 4.0 - 4.0;
+    let without_replacement = random.below(2) == 0;
+    let scale = if model.metric == v1::Metric::Cosine { 1.0 } else { 6.0 };
+    let centre = if model.metric == v1::Metric::L2 { -6.0 } else { 0.0 };
+    let mut rule = |odds: u64, low: f32, high: f32| {
+        (random.below(odds) == 0).then(|| low + (high - low) * random.below(10_007) as f32 / 10_007.0)
+    };
+    let mut rules = v1::ScoreRules {
+        min_score: rule(6, centre - scale, centre),
+        max_score: rule(4, centre, centre + scale),
+        ..Default::default()
+    };
+    let has_positive = [
+        anchors.positive_ids.as_ref().is_some_and(|lists| !lists.values.is_empty()),
+        anchors.positive_scores.as_ref().is_some_and(|lists| !lists.values.is_empty()),
+    ];
+    if has_positive.contains(&true) {
+        rules.max_positive_fraction = rule(4, 0.1, 1.0);
+        rules.margin = rule(4, 0.001, 0.5 * scale);
+        rules.within = rule(6, 0.1 * scale, scale);
+    }
+    let nearest =
+        v1::Nearest { skip, window, choose: choose.into(), candidates, rules: Some(rules), beta, without_replacement };
+    v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters }
+}
+
+/// Holds one draw's answer against the model; `Ok(false)` if rounding could decide a rule.
+fn check_draw(
+    model: &ModelBank,
+    anchors: &[ModelAnchor],
+    (shared, step): (&v1::Filters, Option<u64>),
+    draw: &v1::Draw,
+    got: &v1::DrawAnswer,
+    pool: &v1::Rows,
+) -> Result<bool, String> {
+    let filters = draw.filters.as_ref().unwrap_or(shared);
+    let embeddings = floats(pool.embeddings.as_ref().unwrap_or(&v1::Matrix::default()));
+    let mut start = 0;
+    let mut short = 0;
+    for (at, anchor) in anchors.iter().enumerate() {
+        let served = got.counts[at] as usize;
+        let picks: Vec<usize> = got.indices[start..start + served].iter().map(|&row| row as usize).collect();
+        let scores = &got.scores[start..start + served];
+        let log_q: Vec<f32> = got.log_q.get(start..start + served).unwrap_or_default().to_vec();
+        start += served;
+        short += draw.k as usize - served;
+        let eligible = model.eligible(anchor, filters, step);
+        if let Some(&n) = got.n.get(at) {
+            ensure(n as usize == eligible.len(), || format!("anchor {at}: n is {n}, not {}", eligible.len()))?;
+        }
+        if !got.with_replacement && picks.iter().collect::<HashSet<_>>().len() != served {
+            return Err(format!("anchor {at} was served an entry twice"));
+        }
+        for (&row, &score) in picks.iter().zip(scores) {
+            let entry = eligible.iter().find(|(_, entry)| matches(entry, pool, &embeddings, row));
+            let Some((expected, _)) = entry else {
+                return Err(format!("anchor {at} was served row {row} (id {}), which no filter lets pass", pool.ids[row]));
+            };
+            ensure((expected - f64::from(score)).abs() < TOLERANCE * 4.0, || format!("score {score}, not {expected}"))?;
+        }
+        match draw.strategy.as_ref().unwrap() {
+            Strategy::Uniform(uniform) => {
+                let n = eligible.len();
+                let wanted = if uniform.with_replacement && n > 0 { draw.k as usize } else { n.min(draw.k as usize) };
+                ensure(served == wanted, || format!("anchor {at} got {served} of n = {n}"))?;
+                ensure(got.n.len() == anchors.len(), || "uniform draws have an n".to_owned())?;
+                let expected = -(n as f64).ln() as f32;
+                let right = log_q.len() == served && log_q.iter().all(|&log_q| close(log_q, expected));
+                ensure(right, || format!("log_q {log_q:?}, not {expected}"))?;
+            }
+            Strategy::Nearest(nearest) => {
+                let rules = nearest.rules.unwrap_or_default();
+                ensure((rules == v1::ScoreRules::default()) != got.n.is_empty(), || {
+                    "n is given without rules only".to_owned()
+                })?;
+                let Some(ranked) = ranked(eligible, nearest, anchor.positive) else { return Ok(false) };
+                let sums = (got.log_partition.get(at).copied(), got.kappa.get(at).copied());
+                check_ranking(&ranked, draw.k as usize, nearest, scores, &log_q, sums)
+                    .map_err(|fault| format!("anchor {at}: {fault}"))?;
+            }
+        }
+    }
+    let counted: u64 = got.shortfalls.iter().map(|shortfall| shortfall.count).sum();
+    ensure(counted == short as u64, || format!("{short} picks are missing and {counted} are accounted for"))?;
+    Ok(true)
+}
+
+/// The entries that may be chosen from, in order, after candidates, rules, skip and window.
+fn ranked<'e>(
+    mut eligible: Vec<(f64, &'e ModelEntry)>,
+    nearest: &v1::Nearest,
+    positive: Option<f64>,
+) -> Option<Vec<(f64, &'e ModelEntry)>> {
+    if let Some(candidates) = nearest.candidates {
+        eligible.truncate(candidates as usize);
+    }
+    let kept = keep(eligible, &nearest.rules.unwrap_or_default(), positive)?;
+    Some(kept.into_iter().skip(nearest.skip as usize).collect())
+}
+
+fn check_ranking(
+    ranked: &[(f64, &ModelEntry)],
+    k: usize,
+    nearest: &v1::Nearest,
+    scores: &[f32],
+    log_q: &[f32],
+    (log_partition, kappa): (Option<f32>, Option<f32>),
+) -> Result<(), String> {
+    let window = nearest.window.map_or(k, |window| window as usize).min(ranked.len());
+    let softmax = nearest.choose() == v1::Choose::Softmax;
+    let replaced = softmax && !nearest.without_replacement && window > 0;
+    let expected = if replaced { k } else { k.min(window) };
+    ensure(scores.len() == expected, || format!("{} served, not {expected}", scores.len()))?;
+    ensure(log_partition.is_some() == softmax, || format!("log_partition {log_partition:?}"))?;
+    ensure(kappa.is_some() == (softmax && nearest.without_replacement), || format!("kappa {kappa:?}"))?;
+    if nearest.choose() == v1::Choose::Top {
+        ensure(log_q.is_empty(), || "the top is deterministic and has no log_q".to_owned())?;
+        for (rank, (&score, (expected, _))) in scores.iter().zip(ranked).enumerate() {
+            let is_close = (f64::from(score) - expected).abs() < TOLERANCE * 4.0;
+            ensure(is_close, || format!("rank {rank} has score {score}, not {expected}"))?;
+        }
+        return Ok(());
+    }
+    let worst = ranked[..window].last().map_or(0.0, |(score, _)| *score);
+    ensure(scores.iter().all(|&score| f64::from(score) > worst - TOLERANCE), || "served from below the window".to_owned())?;
+    let beta = f64::from(if softmax { nearest.beta } else { 0.0 });
+    let sum: f64 = ranked[..window].iter().map(|(score, _)| (beta * score).exp()).sum();
+    if let Some(log_partition) = log_partition {
+        let right = if window == 0 { log_partition == f32::NEG_INFINITY } else { close(log_partition, sum.ln() as f32) };
+        ensure(right, || format!("log_partition {log_partition}, not {}", sum.ln()))?;
+    }
+    ensure(log_q.len() == scores.len(), || format!("{} log_q for {} picks", log_q.len(), scores.len()))?;
+    for (&log_q, &score) in log_q.iter().zip(scores) {
+        let expected = beta * f64::from(score) - sum.ln();
+        ensure(close(log_q, expected as f32), || format!("log_q {log_q}, not {expected}"))?;
+    }
+    Ok(())
+}
+
+/// Within what scores that are off by the tolerance do to a log_q of beta up to 16.
+fn close(got: f32, expected: f32) -> bool {
+    (got - expected).abs() < 1e-3
+}
+
+fn matches(entry: &ModelEntry, pool: &v1::Rows, embeddings: &[f32], row: usize) -> bool {
+    let label = (pool.has_label[row] == 1).then(|| pool.labels[row]);
+    let group = (pool.has_group[row] == 1).then(|| pool.groups[row]);
+    let x = &embeddings[row * DIM..(row + 1) * DIM];
+    (entry.id, entry.label, entry.group, entry.step) == (pool.ids[row], label, group, pool.steps[row])
+        && entry.row.iter().zip(x).all(|(want, got)| (want - f64::from(*got)).abs() < 1e-5)
+}
+
+fn some(random: &mut Stream, values: u64, odds: u64) -> Option<i64> {
+    (random.below(odds) > 0).then(|| random.below(values) as i64)
+}
+
+fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(fault()) }
+}
