@@ -75,7 +75,7 @@ async fn sample(client: &Client, name: &'static str, anchors: usize, k: u32, har
             labels: (0..anchors as i64).map(|at| at % 100).collect(),
             ..Default::default()
         }),
-        draws: vec![v1::Draw { k, strategy: Some(strategy), filters: None }],
+        draws: vec![v1::Draw { k, strategy: Some(strategy), filters: None, ..Default::default() }],
         filters: Some(v1::Filters { exclude_same_label: true, ..Default::default() }),
         ..Default::default()
     };

@@ -40,6 +40,7 @@ impl BankSettings {
             momentum: self.momentum,
             capacity: self.capacity.unwrap_or_default(),
             shards: self.shards.unwrap_or_default(),
+            ..CreateBankRequest::default()
         })
     }
 }

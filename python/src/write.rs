@@ -34,6 +34,7 @@ impl WriteBatch<'_> {
             step: self.step,
             momentum: self.momentum,
             bank: self.bank,
+            ..WriteRequest::default()
         })
     }
 }

@@ -21,6 +21,16 @@ pub(super) struct BanksService {
 
 #[tonic::async_trait]
 impl Banks for BanksService {
+    type ScanStream = tokio_stream::Empty<Result<v1::ScanChunk, Status>>;
+
+    async fn stalest(&self, _: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
+        Err(Status::unimplemented("stalest is being built"))
+    }
+
+    async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("scan is being built"))
+    }
+
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
         let deadline = deadline::of(request.metadata(), self.default_deadline);
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
@@ -65,6 +75,7 @@ impl Banks for BanksService {
             evicted: applied.evicted,
             ids: applied.assigned,
             position: bank.position(applied.sequence).to_bytes().to_vec().into(),
+            duplicate: false,
         }))
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn queue(name: &str, dim: u32, shards: u32, capacity: u64) -> v1::Cre
 }
 
 pub(crate) fn uniform(k: u32) -> v1::Draw {
-    v1::Draw { k, strategy: Some(v1::draw::Strategy::Uniform(v1::Uniform::default())), filters: None }
+    v1::Draw { k, strategy: Some(v1::draw::Strategy::Uniform(v1::Uniform::default())), filters: None, ..Default::default() }
 }
 
 pub(crate) fn nearest(k: u32) -> v1::Draw {
@@ -76,7 +76,7 @@ pub(crate) fn nearest(k: u32) -> v1::Draw {
 }
 
 pub(crate) fn nearest_with(k: u32, nearest: v1::Nearest) -> v1::Draw {
-    v1::Draw { k, strategy: Some(v1::draw::Strategy::Nearest(nearest)), filters: None }
+    v1::Draw { k, strategy: Some(v1::draw::Strategy::Nearest(nearest)), filters: None, ..Default::default() }
 }
 
 /// Every column.

@@ -68,6 +68,7 @@ async fn change(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Str
             has_group: presence(groups.iter().map(Option::is_some).collect()),
             step: Some(step),
             momentum: None,
+            ..Default::default()
         })
         .await
         .unwrap();
@@ -192,7 +193,12 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
     let filters = (random.below(4) == 0).then(|| random_filters(random, anchors));
     if random.below(3) == 0 {
         let with_replacement = random.below(3) == 0;
-        return v1::Draw { k, strategy: Some(Strategy::Uniform(v1::Uniform { with_replacement })), filters };
+        return v1::Draw {
+            k,
+            strategy: Some(Strategy::Uniform(v1::Uniform { with_replacement })),
+            filters,
+            ..Default::default()
+        };
     }
     let skip = if random.below(3) == 0 { random.below(10) as u32 } else { 0 };
     let window = (random.below(2) == 0).then(|| k + random.below(20) as u32);
@@ -219,9 +225,17 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
         rules.margin = rule(4, 0.001, 0.5 * scale);
         rules.within = rule(6, 0.1 * scale, scale);
     }
-    let nearest =
-        v1::Nearest { skip, window, choose: choose.into(), candidates, rules: Some(rules), beta, without_replacement };
-    v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters }
+    let nearest = v1::Nearest {
+        skip,
+        window,
+        choose: choose.into(),
+        candidates,
+        rules: Some(rules),
+        beta,
+        without_replacement,
+        ..Default::default()
+    };
+    v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters, ..Default::default() }
 }
 
 /// Holds one draw's answer against the model; `Ok(false)` if rounding could decide a rule.

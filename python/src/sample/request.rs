@@ -156,7 +156,7 @@ impl DrawCall {
             None => draw::Strategy::Uniform(Uniform { with_replacement: self.with_replacement }),
             Some(nearest) => draw::Strategy::Nearest(nearest.into_message()?),
         };
-        Ok(Draw { k: self.k, strategy: Some(strategy), filters: None })
+        Ok(Draw { k: self.k, strategy: Some(strategy), filters: None, ..Draw::default() })
     }
 }
 
@@ -185,6 +185,7 @@ impl NearestCall {
             rules: Some(rules),
             beta: self.beta.unwrap_or_default(),
             without_replacement: self.without_replacement,
+            ..Nearest::default()
         })
     }
 }

@@ -19,6 +19,7 @@ pub(in crate::grpc) fn fetched(fetched: Fetched, dim: usize, readable: bool) -> 
         groups,
         has_group,
         steps: fetched.entries.iter().map(|entry| entry.step).collect(),
+        weights: Vec::new(),
     };
     v1::FetchResponse { found: found.into(), rows: Some(rows), sequence: fetched.sequence, step: fetched.step }
 }
@@ -33,6 +34,7 @@ pub(in crate::grpc) fn sampled(answer: SampleAnswer, dim: usize, readable: bool)
         sequence_last: answer.sequence_last,
         step: answer.step,
         reproducible: answer.reproducible,
+        write: None,
     }
 }
 
@@ -40,7 +42,7 @@ fn rows(rows: PooledRows, dim: usize, readable: bool) -> v1::Rows {
     let (labels, has_label) = split(rows.labels);
     let (groups, has_group) = split(rows.groups);
     let embeddings = (!rows.embeddings.is_empty()).then(|| encoded(rows.embeddings, dim, readable));
-    v1::Rows { ids: rows.ids, embeddings, labels, has_label, groups, has_group, steps: rows.steps }
+    v1::Rows { ids: rows.ids, embeddings, labels, has_label, groups, has_group, steps: rows.steps, weights: Vec::new() }
 }
 
 fn draw(answer: DrawAnswer) -> v1::DrawAnswer {
@@ -62,6 +64,7 @@ fn draw(answer: DrawAnswer) -> v1::DrawAnswer {
         with_replacement: answer.with_replacement,
         log_partition: answer.log_partition,
         kappa: answer.kappa,
+        ..Default::default()
     }
 }
 

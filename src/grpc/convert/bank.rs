@@ -46,6 +46,7 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         labels: info.labels as u64,
         groups: info.groups as u64,
         bytes_per_entry: info.bytes_per_entry as u64,
+        ..Default::default()
     }
 }
 

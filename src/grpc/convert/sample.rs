@@ -185,7 +185,7 @@ fn columns(wanted: &[i32], invalid: &mut Invalid) -> Columns {
             Ok(v1::Column::Steps) => columns.steps = true,
             Ok(v1::Column::Scores) => columns.scores = true,
             Ok(v1::Column::LogQ) => columns.log_q = true,
-            Ok(v1::Column::Unspecified) | Err(_) => {
+            Ok(v1::Column::Unspecified | v1::Column::Weights) | Err(_) => {
                 invalid.push(format!("columns[{at}]"), format!("{column} is not a Column"));
             }
         }

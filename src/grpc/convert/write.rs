@@ -72,7 +72,9 @@ pub(super) fn readable(encoding: i32) -> Result<bool, Invalid> {
     match v1::EmbeddingEncoding::try_from(encoding) {
         Ok(v1::EmbeddingEncoding::Floats) => Ok(true),
         Ok(v1::EmbeddingEncoding::F32 | v1::EmbeddingEncoding::Unspecified) => Ok(false),
-        Err(_) => Err(Invalid::one("encoding", format!("{encoding} is not an EmbeddingEncoding: 1 is F32, 2 is FLOATS"))),
+        Ok(_) | Err(_) => {
+            Err(Invalid::one("encoding", format!("{encoding} is not an EmbeddingEncoding: 1 is F32, 2 is FLOATS")))
+        }
     }
 }
 
