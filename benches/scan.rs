@@ -5,10 +5,10 @@
 
 use negbank::bank::Bank;
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Ids, Matrix, Metric, Mutation, Nearest, SampleQuery,
-    ScoreRules, Seed, Strategy, WriteBatch,
+    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
+    SampleQuery, Scope, ScoreRules, Seed, Strategy, WriteBatch,
 };
-use negbank::rows::Shared;
+use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, answer_block};
 
 const DIM: usize = 128;
@@ -22,10 +22,10 @@ fn main() {
 #[divan::bench(args = [1, 32, 256], sample_count = 20)]
 fn nearest_of_65536(bencher: divan::Bencher<'_, '_>, anchors: usize) {
     let bank = bank();
-    let query = query(anchors);
+    let (query, recycler) = (query(anchors), Recycler::default());
     bencher.counter(divan::counter::ItemsCount::new(anchors)).bench_local(|| {
         let starts = (0..anchors).step_by(BLOCK);
-        let blocks = starts.map(|start| answer_block(&bank, &query, start..anchors.min(start + BLOCK), &|| true));
+        let blocks = starts.map(|start| answer_block(&bank, &query, start..anchors.min(start + BLOCK), &recycler, &|| true));
         blocks.map(Result::unwrap).count()
     });
 }
@@ -45,12 +45,13 @@ fn bank() -> Shared<Bank> {
 fn query(count: usize) -> SampleQuery {
     let labels = (0..count as u64).map(|at| Some((at % LABELS) as i64)).collect();
     let anchors = Anchors { count, embeddings: Some(rows(count, 2)), labels: Some(labels), ..Anchors::default() };
-    let nearest = Nearest { skip: 0, window: 64, choose: Choose::Top, candidates: None, rules: ScoreRules::default() };
+    let rules = ScoreRules::default();
+    let nearest = Nearest { skip: 0, window: 64, choose: Choose::Top, candidates: None, rules, count_exact: false };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
-    let draw = Draw { k: 64, strategy: Strategy::Nearest(nearest), filters };
+    let draw = Draw { k: 64, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns =
         Columns { ids: true, embeddings: true, labels: false, groups: false, steps: false, scores: true, log_q: false };
-    SampleQuery::new(anchors, vec![draw], None, Seed(1), columns).unwrap()
+    SampleQuery::new(anchors, vec![draw], None, Seed(1), Form::pooled(columns)).unwrap()
 }
 
 fn rows(count: usize, seed: u64) -> Matrix {

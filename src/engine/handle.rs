@@ -14,8 +14,8 @@ use super::reading::{BankInfo, Condition, Fetched};
 use super::{Config, EngineError};
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
-use crate::model::{Applied, BankKind, BankName, BankSpec, Mutation, Position, SampleAnswer, SampleQuery, Seed};
-use crate::rows::Shared;
+use crate::model::{Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed};
+use crate::rows::{Recycler, Shared};
 
 /// All banks and the threads that serve them. Cheap to clone; the threads end with the last clone.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ struct Inner {
     config: Config,
     banks: DashMap<BankName, Arc<BankHandle>>,
     pool: Pool,
+    recycler: Recycler,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -55,7 +56,7 @@ impl Engine {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let pool = Pool::start(threads, config.queue)?;
-        Ok(Self { inner: Arc::new(Inner { config, banks: DashMap::new(), pool }) })
+        Ok(Self { inner: Arc::new(Inner { config, banks: DashMap::new(), pool, recycler: Recycler::default() }) })
     }
 
     /// Creates a bank; one that is there with the same settings is as good.
@@ -113,7 +114,7 @@ impl Engine {
         let parsed = BankName::parse("name", name)?;
         let (_, bank) = self.inner.banks.remove(&parsed).ok_or_else(|| self.not_found(name))?;
         // A bank that can't be trusted must still be deletable.
-        Ok(bank.entries().unwrap_or_default())
+        Ok(bank.now().map_or(0, |(entries, _)| entries))
     }
 
     /// Describes a bank.
@@ -129,9 +130,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]
-    pub async fn fetch(&self, bank: &Arc<BankHandle>, ids: Vec<u64>, deadline: Deadline) -> Result<Fetched, EngineError> {
+    pub async fn fetch(
+        &self,
+        bank: &Arc<BankHandle>,
+        ids: Vec<u64>,
+        encoding: Encoding,
+        deadline: Deadline,
+    ) -> Result<Fetched, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |wanted| Fetched::of(&bank.state, &ids, wanted)).await
+        self.compute(deadline, move |wanted| Fetched::of(&bank.state, &ids, encoding, wanted)).await
     }
 
     /// Applies a mutation; when this returns, every later read sees it. If the caller leaves before, it may still be applied.
@@ -189,7 +196,7 @@ impl Engine {
         let _leave = Leave(wanted.clone());
         let (reply, answer) = oneshot::channel();
         let finish = Box::new(move |result| drop(reply.send(result)));
-        let jobs = query::jobs(&bank.state, bank.spec.dim(), query, &wanted, finish);
+        let jobs = query::jobs(&bank.state, query, &self.inner.recycler, &wanted, finish);
         self.inner.pool.submit(jobs).map_err(|_| self.busy())?;
         wait(answer, deadline).await
     }
@@ -237,12 +244,13 @@ impl BankHandle {
         Position { incarnation: self.incarnation, sequence }
     }
 
-    /// Entries held now.
+    /// Entries held now, and how far the history has come.
     ///
     /// # Errors
     /// [`EngineError::Poisoned`]
-    pub fn entries(&self) -> Result<usize, EngineError> {
-        Ok(self.state.read()?.entries())
+    pub fn now(&self) -> Result<(usize, Position), EngineError> {
+        let bank = self.state.read()?;
+        Ok((bank.entries(), self.position(bank.sequence())))
     }
 }
 

@@ -1,15 +1,15 @@
 //! A request for negatives, split into blocks for the pool and joined again.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::EngineError;
 use super::pool::Job;
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
-use crate::model::{BlockAnswer, SampleAnswer, SampleQuery};
-use crate::rows::Shared;
-use crate::sampling::{BLOCK, SampleError, answer_block, merge};
+use crate::model::{SampleAnswer, SampleQuery, Scope};
+use crate::rows::{Recycler, Shared};
+use crate::sampling::{BLOCK, Merge, Part, SampleError, answer_block, answer_shared};
 
 /// Called with the answer.
 pub(super) type Answer = Box<dyn FnOnce(Result<SampleAnswer, EngineError>) + Send>;
@@ -35,60 +35,93 @@ impl Wanted {
     }
 }
 
-/// The jobs that answer `query`. The last one to end joins their results and calls `answer`.
-pub(super) fn jobs(bank: &Arc<Shared<Bank>>, dim: usize, query: SampleQuery, wanted: &Wanted, answer: Answer) -> Vec<Job> {
-    let anchors = query.anchors().count;
-    let blocks = anchors.div_ceil(BLOCK);
+/// The jobs that answer `query`: one a block of anchors, and one for the draws that all anchors share. The last one to end calls
+/// `answer`.
+pub(super) fn jobs(
+    bank: &Arc<Shared<Bank>>,
+    query: SampleQuery,
+    recycler: &Recycler,
+    wanted: &Wanted,
+    answer: Answer,
+) -> Vec<Job> {
+    let of_scope = |scope| query.draws().iter().any(|draw| draw.scope == scope);
+    let blocks = if of_scope(Scope::PerAnchor) { query.anchors().count.div_ceil(BLOCK) } else { 0 };
+    let parts = blocks + usize::from(of_scope(Scope::Shared));
     let joint = Arc::new(Joint {
         bank: Arc::clone(bank),
-        dim,
-        query,
+        recycler: recycler.clone(),
         wanted: wanted.clone(),
-        running: AtomicUsize::new(blocks),
-        results: Mutex::new((0..blocks).map(|_| None).collect()),
-        answer: Mutex::new(Some(answer)),
+        blocks,
+        joined: Mutex::new(Joined {
+            merge: Merge::new(query.draws().len()),
+            refused: None,
+            running: parts,
+            answer: Some(answer),
+        }),
+        query,
     });
-    let job_of = |block: usize| {
+    let job_of = |part: usize| {
         let joint = Arc::clone(&joint);
-        Box::new(move || joint.run(block)) as Job
+        Box::new(move || joint.run(part)) as Job
     };
-    (0..blocks).map(job_of).collect()
+    (0..parts).map(job_of).collect()
 }
 
 struct Joint {
     bank: Arc<Shared<Bank>>,
-    dim: usize,
     query: SampleQuery,
+    recycler: Recycler,
     wanted: Wanted,
-    running: AtomicUsize,
-    results: Mutex<Vec<Option<Result<BlockAnswer, SampleError>>>>,
-    answer: Mutex<Option<Answer>>,
+    /// Parts that are blocks of anchors; the one after them, if any, is the shared draws.
+    blocks: usize,
+    joined: Mutex<Joined>,
+}
+
+struct Joined {
+    merge: Merge,
+    /// The refusal of the first part that was refused.
+    refused: Option<(usize, SampleError)>,
+    running: usize,
+    answer: Option<Answer>,
 }
 
 impl Joint {
-    fn run(&self, block: usize) {
-        let start = block * BLOCK;
-        let anchors = start..self.query.anchors().count.min(start + BLOCK);
-        let result = if self.wanted.holds() {
-            answer_block(&self.bank, &self.query, anchors, &|| self.wanted.holds())
-        } else {
-            Err(SampleError::Unwanted)
-        };
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        results[block] = Some(result);
-        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let all = std::mem::take(&mut *results);
-            drop(results);
-            let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(answer) = answer {
-                answer(self.join(all));
+    fn run(&self, part: usize) {
+        let result = self.part(part);
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.running -= 1;
+        match result {
+            Ok(answer) => joined.merge.add(part, answer),
+            Err(refused) if joined.refused.as_ref().is_none_or(|(first, _)| part < *first) => {
+                joined.refused = Some((part, refused));
             }
+            Err(_) => {}
+        }
+        if joined.running > 0 {
+            return;
+        }
+        let merge = std::mem::replace(&mut joined.merge, Merge::new(0));
+        let (refused, answer) = (joined.refused.take(), joined.answer.take());
+        drop(joined);
+        let whole = match refused {
+            Some((_, refused)) => Err(refused.into()),
+            None => merge.finish(self.query.seed()).ok_or(EngineError::Internal("a part of an answer is missing")),
+        };
+        if let Some(answer) = answer {
+            answer(whole);
         }
     }
 
-    fn join(&self, results: Vec<Option<Result<BlockAnswer, SampleError>>>) -> Result<SampleAnswer, EngineError> {
-        let missing = || Err(SampleError::Unwanted);
-        let blocks = results.into_iter().map(|result| result.unwrap_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
-        merge(blocks, self.dim, self.query.seed()).ok_or(EngineError::Internal("a request without anchors was run"))
+    fn part(&self, part: usize) -> Result<Part, SampleError> {
+        if !self.wanted.holds() {
+            return Err(SampleError::Unwanted);
+        }
+        let wanted = || self.wanted.holds();
+        if part == self.blocks {
+            return answer_shared(&self.bank, &self.query, &self.recycler, &wanted);
+        }
+        let start = part * BLOCK;
+        let anchors = start..self.query.anchors().count.min(start + BLOCK);
+        answer_block(&self.bank, &self.query, anchors, &self.recycler, &wanted)
     }
 }

@@ -5,7 +5,8 @@ use rustc_hash::FxHashSet;
 use super::EngineError;
 use super::query::Wanted;
 use crate::bank::{Bank, Entry};
-use crate::model::{BankName, BankSpec, Position};
+use crate::kernels::encode;
+use crate::model::{BankName, BankSpec, Encoding, Position};
 use crate::rows::Shared;
 
 /// What a read asks of the bank's state before it begins.
@@ -47,8 +48,8 @@ pub struct Fetched {
     pub found: Vec<bool>,
     /// The entries found, in the order asked for.
     pub entries: Vec<Entry>,
-    /// Their embeddings, row-major.
-    pub embeddings: Vec<f32>,
+    /// Their embeddings, row-major, encoded as asked for.
+    pub embeddings: Vec<u8>,
     /// Bank's sequence when the last of them was read.
     pub sequence: u64,
     /// Bank's step then.
@@ -107,7 +108,7 @@ impl BankInfo {
 
 impl Fetched {
     /// Looks up `ids`, in short holds.
-    pub(super) fn of(bank: &Shared<Bank>, ids: &[u64], wanted: &Wanted) -> Result<Self, EngineError> {
+    pub(super) fn of(bank: &Shared<Bank>, ids: &[u64], encoding: Encoding, wanted: &Wanted) -> Result<Self, EngineError> {
         let mut fetched = Self::default();
         for part in ids.chunks(FETCHES_PER_HOLD) {
             if !wanted.holds() {
@@ -119,7 +120,7 @@ impl Fetched {
                 fetched.found.push(place.is_some());
                 if let Some(place) = place {
                     fetched.entries.push(bank.columns(place).entry(place.slot));
-                    fetched.embeddings.extend_from_slice(bank.row(place));
+                    encode::append(encoding, bank.row(place), &mut fetched.embeddings);
                 }
             }
             (fetched.sequence, fetched.step) = (bank.sequence(), bank.step());

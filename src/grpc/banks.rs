@@ -85,10 +85,10 @@ impl Banks for BanksService {
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, ..Condition::default() };
-        let (ids, readable) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
+        let (ids, encoding) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
         self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
-        let fetched = self.engine.fetch(&bank, ids, deadline).await.map_err(|e| status::engine(&e))?;
-        Ok(Response::new(convert::fetched(fetched, bank.spec().dim(), readable)))
+        let fetched = self.engine.fetch(&bank, ids, encoding, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::fetched(fetched, bank.spec().dim(), encoding)))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {

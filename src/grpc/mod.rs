@@ -4,8 +4,10 @@ mod banks;
 pub mod config;
 pub mod convert;
 mod deadline;
+mod frame;
 mod sampling;
 pub mod server;
+mod shared_frames;
 mod stack;
 mod status;
 

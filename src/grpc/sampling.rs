@@ -5,9 +5,12 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
+use super::frame::Frame;
+use super::shared_frames::SharedFrames;
 use super::{deadline, status};
-use crate::engine::{Condition, Engine};
-use crate::model::Seed;
+use crate::engine::{BankHandle, Condition, Engine};
+use crate::model::clock::Deadline;
+use crate::model::{SampleQuery, Seed};
 use crate::proto::v1;
 use crate::proto::v1::sampling_server::Sampling;
 
@@ -17,6 +20,7 @@ pub(super) struct SamplingService {
     pub(super) engine: Engine,
     pub(super) limits: Limits,
     pub(super) default_deadline: Duration,
+    pub(super) shared: SharedFrames,
 }
 
 #[tonic::async_trait]
@@ -28,11 +32,26 @@ impl Sampling for SamplingService {
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
         self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
-        let entries = bank.entries().map_err(|e| status::engine(&e))?;
         let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;
-        let (query, readable) =
-            convert::query(request, bank.spec(), entries, seed, &self.limits).map_err(|e| status::invalid(&e))?;
-        let answer = self.engine.sample(&bank, query, deadline).await.map_err(|e| status::engine(&e))?;
-        Ok(Response::new(convert::sampled(answer, bank.spec().dim(), readable)))
+        let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
+        let key = SharedFrames::takes(&request).then(|| request.clone());
+        let query = convert::query(request, bank.spec(), entries, seed, &self.limits).map_err(|e| status::invalid(&e))?;
+        let compute = async || self.compute(&bank, query, deadline).await;
+        let frame = match key {
+            Some(request) => self.shared.get(position, &request, compute).await?,
+            None => compute().await?,
+        };
+        let mut response = Response::new(v1::SampleResponse::default());
+        response.extensions_mut().insert(frame);
+        Ok(response)
+    }
+}
+
+impl SamplingService {
+    async fn compute(&self, bank: &BankHandle, query: SampleQuery, deadline: Deadline) -> Result<Frame, Status> {
+        let encoding = query.form().encoding;
+        let answer = self.engine.sample(bank, query, deadline).await.map_err(|e| status::engine(&e))?;
+        let (response, rows, embeddings) = convert::sampled(answer, bank.spec().dim(), encoding);
+        Ok(Frame::sampled(&response, &rows, embeddings))
     }
 }

@@ -7,7 +7,9 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 
 use super::banks::BanksService;
+use super::frame::Framed;
 use super::sampling::SamplingService;
+use super::shared_frames::SharedFrames;
 use super::{Config, Limits, stack};
 use crate::engine::Engine;
 use crate::proto::DESCRIPTORS;
@@ -76,7 +78,8 @@ impl Server {
 
         let default_deadline = self.config.default_deadline;
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone(), default_deadline };
-        let sampling = SamplingService { engine, limits: self.limits.clone(), default_deadline };
+        let shared = SharedFrames::new(self.limits.max_answer_bytes);
+        let sampling = SamplingService { engine, limits: self.limits.clone(), default_deadline, shared };
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
 
@@ -97,7 +100,7 @@ impl Server {
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
             .add_service(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent))
-            .add_service(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent))
+            .add_service(Framed(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent)))
             .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), stop)
             .await?;
         Ok(())

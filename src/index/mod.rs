@@ -6,4 +6,4 @@ pub mod ranking;
 pub mod scan;
 
 pub use ranking::{Ranked, Ranking};
-pub use scan::{Admit, Identity, Probe, Scan};
+pub use scan::{Admit, Found, Identity, Probe, Run, Scan, Slots};

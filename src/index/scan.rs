@@ -1,11 +1,10 @@
-//! The exact scan: every row against a block of anchors.
+//! The exact scan: rows against a block of anchors.
 
 use super::ranking::{Ranked, Ranking};
 use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
 use crate::kernels::{LANES, momentum};
 use crate::model::{Metric, ScoreRange};
-use crate::rows::Rows;
 
 /// Says what may be served, and who an entry is.
 pub trait Admit {
@@ -39,17 +38,52 @@ pub struct Probe<'a> {
     pub range: ScoreRange,
     /// Entries wanted.
     pub depth: usize,
+    /// Scores that are counted; `None`: nothing is counted.
+    pub counted: Option<ScoreRange>,
 }
 
-/// A scan under way: feed it runs of rows, then take the rankings.
+/// What was found for one probe.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// The best entries, best first.
+    pub ranking: Vec<Ranked>,
+    /// Admitted entries whose score lies in the probe's `counted` range.
+    pub counted: usize,
+}
+
+/// Rows that lie one after the other in memory, and the slots that they are of.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Whole rows, padded to whole lane groups.
+    pub rows: &'a [f32],
+    /// Their slots.
+    pub slots: Slots<'a>,
+    /// Shard's number.
+    pub shard: u32,
+    /// At least the norm of each of the rows.
+    pub largest_norm: f64,
+}
+
+/// Slots of the rows of a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Slots<'a> {
+    /// This one and those after it.
+    From(u32),
+    /// These.
+    Listed(&'a [u32]),
+}
+
+/// A scan under way: feed it runs of rows, then take what was found.
 ///
 /// The fused tile finds rows whose approximate score could matter; each is scored again exactly before it is judged. So
 /// the result is exact, and the same on every machine and for every split of the anchors into blocks.
 #[derive(Debug)]
 pub struct Scan<'a> {
     metric: Metric,
+    stride: usize,
     probes: Vec<Probe<'a>>,
     rankings: Vec<Ranking>,
+    counts: Vec<usize>,
     norms: Vec<f64>,
     panels: Vec<Panel>,
     hits: Vec<Hit>,
@@ -69,7 +103,9 @@ impl<'a> Scan<'a> {
         };
         Self {
             metric,
+            stride,
             rankings: probes.iter().map(|probe| Ranking::new(probe.depth)).collect(),
+            counts: vec![0; probes.len()],
             norms: probes.iter().map(|probe| momentum::norm(probe.anchor)).collect(),
             probes,
             panels,
@@ -77,70 +113,87 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Scans slots from `start` up to `end` as far as they lie in one run, and returns how many it did. `largest_norm` is at
-    /// least the norm of each of the rows.
-    pub fn tile(&mut self, rows: &Rows, shard: u32, start: u32, end: u32, largest_norm: f64, admit: &mut impl Admit) -> u32 {
-        let (run, count) = rows.run(start, end);
+    /// Scans the rows of `run`.
+    pub fn run(&mut self, run: Run<'_>, admit: &mut impl Admit) {
         if self.panels.is_empty() {
-            for (slot, row) in (start..).zip(run.chunks_exact(rows.stride())) {
+            for (at, row) in run.rows.chunks_exact(self.stride).enumerate() {
                 for probe in 0..self.probes.len() {
-                    self.consider(probe, shard, slot, row, admit);
+                    self.consider(probe, run.shard, run.slots.at(at), row, admit);
                 }
             }
-            return count;
+            return;
         }
         for panel in 0..self.panels.len() {
-            let bounds = self.bounds(panel, largest_norm);
+            let bounds = self.bounds(panel, run.largest_norm);
             let mut hits = std::mem::take(&mut self.hits);
             hits.clear();
-            self.panels[panel].scan(run, &bounds, &mut hits);
+            self.panels[panel].scan(run.rows, &bounds, &mut hits);
             for hit in &hits {
-                let row = &run[hit.row as usize * rows.stride()..][..rows.stride()];
+                let at = hit.row as usize;
+                let row = &run.rows[at * self.stride..][..self.stride];
                 let mut lanes = hit.lanes;
                 while lanes != 0 {
                     let probe = panel * LANES + lanes.trailing_zeros() as usize;
-                    self.consider(probe, shard, start + hit.row, row, admit);
+                    self.consider(probe, run.shard, run.slots.at(at), row, admit);
                     lanes &= lanes - 1;
                 }
             }
             self.hits = hits;
         }
-        count
     }
 
-    /// The best entries of each probe, best first.
-    pub fn into_rankings(self) -> impl Iterator<Item = Vec<Ranked>> {
-        self.rankings.into_iter().map(Ranking::into_sorted)
+    /// What was found for each probe.
+    pub fn found(self) -> impl Iterator<Item = Found> {
+        let found = |(ranking, counted): (Ranking, usize)| Found { ranking: ranking.into_sorted(), counted };
+        self.rankings.into_iter().zip(self.counts).map(found)
     }
 
     fn consider(&mut self, probe: usize, shard: u32, slot: u32, row: &[f32], admit: &mut impl Admit) {
         let score = score(self.metric, self.probes[probe].anchor, row);
-        if score < self.rankings[probe].bar() {
+        let counts = self.probes[probe].counted.is_some_and(|range| range.keeps(score));
+        if !counts && score < self.rankings[probe].bar() {
             return;
         }
         let Some(identity) = admit.identity(slot) else { return };
         let ranked = Ranked { score, shard, slot, identity };
-        if !self.rankings[probe].takes(&ranked) || !admit.admits(probe, slot) {
+        let takes = self.rankings[probe].takes(&ranked);
+        if !(takes || counts) || !admit.admits(probe, slot) {
             return;
         }
-        if self.probes[probe].range.keeps(score) {
-            self.rankings[probe].offer(ranked);
-        } else {
+        self.counts[probe] += usize::from(counts);
+        if !self.probes[probe].range.keeps(score) {
             admit.out_of_range();
+        } else if takes {
+            self.rankings[probe].offer(ranked);
         }
     }
 
-    /// Scores that each lane of a panel must hear of: what its ranking and range would take, widened by the tile's error.
+    /// Scores that each lane of a panel must hear of: what its ranking and ranges would take, widened by the tile's error.
     fn bounds(&self, panel: usize, largest_norm: f64) -> Bounds {
         let mut bounds = Bounds { low: [f32::INFINITY; LANES], high: [f32::INFINITY; LANES] };
         let first = panel * LANES;
         for (lane, probe) in (first..self.probes.len().min(first + LANES)).enumerate() {
             let error = f64::from(self.panels[panel].error_bound(self.norms[probe], largest_norm));
-            let range = &self.probes[probe].range;
-            let low = f64::from(self.rankings[probe].bar()).max(range.floor).max(range.above);
+            let Probe { range, counted, .. } = &self.probes[probe];
+            let mut low = f64::from(self.rankings[probe].bar()).max(range.floor).max(range.above);
+            let mut high = range.ceiling;
+            if let Some(counted) = counted {
+                low = low.min(counted.floor.max(counted.above));
+                high = high.max(counted.ceiling);
+            }
             bounds.low[lane] = ((low - error) as f32).next_down();
-            bounds.high[lane] = ((range.ceiling + error) as f32).next_up();
+            bounds.high[lane] = ((high + error) as f32).next_up();
         }
         bounds
+    }
+}
+
+impl Slots<'_> {
+    /// Slot of row number `at`.
+    fn at(&self, at: usize) -> u32 {
+        match self {
+            Self::From(first) => first + at as u32,
+            Self::Listed(slots) => slots[at],
+        }
     }
 }

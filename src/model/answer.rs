@@ -1,5 +1,7 @@
 //! Answers to requests for negatives.
 
+use bytes::Bytes;
+
 use super::Seed;
 
 /// How an answer was found, the cheapest first; see the proto's `Plan`.
@@ -79,21 +81,23 @@ impl ReasonCounts {
     }
 }
 
-/// Served entries, each once, as columns; a column that was not asked for is empty.
+/// Served entries as columns; a column that was not asked for is empty. Each entry once, or one row a pick.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct PooledRows {
+pub struct ServedRows {
     /// Number of rows.
     pub len: usize,
     /// Ids.
     pub ids: Vec<u64>,
-    /// Row-major embeddings.
-    pub embeddings: Vec<f32>,
+    /// Row-major embeddings as the form's encoding has them, in pieces of whole rows.
+    pub embeddings: Vec<Bytes>,
     /// Labels.
     pub labels: Vec<Option<i64>>,
     /// Groups.
     pub groups: Vec<Option<u64>>,
     /// Training steps.
     pub steps: Vec<u64>,
+    /// Sampling weights.
+    pub weights: Vec<f32>,
 }
 
 /// The answer of one draw; see the proto's `DrawAnswer`.
@@ -113,6 +117,12 @@ pub struct DrawAnswer {
     pub log_partition: Vec<f32>,
     /// Each anchor's (k+1)th perturbed log-probability, for softmax draws without replacement; else empty.
     pub kappa: Vec<f32>,
+    /// Numbers of entries that pass filters and score rules, where they were counted; else empty.
+    pub n_scored: Vec<u32>,
+    /// Natural log of each pick's probability under the whole mixture, or empty.
+    pub log_q_mix: Vec<f32>,
+    /// What a draw for all anchors has beside these; `None` where each anchor drew for itself.
+    pub shared: Option<SharedSet>,
     /// True if an entry may be picked twice.
     pub with_replacement: bool,
     /// How it was found.
@@ -123,32 +133,58 @@ pub struct DrawAnswer {
     pub rejections: ReasonCounts,
 }
 
-/// The answer for a block of consecutive anchors.
+/// What one set for all anchors is to each of them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BlockAnswer {
-    /// Served entries.
-    pub rows: PooledRows,
-    /// Identity of each row: where it lies and which write made it. Equal identities are equal rows.
-    pub identities: Vec<(u64, u64)>,
-    /// One answer per draw.
-    pub draws: Vec<DrawAnswer>,
-    /// Bank's sequence at the first read.
-    pub sequence_first: u64,
-    /// Bank's sequence at the last read.
-    pub sequence_last: u64,
-    /// Bank's change counter at the first and the last read; equal if no write came between.
-    pub revisions: (u64, u64),
-    /// Bank's step at the last read.
-    pub step: Option<u64>,
-    /// True if a read fell into the middle of a mutation.
-    pub between: bool,
+pub struct SharedSet {
+    /// Anchors x entries: 1 where the entry is eligible for the anchor, else 0.
+    pub mask: Vec<u8>,
+    /// Entries that pass the filters which don't depend on the anchor.
+    pub n: u32,
+}
+
+impl DrawAnswer {
+    /// The answer of a draw found by `plan`, nobody served yet.
+    pub fn empty(plan: Plan, with_replacement: bool) -> Self {
+        Self {
+            counts: Vec::new(),
+            indices: Vec::new(),
+            scores: Vec::new(),
+            log_q: Vec::new(),
+            n: Vec::new(),
+            log_partition: Vec::new(),
+            kappa: Vec::new(),
+            n_scored: Vec::new(),
+            log_q_mix: Vec::new(),
+            shared: None,
+            with_replacement,
+            plan,
+            shortfalls: ReasonCounts::default(),
+            rejections: ReasonCounts::default(),
+        }
+    }
+
+    /// Appends the answer for the anchors that follow; `rows` tells where each of its rows lies now.
+    pub fn append(&mut self, more: Self, rows: impl Fn(u32) -> u32) {
+        self.counts.extend(more.counts);
+        self.indices.extend(more.indices.into_iter().map(rows));
+        self.scores.extend(more.scores);
+        self.log_q.extend(more.log_q);
+        self.n.extend(more.n);
+        self.log_partition.extend(more.log_partition);
+        self.kappa.extend(more.kappa);
+        self.n_scored.extend(more.n_scored);
+        self.log_q_mix.extend(more.log_q_mix);
+        self.plan = self.plan.max(more.plan);
+        self.shortfalls.merge(&more.shortfalls);
+        self.rejections.merge(&more.rejections);
+    }
 }
 
 /// The answer of a whole request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleAnswer {
     /// Served entries.
-    pub rows: PooledRows,
+    pub rows: ServedRows,
     /// One answer per draw of the request.
     pub draws: Vec<DrawAnswer>,
     /// The seed used.

@@ -2,11 +2,15 @@
 //!
 //! Nothing here imports another room. Raw clocks and raw randomness live here, in [`clock`] and [`seed`], and nowhere else.
 
+pub mod anchors;
 pub mod answer;
 pub mod bank_name;
 pub mod bank_spec;
 pub mod clock;
+pub mod draw;
+pub mod encoding;
 pub mod filters;
+pub mod form;
 pub mod invalid;
 pub mod matrix;
 pub mod metric;
@@ -16,15 +20,19 @@ pub mod query;
 pub mod score_rules;
 pub mod seed;
 
-pub use answer::{BlockAnswer, DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer};
+pub use anchors::{Anchors, Lists};
+pub use answer::{DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
 pub use bank_name::BankName;
 pub use bank_spec::{BankKind, BankSpec};
+pub use draw::{Choose, Draw, Nearest, Scope, Strategy};
+pub use encoding::Encoding;
 pub use filters::Filters;
+pub use form::{Columns, Form, Layout};
 pub use invalid::{Invalid, Violation};
 pub use matrix::Matrix;
 pub use metric::Metric;
 pub use mutation::{Applied, Ids, Mutation, WriteBatch};
 pub use position::Position;
-pub use query::{Anchors, Choose, Columns, Draw, Lists, Nearest, SampleQuery, Strategy};
+pub use query::SampleQuery;
 pub use score_rules::{ScoreRange, ScoreRules};
 pub use seed::{Seed, Stream};

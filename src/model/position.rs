@@ -13,6 +13,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// True if both are of one history and this one is earlier.
+    pub fn is_before(self, other: Self) -> bool {
+        self.incarnation == other.incarnation && self.sequence < other.sequence
+    }
+
     /// The token.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];

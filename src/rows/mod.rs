@@ -1,8 +1,10 @@
 //! Where embeddings lie: aligned chunks that never move, and the lock in front of a bank.
 
+pub mod buffer;
 mod chunk;
 pub mod shared;
 pub mod store;
 
+pub use buffer::{Buffer, Recycler};
 pub use shared::{Poisoned, Shared};
 pub use store::{OutOfMemory, Rows};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::SampleError;
 use super::observed::Observed;
-use crate::bank::Bank;
+use crate::bank::{Bank, Place};
 use crate::kernels::{momentum, score::score, stride};
 use crate::model::{Anchors, Draw, Invalid, Metric, SampleQuery, Strategy};
 
@@ -24,6 +24,13 @@ pub(super) struct Anchor {
     pub(super) positive_ids: Vec<u64>,
     /// Sorted.
     pub(super) denied_ids: Vec<u64>,
+}
+
+impl Anchor {
+    /// Score of the entry at `place`; `None` if the anchor has no embedding.
+    pub(super) fn score(&self, bank: &Bank, place: Place) -> Option<f32> {
+        Some(score(bank.spec().metric(), self.row.as_deref()?, bank.padded_row(place)))
+    }
 }
 
 /// Positives scored in one hold of the bank.
@@ -111,17 +118,13 @@ fn look_up(bank: &Bank, anchors: &Anchors, number: usize) -> Result<Anchor, Inva
 /// Lowers the anchor's positive score to the smallest of these positives'.
 fn score_positives(bank: &Bank, anchor: &mut Anchor, ids: &[u64]) -> Result<(), Invalid> {
     for &id in ids {
-        let scored = score_of(bank, anchor.row.as_deref(), id).ok_or_else(|| {
+        let scored = bank.find(id).and_then(|place| anchor.score(bank, place)).ok_or_else(|| {
             let reason = format!("the bank holds no entry of id {id} to score: give positive_scores instead");
             Invalid::one(format!("anchors.positive_ids[{}]", anchor.number), reason)
         })?;
         anchor.positive = smallest(anchor.positive.into_iter().chain([scored]));
     }
     Ok(())
-}
-
-fn score_of(bank: &Bank, anchor: Option<&[f32]>, id: u64) -> Option<f32> {
-    Some(score(bank.spec().metric(), anchor?, bank.padded_row(bank.find(id)?)))
 }
 
 /// An embedding as the bank's rows are: padded, and normalised in a cosine bank.

@@ -1,22 +1,26 @@
-//! One block of anchors, all draws, on one thread.
+//! One block of anchors, all draws that each of them makes for itself, on one thread.
 
 use std::ops::Range;
 
 use super::SampleError;
 use super::anchors::{Anchor, resolve};
-use super::eligibility::Eligibility;
+use super::drawing::Drawing;
+use super::mixture::Mixture;
 use super::observed::Observed;
-use super::pooled::Pooled;
-use super::{nearest, uniform};
-use crate::bank::{Bank, Place};
-use crate::kernels::score::score;
-use crate::model::{BlockAnswer, Choose, Draw, DrawAnswer, Nearest, Plan, Reason, ReasonCounts, SampleQuery, Strategy};
-use crate::rows::Shared;
+use super::part::{Part, PartRows};
+use super::picked::Picked;
+use crate::bank::Bank;
+use crate::model::{SampleQuery, Scope};
+use crate::rows::{Recycler, Shared};
 
 /// Anchors in a block: four panels of the scan.
 pub const BLOCK: usize = 64;
 
-/// Answers the anchors `block` of `query`. Asks `wanted` between holds, and gives up when it says no.
+/// Answers the anchors `block` of `query`, gathering rows into memory of `recycler`. Asks `wanted` between holds, and gives up
+/// when it says no.
+///
+/// Searches first, in short holds; then each anchor has one closing hold in which all its draws are settled and gathered, so
+/// that they are true of one moment.
 ///
 /// # Errors
 /// [`SampleError`]
@@ -24,134 +28,81 @@ pub fn answer_block(
     bank: &Shared<Bank>,
     query: &SampleQuery,
     block: Range<usize>,
+    recycler: &Recycler,
     wanted: &dyn Fn() -> bool,
-) -> Result<BlockAnswer, SampleError> {
+) -> Result<Part, SampleError> {
     let mut observed = Observed::new(bank);
-    let anchors = resolve(&mut observed, query, block)?;
-    let mut work = Work { observed, query, anchors, pooled: Pooled::new(query.columns()), wanted };
-    let mut draws = Vec::with_capacity(query.draws().len());
+    let mut anchors = resolve(&mut observed, query, block)?;
+    let mut drawings = Vec::with_capacity(query.draws().len());
     for (number, draw) in query.draws().iter().enumerate() {
-        draws.push(match &draw.strategy {
-            Strategy::Uniform { replace } => work.uniform(number, draw, *replace)?,
-            Strategy::Nearest(nearest) => work.nearest(number, draw, nearest)?,
-        });
+        drawings.push((draw.scope == Scope::PerAnchor).then(|| Drawing::new(query, number, draw)));
     }
-    let Work { observed, pooled, .. } = work;
-    let (sequence_first, sequence_last) = observed.sequences.unwrap_or_default();
-    Ok(BlockAnswer {
-        rows: pooled.rows,
-        identities: pooled.identities,
-        draws,
-        sequence_first,
-        sequence_last,
-        revisions: observed.revisions,
-        step: observed.step,
-        between: observed.between,
-    })
-}
-
-struct Work<'a> {
-    observed: Observed<'a>,
-    query: &'a SampleQuery,
-    anchors: Vec<Anchor>,
-    pooled: Pooled,
-    wanted: &'a dyn Fn() -> bool,
-}
-
-impl Work<'_> {
-    fn uniform(&mut self, number: usize, draw: &Draw, replace: bool) -> Result<DrawAnswer, SampleError> {
-        let columns = self.query.columns();
-        let mut eligibility = Eligibility::new(&draw.filters, self.query.step());
-        let mut answer = empty(Plan::Roster, self.anchors.len(), replace);
-        for anchor in &mut self.anchors {
-            if !(self.wanted)() {
-                return Err(SampleError::Unwanted);
-            }
-            let bank = self.observed.read()?;
-            if let Some(now) = self.observed.anchor_now(&bank, self.query, anchor) {
-                *anchor = now;
-            }
-            let mut stream = self.query.seed().stream(number, anchor.number);
-            let asked = (draw.k, replace);
-            let drawn = uniform::draw(&bank, &mut eligibility, anchor, asked, &mut stream, &mut answer.rejections);
-            answer.shortfalls.add(Reason::TooFew, (draw.k - drawn.places.len()) as u64);
-            answer.plan = answer.plan.max(drawn.plan);
-            answer.n.push(drawn.n as u32);
-            let log_q = -libm::log(drawn.n as f64) as f32;
-            answer.log_q.extend(drawn.places.iter().filter(|_| columns.log_q).map(|_| log_q));
-            let metric = bank.spec().metric();
-            let scored = |place: &Place| {
-                let row = anchor.row.as_deref().filter(|_| columns.scores);
-                row.map(|row| score(metric, row, bank.padded_row(*place)))
-            };
-            let picks = drawn.places.iter().map(|place| (*place, scored(place)));
-            push_picks(&mut answer, &mut self.pooled, &bank, picks);
+    for drawing in drawings.iter_mut().flatten() {
+        drawing.search(&mut observed, &anchors, wanted)?;
+    }
+    let mut rows = room(&mut observed, query, &drawings, anchors.len(), recycler)?;
+    for (at, anchor) in anchors.iter_mut().enumerate() {
+        if !wanted() {
+            return Err(SampleError::Unwanted);
         }
-        Ok(answer)
-    }
-
-    fn nearest(&mut self, number: usize, draw: &Draw, nearest: &Nearest) -> Result<DrawAnswer, SampleError> {
-        let columns = self.query.columns();
-        let mut eligibility = Eligibility::new(&draw.filters, self.query.step());
-        let replace = matches!(nearest.choose, Choose::Softmax { replace: true, .. });
-        let mut answer = empty(Plan::Scan, self.anchors.len(), replace);
-        let (rankings, began) =
-            nearest::search(&mut self.observed, &self.anchors, &eligibility, nearest, &mut answer.rejections, self.wanted)?;
-        for (anchor, ranking) in self.anchors.iter_mut().zip(rankings) {
-            if !(self.wanted)() {
-                return Err(SampleError::Unwanted);
-            }
-            let bank = self.observed.read()?;
-            let mut ranked = Some((ranking, began));
-            if let Some(now) = self.observed.anchor_now(&bank, self.query, anchor) {
-                // What was ranked was ranked for another anchor.
-                (*anchor, ranked) = (now, None);
-            }
-            let mut stream = self.query.seed().stream(number, anchor.number);
-            let served = nearest::settle(&bank, anchor, &mut eligibility, nearest, draw.k, ranked, &mut stream);
-            answer.shortfalls.merge(&served.shortfalls);
-            if nearest.rules.is_empty() {
-                answer.n.push(served.n as u32);
-            }
-            if columns.log_q {
-                answer.log_q.extend(&served.chosen.log_q);
-            }
-            if matches!(nearest.choose, Choose::Softmax { .. }) {
-                answer.log_partition.push(served.chosen.log_partition.unwrap_or(f32::NEG_INFINITY));
-                answer.kappa.extend(served.chosen.kappa);
-            }
-            let picks = served.picks.iter().map(|&(place, score)| (place, columns.scores.then_some(score)));
-            push_picks(&mut answer, &mut self.pooled, &bank, picks);
+        let bank = observed.read()?;
+        let now = observed.anchor_now(&bank, query, anchor);
+        let moved = now.is_some();
+        if let Some(now) = now {
+            *anchor = now;
         }
-        Ok(answer)
+        close(&bank, query, &mut drawings, anchor, (at, moved), &mut rows);
     }
+    let draws = drawings.into_iter().map(|drawing| drawing.map(|drawing| drawing.answer)).collect();
+    Ok(Part { rows, draws, seen: observed.seen()? })
 }
 
-fn empty(plan: Plan, anchors: usize, with_replacement: bool) -> DrawAnswer {
-    DrawAnswer {
-        counts: Vec::with_capacity(anchors),
-        indices: Vec::new(),
-        scores: Vec::new(),
-        log_q: Vec::new(),
-        n: Vec::with_capacity(anchors),
-        log_partition: Vec::new(),
-        kappa: Vec::new(),
-        with_replacement,
-        plan,
-        shortfalls: ReasonCounts::default(),
-        rejections: ReasonCounts::default(),
-    }
-}
-
-fn push_picks(
-    answer: &mut DrawAnswer,
-    pooled: &mut Pooled,
+/// The closing hold of one anchor.
+fn close(
     bank: &Bank,
-    picks: impl ExactSizeIterator<Item = (Place, Option<f32>)>,
+    query: &SampleQuery,
+    drawings: &mut [Option<Drawing<'_>>],
+    anchor: &Anchor,
+    (at, moved): (usize, bool),
+    rows: &mut PartRows,
 ) {
-    answer.counts.push(picks.len() as u32);
-    for (place, score) in picks {
-        answer.indices.push(pooled.add(bank, place));
-        answer.scores.extend(score);
+    let form = query.form();
+    let pick = |drawing: &mut Option<Drawing<'_>>| {
+        drawing.as_mut().map_or_else(Picked::default, |drawing| drawing.pick(bank, anchor, at, moved))
+    };
+    let picks: Vec<Picked> = drawings.iter_mut().map(pick).collect();
+    if form.log_q_mix {
+        let mixed = mixed(bank, anchor, drawings, &picks);
+        for (drawing, log_q) in drawings.iter_mut().zip(mixed) {
+            if let Some(drawing) = drawing {
+                drawing.answer.log_q_mix.extend(log_q);
+            }
+        }
     }
+    for ((number, drawing), picked) in drawings.iter_mut().enumerate().zip(&picks) {
+        let Some(drawing) = drawing else { continue };
+        picked.tell(&mut drawing.answer, form.columns.log_q);
+        rows.serve(bank, number, picked.places.iter().copied(), &mut drawing.answer);
+    }
+}
+
+/// The log-probability of each draw's picks under all draws together.
+fn mixed(bank: &Bank, anchor: &Anchor, drawings: &[Option<Drawing<'_>>], picks: &[Picked]) -> Vec<Vec<f32>> {
+    let draws = drawings.iter().flatten().zip(picks).map(|(drawing, picked)| (drawing.draw, &drawing.eligibility, picked));
+    let mixture = Mixture::new(bank, anchor, draws);
+    picks.iter().map(|picked| picked.places.iter().map(|&place| mixture.log_q(place)).collect()).collect()
+}
+
+/// Room for what the draws may serve.
+fn room(
+    observed: &mut Observed<'_>,
+    query: &SampleQuery,
+    drawings: &[Option<Drawing<'_>>],
+    anchors: usize,
+    recycler: &Recycler,
+) -> Result<PartRows, SampleError> {
+    let of_draw = |drawing: &Option<Drawing<'_>>| drawing.as_ref().map_or(0, |drawing| drawing.draw.k.saturating_mul(anchors));
+    let expected: Vec<usize> = drawings.iter().map(of_draw).collect();
+    let bank = observed.read()?;
+    Ok(PartRows::new(&query.form(), &expected, bank.entries(), bank.spec(), recycler))
 }

@@ -30,6 +30,15 @@ pub(super) fn choose(window: &[Ranked], k: usize, how: Choose, stream: &mut Stre
     }
 }
 
+/// Natural log of the probability with which one draw picks each entry of a window; empty for the top, which is deterministic.
+pub(super) fn log_q_of(window: &[Ranked], how: Choose) -> Vec<f64> {
+    match how {
+        Choose::Top => Vec::new(),
+        Choose::Uniform => vec![-libm::log(window.len() as f64); window.len()],
+        Choose::Softmax { beta, .. } => Softmax::new(window, beta).log_q,
+    }
+}
+
 /// q proportional to exp(beta * s) over a window, in f64. `libm` gives the same bits on every machine, the system's need not.
 struct Softmax {
     /// Natural log of each entry's probability.

@@ -63,7 +63,22 @@ impl Eligibility {
 
     /// Why the entry in an occupied slot may not be served; `None` if it may.
     pub(super) fn rejects(&self, anchor: &Anchor, columns: &Columns, slot: u32) -> Option<Reason> {
-        let id = columns.id(slot);
+        self.own(anchor, columns.id(slot), || columns.label(slot), || columns.group(slot))
+            .or_else(|| self.shared.rejects(columns, slot))
+    }
+
+    /// Why an entry of these columns, which passes the filters that don't depend on the anchor, may not be served to it.
+    pub(super) fn rejects_own(&self, anchor: &Anchor, id: u64, label: Option<i64>, group: Option<u64>) -> Option<Reason> {
+        self.own(anchor, id, || label, || group)
+    }
+
+    fn own(
+        &self,
+        anchor: &Anchor,
+        id: u64,
+        label: impl FnOnce() -> Option<i64>,
+        group: impl FnOnce() -> Option<u64>,
+    ) -> Option<Reason> {
         if self.exclude_self && anchor.id == Some(id) {
             return Some(Reason::Itself);
         }
@@ -73,13 +88,11 @@ impl Eligibility {
         if anchor.denied_ids.binary_search(&id).is_ok() {
             return Some(Reason::Denied);
         }
-        if self.in_group(anchor, columns, slot) {
+        if self.exclude_same_group && anchor.group.is_some() && group() == anchor.group {
             return Some(Reason::SameGroup);
         }
-        if self.barred_label(anchor).is_some_and(|label| columns.label(slot) == Some(label)) {
-            return Some(Reason::SameLabel);
-        }
-        self.shared.rejects(columns, slot)
+        let barred = self.barred_label(anchor);
+        (barred.is_some() && label() == barred).then_some(Reason::SameLabel)
     }
 
     /// Size of the anchor's eligible set, exact: what passes the shared filters, counted once for all anchors, less the few

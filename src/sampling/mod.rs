@@ -6,15 +6,26 @@
 mod anchors;
 mod block;
 mod choose;
+mod drawing;
 mod eligibility;
+mod gathered;
+mod merge;
+mod mixture;
 mod nearest;
 mod observed;
-mod pooled;
+mod part;
+mod picked;
+mod search;
+mod shared;
 mod uniform;
 mod universe;
 
 pub use block::{BLOCK, answer_block};
-pub use pooled::merge;
+pub use gathered::Gathered;
+pub use merge::Merge;
+pub use observed::Seen;
+pub use part::{Part, PartRows, Pool};
+pub use shared::answer_shared;
 
 use crate::model::Invalid;
 use crate::rows::Poisoned;

@@ -5,11 +5,11 @@ use std::cell::Cell;
 
 use negbank::bank::Bank;
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, BlockAnswer, Choose, Columns, Draw, Filters, Ids, Lists, Matrix, Metric, Mutation,
-    Nearest, SampleQuery, ScoreRules, Seed, Strategy, Stream, WriteBatch,
+    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation, Nearest,
+    SampleAnswer, SampleQuery, Scope, ScoreRules, Seed, Strategy, Stream, WriteBatch,
 };
-use negbank::rows::Shared;
-use negbank::sampling::{BLOCK, SampleError, answer_block};
+use negbank::rows::{Recycler, Shared};
+use negbank::sampling::{BLOCK, Merge, SampleError, Seen, answer_block};
 
 use crate::live::random_rows;
 
@@ -41,11 +41,11 @@ fn filled(random: &mut Stream) -> Shared<Bank> {
 }
 
 fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
-    let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules };
+    let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact: false };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
-    let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters };
+    let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns { ids: true, embeddings: true, labels: true, groups: true, steps: true, scores: true, log_q: true };
-    SampleQuery::new(anchors, vec![draw], None, Seed(1), columns).unwrap()
+    SampleQuery::new(anchors, vec![draw], None, Seed(1), Form::pooled(columns)).unwrap()
 }
 
 fn by_embedding(random: &mut Stream) -> Anchors {
@@ -53,8 +53,17 @@ fn by_embedding(random: &mut Stream) -> Anchors {
     Anchors { count: BLOCK, embeddings: Some(rows), labels: Some(vec![Some(2); BLOCK]), ..Anchors::default() }
 }
 
+/// The answer for one block of anchors, and which states it was read from.
+fn answer(bank: &Shared<Bank>, query: &SampleQuery, wanted: &dyn Fn() -> bool) -> Result<(SampleAnswer, Seen), SampleError> {
+    let part = answer_block(bank, query, 0..BLOCK, &Recycler::default(), wanted)?;
+    let seen = part.seen;
+    let mut merge = Merge::new(query.draws().len());
+    merge.add(0, part);
+    Ok((merge.finish(query.seed()).unwrap(), seen))
+}
+
 /// Answers with `disturb` run once, in the middle of the scan, and demands what an undisturbed search afterwards gives.
-fn assert_settles(bank: &Shared<Bank>, query: &SampleQuery, disturb: impl Fn()) -> BlockAnswer {
+fn assert_settles(bank: &Shared<Bank>, query: &SampleQuery, disturb: impl Fn()) -> SampleAnswer {
     let asked = Cell::new(0);
     let wanted = || {
         asked.set(asked.get() + 1);
@@ -63,14 +72,16 @@ fn assert_settles(bank: &Shared<Bank>, query: &SampleQuery, disturb: impl Fn()) 
         }
         true
     };
-    let disturbed = answer_block(bank, query, 0..BLOCK, &wanted).unwrap();
+    let (disturbed, read) = answer(bank, query, &wanted).unwrap();
     assert!(asked.get() > 3, "the scan has several holds");
-    let after = answer_block(bank, query, 0..BLOCK, &|| true).unwrap();
-    assert_eq!(disturbed.rows, after.rows);
+    let (after, reread) = answer(bank, query, &|| true).unwrap();
+    assert_eq!((&disturbed.rows.ids, &disturbed.rows.embeddings), (&after.rows.ids, &after.rows.embeddings));
+    assert_eq!((&disturbed.rows.labels, &disturbed.rows.steps), (&after.rows.labels, &after.rows.steps));
     assert_eq!((&disturbed.draws[0].indices, &disturbed.draws[0].scores), (&after.draws[0].indices, &after.draws[0].scores));
     assert_eq!((&disturbed.draws[0].counts, &disturbed.draws[0].n), (&after.draws[0].counts, &after.draws[0].n));
-    assert_ne!(disturbed.revisions.0, disturbed.revisions.1, "an answer read across a write is not reproducible");
-    assert_eq!(after.revisions.0, after.revisions.1);
+    assert_ne!(read.revisions.0, read.revisions.1, "the writes came in the middle");
+    assert_eq!(reread.revisions.0, reread.revisions.1);
+    assert!(!disturbed.reproducible && after.reproducible, "an answer read across a write is not reproducible");
     disturbed
 }
 
@@ -79,7 +90,7 @@ fn the_whole_ranking_is_removed_meanwhile() {
     let mut random = Seed(1).stream(0, 0);
     let bank = filled(&mut random);
     let query = query(by_embedding(&mut random), ScoreRules::default());
-    let top = answer_block(&bank, &query, 0..BLOCK, &|| true).unwrap().rows.ids;
+    let top = answer(&bank, &query, &|| true).unwrap().0.rows.ids;
     // Every entry that the search has ranked so far is gone, and more than its spares.
     assert_settles(&bank, &query, || {
         apply(&bank, &Mutation::Remove(top.clone()));
@@ -156,9 +167,9 @@ fn a_half_applied_batch_is_not_reproducible() {
     let mutation = write((0..600).collect(), random_rows(&mut random, 600, DIM), 1);
     let mut applied = Applied::default();
     assert_eq!(bank.write().unwrap().apply(&mutation, 0, 256, &mut applied), Some(256));
-    assert!(answer_block(&bank, &query, 0..BLOCK, &|| true).unwrap().between);
+    assert!(answer(&bank, &query, &|| true).unwrap().1.between);
     assert_eq!(bank.write().unwrap().apply(&mutation, 256, 500, &mut applied), None);
-    assert!(!answer_block(&bank, &query, 0..BLOCK, &|| true).unwrap().between);
+    assert!(!answer(&bank, &query, &|| true).unwrap().1.between);
 }
 
 #[test]
@@ -171,7 +182,7 @@ fn work_stops_when_nobody_waits() {
         asked.set(asked.get() + 1);
         asked.get() < 3
     };
-    assert!(matches!(answer_block(&bank, &query, 0..BLOCK, &wanted), Err(SampleError::Unwanted)));
+    assert!(matches!(answer(&bank, &query, &wanted), Err(SampleError::Unwanted)));
     assert_eq!(asked.get(), 3, "it stops at the next hold");
 }
 
@@ -181,6 +192,6 @@ fn ties_are_served_by_id_across_shards() {
     let ids: Vec<u64> = (0..400).rev().collect();
     apply(&bank, &write(ids, [0.5; DIM].repeat(400), 1));
     let query = query(by_embedding(&mut Seed(8).stream(0, 0)), ScoreRules::default());
-    let answer = answer_block(&bank, &query, 0..BLOCK, &|| true).unwrap();
+    let (answer, _) = answer(&bank, &query, &|| true).unwrap();
     assert_eq!(answer.rows.ids, (0..K as u64).collect::<Vec<_>>());
 }

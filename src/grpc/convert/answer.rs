@@ -1,19 +1,19 @@
 //! Answers.
 
-use super::columns::{encoded, split};
+use super::columns::{dtype, encoded, split};
 use crate::engine::Fetched;
-use crate::model::answer::PooledRows;
-use crate::model::{DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer};
+use crate::grpc::frame::RawMatrix;
+use crate::model::{DrawAnswer, Encoding, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows};
 use crate::proto::v1;
 
 /// The answer to a fetch.
-pub(in crate::grpc) fn fetched(fetched: Fetched, dim: usize, readable: bool) -> v1::FetchResponse {
+pub(in crate::grpc) fn fetched(fetched: Fetched, dim: usize, encoding: Encoding) -> v1::FetchResponse {
     let found: Vec<u8> = fetched.found.into_iter().map(u8::from).collect();
     let (labels, has_label) = split(fetched.entries.iter().map(|entry| entry.label).collect());
     let (groups, has_group) = split(fetched.entries.iter().map(|entry| entry.group).collect());
     let rows = v1::Rows {
         ids: fetched.entries.iter().map(|entry| entry.id).collect(),
-        embeddings: Some(encoded(fetched.embeddings, dim, readable)),
+        embeddings: Some(encoded(fetched.embeddings, dim, encoding)),
         labels,
         has_label,
         groups,
@@ -24,10 +24,15 @@ pub(in crate::grpc) fn fetched(fetched: Fetched, dim: usize, readable: bool) -> 
     v1::FetchResponse { found: found.into(), rows: Some(rows), sequence: fetched.sequence, step: fetched.step }
 }
 
-/// The answer to a request for negatives.
-pub(in crate::grpc) fn sampled(answer: SampleAnswer, dim: usize, readable: bool) -> v1::SampleResponse {
-    v1::SampleResponse {
-        rows: Some(rows(answer.rows, dim, readable)),
+/// The answer to a request for negatives: all but the rows, the rows without embeddings, and these as bytes, unless they are wanted
+/// readable.
+pub(in crate::grpc) fn sampled(
+    answer: SampleAnswer,
+    dim: usize,
+    encoding: Encoding,
+) -> (v1::SampleResponse, v1::Rows, Option<RawMatrix>) {
+    let response = v1::SampleResponse {
+        rows: None,
         draws: answer.draws.into_iter().map(draw).collect(),
         seed: answer.seed.0,
         sequence_first: answer.sequence_first,
@@ -35,14 +40,19 @@ pub(in crate::grpc) fn sampled(answer: SampleAnswer, dim: usize, readable: bool)
         step: answer.step,
         reproducible: answer.reproducible,
         write: None,
+    };
+    let ServedRows { ids, embeddings, labels, groups, steps, weights, .. } = answer.rows;
+    let (labels, has_label) = split(labels);
+    let (groups, has_group) = split(groups);
+    let mut rows = v1::Rows { ids, embeddings: None, labels, has_label, groups, has_group, steps, weights };
+    if embeddings.is_empty() {
+        return (response, rows, None);
     }
-}
-
-fn rows(rows: PooledRows, dim: usize, readable: bool) -> v1::Rows {
-    let (labels, has_label) = split(rows.labels);
-    let (groups, has_group) = split(rows.groups);
-    let embeddings = (!rows.embeddings.is_empty()).then(|| encoded(rows.embeddings, dim, readable));
-    v1::Rows { ids: rows.ids, embeddings, labels, has_label, groups, has_group, steps: rows.steps, weights: Vec::new() }
+    let Some(dtype) = dtype(encoding) else {
+        rows.embeddings = Some(encoded(embeddings.concat(), dim, encoding));
+        return (response, rows, None);
+    };
+    (response, rows, Some(RawMatrix { dim, dtype, pieces: embeddings }))
 }
 
 fn draw(answer: DrawAnswer) -> v1::DrawAnswer {
@@ -64,7 +74,10 @@ fn draw(answer: DrawAnswer) -> v1::DrawAnswer {
         with_replacement: answer.with_replacement,
         log_partition: answer.log_partition,
         kappa: answer.kappa,
-        ..Default::default()
+        n_scored: answer.n_scored,
+        log_q_mix: answer.log_q_mix,
+        n_shared: answer.shared.as_ref().map_or(0, |shared| shared.n),
+        mask: answer.shared.map(|shared| shared.mask).unwrap_or_default().into(),
     }
 }
 

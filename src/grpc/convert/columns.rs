@@ -2,7 +2,7 @@
 
 use prost::bytes::Bytes;
 
-use crate::model::{Invalid, Matrix, Metric};
+use crate::model::{Encoding, Invalid, Matrix, Metric};
 use crate::proto::v1;
 
 /// The rows of a matrix message for a bank of that dimension and metric. `data` must be whole rows.
@@ -58,24 +58,27 @@ pub(super) fn split<T: Copy + Default>(values: Vec<Option<T>>) -> (Vec<T>, Bytes
     (values.into_iter().map(Option::unwrap_or_default).collect(), presence.into())
 }
 
-/// A matrix message of `floats`, readable or as bytes. On a little-endian machine the bytes are the floats' own memory.
-pub(super) fn encoded(floats: Vec<f32>, dim: usize, readable: bool) -> v1::Matrix {
-    if readable {
-        return v1::Matrix { values: floats, dim: dim as u32, ..v1::Matrix::default() };
+/// A matrix message of rows that are encoded already.
+pub(super) fn encoded(bytes: Vec<u8>, dim: usize, encoding: Encoding) -> v1::Matrix {
+    let dim = dim as u32;
+    match dtype(encoding) {
+        Some(dtype) => v1::Matrix { data: bytes.into(), dim, dtype: dtype.into(), ..v1::Matrix::default() },
+        None => v1::Matrix { values: readable(&bytes), dim, ..v1::Matrix::default() },
     }
-    #[cfg(target_endian = "little")]
-    let data = Bytes::from_owner(Floats(floats));
-    #[cfg(target_endian = "big")]
-    let data = floats.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into();
-    v1::Matrix { data, dim: dim as u32, ..v1::Matrix::default() }
 }
 
-#[cfg(target_endian = "little")]
-struct Floats(Vec<f32>);
-
-#[cfg(target_endian = "little")]
-impl AsRef<[u8]> for Floats {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+/// What the bytes of a matrix are; `None` where readable numbers are wanted.
+pub(super) fn dtype(encoding: Encoding) -> Option<v1::Dtype> {
+    match encoding {
+        Encoding::Floats => None,
+        Encoding::F32 => Some(v1::Dtype::F32),
+        Encoding::F16 => Some(v1::Dtype::F16),
+        Encoding::Bf16 => Some(v1::Dtype::Bf16),
     }
+}
+
+/// The numbers of little-endian f32.
+pub(super) fn readable(bytes: &[u8]) -> Vec<f32> {
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }

@@ -1,10 +1,14 @@
 //! Protobuf to domain values and back. Sizes, shapes and limits are checked here, before anything is worked on.
 
+mod anchors;
 mod answer;
 mod bank;
 mod columns;
+mod draws;
+mod form;
 mod limits;
 mod sample;
+mod size;
 mod write;
 
 pub use limits::Limits;

@@ -3,7 +3,7 @@
 use super::Limits;
 use super::columns::{matrix, optional};
 use super::limits::check;
-use crate::model::{BankKind, BankSpec, Ids, Invalid, Position, WriteBatch};
+use crate::model::{BankKind, BankSpec, Encoding, Ids, Invalid, Position, WriteBatch};
 use crate::proto::v1;
 
 /// The batch of a write, for a bank of these settings.
@@ -39,15 +39,15 @@ pub(in crate::grpc) fn remove_ids(request: v1::RemoveRequest, limits: &Limits) -
     some_ids(request.ids, limits.max_write_rows, "max_write_rows")
 }
 
-/// The ids of a fetch, and whether its embeddings are wanted readable.
+/// The ids of a fetch, and how its embeddings are wanted.
 pub(in crate::grpc) fn fetch_ids(
     request: v1::FetchRequest,
     spec: &BankSpec,
     limits: &Limits,
-) -> Result<(Vec<u64>, bool), Invalid> {
-    let readable = readable(request.encoding)?;
+) -> Result<(Vec<u64>, Encoding), Invalid> {
+    let encoding = encoding(request.encoding)?;
     let ids = some_ids(request.ids, limits.max_fetch_rows, "max_fetch_rows")?;
-    let answer = ids.len().saturating_mul(spec.dim() * 4 + BYTES_OF_COLUMNS);
+    let answer = ids.len().saturating_mul(spec.dim() * encoding.bytes() + BYTES_OF_COLUMNS);
     if answer > limits.max_answer_bytes {
         let reason = format!(
             "the answer could take {answer} bytes, over the limit of {} (setting limits.max_answer_bytes): ask for fewer ids \
@@ -56,7 +56,7 @@ pub(in crate::grpc) fn fetch_ids(
         );
         return Err(Invalid::one("ids", reason));
     }
-    Ok((ids, readable))
+    Ok((ids, encoding))
 }
 
 /// Found, id, label, group and step of one fetched entry.
@@ -67,13 +67,16 @@ pub(in crate::grpc) fn position(token: &[u8]) -> Result<Option<Position>, Invali
     (!token.is_empty()).then(|| Position::parse("at_least", token)).transpose()
 }
 
-/// True if embeddings are wanted as `repeated float`.
-pub(super) fn readable(encoding: i32) -> Result<bool, Invalid> {
-    match v1::EmbeddingEncoding::try_from(encoding) {
-        Ok(v1::EmbeddingEncoding::Floats) => Ok(true),
-        Ok(v1::EmbeddingEncoding::F32 | v1::EmbeddingEncoding::Unspecified) => Ok(false),
-        Ok(_) | Err(_) => {
-            Err(Invalid::one("encoding", format!("{encoding} is not an EmbeddingEncoding: 1 is F32, 2 is FLOATS")))
+/// How embeddings are wanted.
+pub(super) fn encoding(value: i32) -> Result<Encoding, Invalid> {
+    match v1::EmbeddingEncoding::try_from(value) {
+        Ok(v1::EmbeddingEncoding::F32 | v1::EmbeddingEncoding::Unspecified) => Ok(Encoding::F32),
+        Ok(v1::EmbeddingEncoding::Floats) => Ok(Encoding::Floats),
+        Ok(v1::EmbeddingEncoding::F16) => Ok(Encoding::F16),
+        Ok(v1::EmbeddingEncoding::Bf16) => Ok(Encoding::Bf16),
+        Err(_) => {
+            let reason = format!("{value} is not an EmbeddingEncoding: 1 is F32, 2 is FLOATS, 3 is F16, 4 is BF16");
+            Err(Invalid::one("encoding", reason))
         }
     }
 }

@@ -1,0 +1,105 @@
+//! Draws and their filters.
+
+use super::Limits;
+use super::limits::check;
+use crate::model::{Choose, Draw, Filters, Invalid, Nearest, SampleQuery, Scope, ScoreRules, Strategy};
+use crate::proto::v1;
+
+/// The draws of a request; `shared` are the filters of those that have none of their own.
+pub(super) fn draws(messages: Vec<v1::Draw>, shared: &v1::Filters, limits: &Limits, invalid: &mut Invalid) -> Vec<Draw> {
+    let mut draws = Vec::with_capacity(messages.len().min(SampleQuery::MAX_DRAWS));
+    for (at, message) in messages.into_iter().enumerate().take(SampleQuery::MAX_DRAWS + 1) {
+        let field = format!("draws[{at}]");
+        check(&format!("{field}.k"), message.k as usize, limits.max_k, "max_k", invalid);
+        if let Some(own) = &message.filters {
+            check_filters(&format!("{field}.filters"), own, limits, invalid);
+        }
+        let strategy = match message.strategy {
+            Some(v1::draw::Strategy::Uniform(uniform)) => Strategy::Uniform { replace: uniform.with_replacement },
+            Some(v1::draw::Strategy::Nearest(nearest)) => {
+                let field = format!("{field}.nearest");
+                let Some(nearest) = self::nearest(&field, message.k, &nearest, limits, invalid) else { continue };
+                Strategy::Nearest(nearest)
+            }
+            None => {
+                invalid.push(field, "has no strategy: set uniform or nearest");
+                continue;
+            }
+        };
+        let scope = scope(&field, message.scope, invalid);
+        let filters = filters(message.filters.unwrap_or_else(|| shared.clone()));
+        draws.push(Draw { k: message.k as usize, strategy, filters, scope });
+    }
+    draws
+}
+
+fn scope(field: &str, value: i32, invalid: &mut Invalid) -> Scope {
+    match v1::Scope::try_from(value) {
+        Ok(v1::Scope::PerAnchor | v1::Scope::Unspecified) => Scope::PerAnchor,
+        Ok(v1::Scope::Shared) => Scope::Shared,
+        Err(_) => {
+            invalid.push(format!("{field}.scope"), format!("{value} is not a Scope: 1 is PER_ANCHOR, 2 is SHARED"));
+            Scope::PerAnchor
+        }
+    }
+}
+
+fn nearest(field: &str, k: u32, message: &v1::Nearest, limits: &Limits, invalid: &mut Invalid) -> Option<Nearest> {
+    let depths = [("skip", Some(message.skip)), ("window", message.window), ("candidates", message.candidates)];
+    for (name, depth) in depths {
+        check(&format!("{field}.{name}"), depth.unwrap_or(0) as usize, limits.max_k, "max_k", invalid);
+    }
+    let choose = match v1::Choose::try_from(message.choose) {
+        Ok(v1::Choose::Top | v1::Choose::Unspecified) => Choose::Top,
+        Ok(v1::Choose::Uniform) => Choose::Uniform,
+        Ok(v1::Choose::Softmax) => Choose::Softmax { beta: message.beta, replace: !message.without_replacement },
+        Err(_) => {
+            invalid.push(
+                format!("{field}.choose"),
+                format!("{} is not a Choose: 1 is TOP, 2 is UNIFORM, 3 is SOFTMAX", message.choose),
+            );
+            return None;
+        }
+    };
+    let rules = message.rules.unwrap_or_default();
+    Some(Nearest {
+        skip: message.skip as usize,
+        window: message.window.unwrap_or(k) as usize,
+        choose,
+        candidates: message.candidates.map(|candidates| candidates as usize),
+        rules: ScoreRules {
+            min_score: rules.min_score,
+            max_score: rules.max_score,
+            max_positive_fraction: rules.max_positive_fraction,
+            margin: rules.margin,
+            within: rules.within,
+        },
+        count_exact: message.count_exact,
+    })
+}
+
+/// Checks the sizes of filters.
+pub(super) fn check_filters(field: &str, filters: &v1::Filters, limits: &Limits, invalid: &mut Invalid) {
+    let listed = [
+        ("exclude_ids", filters.exclude_ids.len()),
+        ("only_labels", filters.only_labels.len()),
+        ("exclude_labels", filters.exclude_labels.len()),
+    ];
+    for (name, len) in listed {
+        check(&format!("{field}.{name}"), len, limits.max_filter_values, "max_filter_values", invalid);
+    }
+}
+
+fn filters(message: v1::Filters) -> Filters {
+    Filters {
+        exclude_self: message.exclude_self,
+        exclude_same_group: message.exclude_same_group,
+        exclude_same_label: message.exclude_same_label,
+        exclude_ids: message.exclude_ids,
+        only_labels: message.only_labels,
+        exclude_labels: message.exclude_labels,
+        exclude_unlabelled: message.exclude_unlabelled,
+        min_step: message.min_step,
+        max_age: message.max_age,
+    }
+}

@@ -1,0 +1,85 @@
+//! How large an answer could be, before any work is done.
+
+use super::Limits;
+use super::limits::check;
+use crate::model::{Anchors, BankSpec, Draw, Form, Invalid, Layout, Scope};
+
+/// Refuses a request to a bank of these settings that holds `entries`, if its answer could pass the limits.
+pub(super) fn check_size(
+    anchors: &Anchors,
+    draws: &[Draw],
+    form: &Form,
+    spec: &BankSpec,
+    entries: usize,
+    limits: &Limits,
+) -> Result<(), Invalid> {
+    let mut invalid = Invalid::default();
+    let mut size = Size::default();
+    draws.iter().for_each(|draw| size.add(draw, anchors.count, form));
+    check("draws", size.picks, limits.max_picks, "max_picks", &mut invalid);
+    let rows = if form.layout == Layout::Pooled { size.rows.min(entries) } else { size.rows };
+    let answer = rows.saturating_mul(bytes_of_row(form, spec)).saturating_add(size.bytes);
+    if answer > limits.max_answer_bytes {
+        let reason = format!(
+            "the answer could take {answer} bytes, over the limit of {} (setting limits.max_answer_bytes): ask for fewer anchors or a \
+             smaller k{}",
+            limits.max_answer_bytes,
+            cheaper(draws, form)
+        );
+        invalid.push("draws", reason);
+    }
+    invalid.or(())
+}
+
+/// Counts from above.
+#[derive(Default)]
+struct Size {
+    /// Pairs of an anchor and an entry that are answered for.
+    picks: usize,
+    /// Rows before pooling.
+    rows: usize,
+    /// Bytes of everything but the rows.
+    bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, draw: &Draw, anchors: usize, form: &Form) {
+        let pairs = anchors.saturating_mul(draw.k);
+        let shared = draw.scope == Scope::Shared;
+        let rows = if shared { draw.k } else { pairs };
+        let scored = if shared { form.scores_of_shared } else { form.columns.scores };
+        let log_q = if shared { anchors } else { pairs };
+        let bytes = if form.layout == Layout::Pooled { 4 * rows } else { 0 }
+            .saturating_add(if shared { pairs } else { 0 })
+            .saturating_add(if scored { pairs.saturating_mul(4) } else { 0 })
+            .saturating_add(if form.columns.log_q { log_q.saturating_mul(4) } else { 0 })
+            .saturating_add(if form.log_q_mix { pairs.saturating_mul(4) } else { 0 });
+        self.picks = self.picks.saturating_add(pairs);
+        self.rows = self.rows.saturating_add(rows);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+fn bytes_of_row(form: &Form, spec: &BankSpec) -> usize {
+    let bytes = |wanted: bool, size: usize| if wanted { size } else { 0 };
+    let columns = form.columns;
+    bytes(columns.ids, 8)
+        + bytes(columns.embeddings, spec.dim() * form.encoding.bytes())
+        + bytes(columns.labels, 9)
+        + bytes(columns.groups, 9)
+        + bytes(columns.steps, 8)
+}
+
+/// The forms that would be smaller than this one.
+fn cheaper(draws: &[Draw], form: &Form) -> String {
+    let own_uniform =
+        |draw: &Draw| draw.scope == Scope::PerAnchor && matches!(draw.strategy, crate::model::Strategy::Uniform { .. });
+    let forms = [
+        (draws.iter().any(own_uniform), "scope SHARED (one set for all anchors)"),
+        (form.layout == Layout::PerAnchor, "layout POOLED (each entry once)"),
+        (form.columns.embeddings && form.encoding.bytes() == 4, "encoding F16 or BF16"),
+        (form.columns.embeddings, "columns without EMBEDDINGS (ids only)"),
+    ];
+    let cheaper: Vec<&str> = forms.into_iter().filter(|(smaller, _)| *smaller).map(|(_, form)| form).collect();
+    if cheaper.is_empty() { String::new() } else { format!("; cheaper: {}", cheaper.join(", ")) }
+}

@@ -1,0 +1,97 @@
+//! What negatives are drawn for.
+
+use super::{Invalid, Matrix};
+
+/// What negatives are drawn for; every column has `count` rows or is absent. See the proto's `Anchors`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Anchors {
+    /// Number of anchors, B.
+    pub count: usize,
+    /// B x d.
+    pub embeddings: Option<Matrix>,
+    /// Ids of entries of the bank that the anchors are.
+    pub ids: Option<Vec<u64>>,
+    /// Labels of the anchors.
+    pub labels: Option<Vec<Option<i64>>>,
+    /// Groups of the anchors.
+    pub groups: Option<Vec<Option<u64>>>,
+    /// Scores of the anchors' positives.
+    pub positive_scores: Lists<f32>,
+    /// Positives that are entries of the bank.
+    pub positive_ids: Lists<u64>,
+    /// Ids never to serve to that anchor.
+    pub denied_ids: Lists<u64>,
+}
+
+/// Lists of values, one list per anchor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lists<T> {
+    values: Vec<T>,
+    ends: Vec<usize>,
+}
+
+impl<T> Lists<T> {
+    /// Splits `values` into `anchors` lists: of `counts` values each, or all of the same length where `counts` is empty.
+    ///
+    /// # Errors
+    /// [`Invalid`] on `field` if the counts don't fit the anchors or the values.
+    pub fn new(field: &str, values: Vec<T>, counts: &[u32], anchors: usize) -> Result<Self, Invalid> {
+        if values.is_empty() && counts.is_empty() {
+            return Ok(Self { values, ends: Vec::new() });
+        }
+        let refuse = |reason: String| Err(Invalid::one(field, reason));
+        if counts.is_empty() {
+            if anchors == 0 || !values.len().is_multiple_of(anchors) {
+                return refuse(format!("{} values don't divide among {anchors} anchors: give counts", values.len()));
+            }
+            let each = values.len() / anchors;
+            return Ok(Self { values, ends: (1..=anchors).map(|anchor| anchor * each).collect() });
+        }
+        if counts.len() != anchors {
+            return refuse(format!("has {} counts for {anchors} anchors", counts.len()));
+        }
+        let mut ends = Vec::with_capacity(anchors);
+        let mut end = 0usize;
+        for &count in counts {
+            end = end.saturating_add(count as usize);
+            ends.push(end);
+        }
+        if end != values.len() {
+            return refuse(format!("counts add up to {end}, but there are {} values", values.len()));
+        }
+        Ok(Self { values, ends })
+    }
+
+    /// The list of one anchor; empty where there is none.
+    pub fn of(&self, anchor: usize) -> &[T] {
+        let Some(&end) = self.ends.get(anchor) else { return &[] };
+        let start = if anchor == 0 { 0 } else { self.ends[anchor - 1] };
+        &self.values[start..end]
+    }
+
+    /// True if no anchor has a value.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// All values, anchor by anchor.
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lists;
+
+    #[test]
+    fn lists_split_by_counts_or_evenly() {
+        let ragged = Lists::new("x", vec![1, 2, 3], &[2, 0, 1], 3).unwrap();
+        assert_eq!([ragged.of(0), ragged.of(1), ragged.of(2)], [&[1, 2][..], &[], &[3]]);
+        let even = Lists::new("x", vec![1, 2, 3, 4], &[], 2).unwrap();
+        assert_eq!(even.of(1), [3, 4]);
+        assert!(Lists::new("x", vec![1, 2, 3], &[], 2).is_err());
+        assert!(Lists::new("x", vec![1, 2, 3], &[1, 1], 2).is_err());
+        assert!(Lists::new("x", vec![1], &[u32::MAX, u32::MAX], 2).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! What one thread answers of a request.
+
+use rustc_hash::FxHashMap;
+
+use super::gathered::Gathered;
+use super::observed::Seen;
+use crate::bank::{Bank, Place};
+use crate::model::{BankSpec, DrawAnswer, Form, Layout};
+use crate::rows::Recycler;
+
+/// A part of an answer: some draws for some consecutive anchors.
+#[derive(Debug)]
+pub struct Part {
+    /// Served entries.
+    pub rows: PartRows,
+    /// An answer per draw of the request; `None` for a draw that another part answers.
+    pub draws: Vec<Option<DrawAnswer>>,
+    /// Which states of the bank it was read from.
+    pub seen: Seen,
+}
+
+/// The rows of a part, by the layout asked for.
+#[derive(Debug)]
+pub enum PartRows {
+    /// Each served entry once.
+    Pooled(Pool),
+    /// A row a pick: one set of rows per draw of the request.
+    PerDraw(Vec<Gathered>),
+}
+
+/// Entries gathered once, however many anchors they were served to. An entry that a write moved between two holds is two rows:
+/// each pick keeps the one it was scored with.
+#[derive(Debug)]
+pub struct Pool {
+    /// The rows.
+    pub gathered: Gathered,
+    /// Identity of each row: where it lies and which write made it. Equal identities are equal rows.
+    pub identities: Vec<(u64, u64)>,
+    known: FxHashMap<(u64, u64), u32>,
+}
+
+impl PartRows {
+    /// No rows yet; of each draw about `expected` rows.
+    pub(super) fn new(form: &Form, expected: &[usize], held: usize, spec: &BankSpec, recycler: &Recycler) -> Self {
+        match form.layout {
+            Layout::Pooled => {
+                let rows = expected.iter().fold(0usize, |sum, rows| sum.saturating_add(*rows)).min(held);
+                let gathered = Gathered::new(form, rows, spec, recycler);
+                Self::Pooled(Pool { gathered, identities: Vec::new(), known: FxHashMap::default() })
+            }
+            Layout::PerAnchor => {
+                Self::PerDraw(expected.iter().map(|&rows| Gathered::new(form, rows, spec, recycler)).collect())
+            }
+        }
+    }
+
+    /// Copies the picks of a draw for one anchor, and notes in `answer` which rows they are.
+    pub(super) fn serve(&mut self, bank: &Bank, draw: usize, places: impl Iterator<Item = Place>, answer: &mut DrawAnswer) {
+        match self {
+            Self::Pooled(pool) => answer.indices.extend(places.map(|place| pool.add(bank, place))),
+            Self::PerDraw(draws) => {
+                let Some(rows) = draws.get_mut(draw) else { return };
+                places.for_each(|place| rows.push(bank, place));
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// The row of the entry at `place`; copies it if it is new.
+    fn add(&mut self, bank: &Bank, place: Place) -> u32 {
+        let identity = (place.packed(), bank.columns(place).revision(place.slot));
+        let next = self.identities.len() as u32;
+        let row = *self.known.entry(identity).or_insert(next);
+        if row == next {
+            self.identities.push(identity);
+            self.gathered.push(bank, place);
+        }
+        row
+    }
+}

@@ -1,0 +1,43 @@
+//! What one draw picked for one anchor.
+
+use crate::bank::Place;
+use crate::index::Ranked;
+use crate::model::{DrawAnswer, ReasonCounts};
+
+/// The picks of one anchor, with all that is told of them.
+#[derive(Debug, Default)]
+pub(super) struct Picked {
+    pub(super) places: Vec<Place>,
+    /// Score of each pick; empty where not asked for.
+    pub(super) scores: Vec<f32>,
+    /// log_q of each pick; empty where the draw is deterministic.
+    pub(super) log_q: Vec<f32>,
+    /// Size of the eligible set; `None` where it is not told.
+    pub(super) n: Option<usize>,
+    /// Entries that pass filters and score rules, where counted.
+    pub(super) n_scored: Option<usize>,
+    /// Softmax: ln sum exp(beta * s) over the window.
+    pub(super) log_partition: Option<f32>,
+    /// Softmax without replacement: (k+1)th perturbed log-probability.
+    pub(super) kappa: Option<f32>,
+    /// Missing picks.
+    pub(super) shortfalls: ReasonCounts,
+    /// What a scored draw chose from.
+    pub(super) window: Vec<Ranked>,
+}
+
+impl Picked {
+    /// Appends all but the rows to the draw's answer.
+    pub(super) fn tell(&self, answer: &mut DrawAnswer, with_log_q: bool) {
+        answer.counts.push(self.places.len() as u32);
+        answer.scores.extend(&self.scores);
+        if with_log_q {
+            answer.log_q.extend(&self.log_q);
+        }
+        answer.n.extend(self.n.map(|n| n as u32));
+        answer.n_scored.extend(self.n_scored.map(|n| n as u32));
+        answer.log_partition.extend(self.log_partition);
+        answer.kappa.extend(self.kappa);
+        answer.shortfalls.merge(&self.shortfalls);
+    }
+}

@@ -1,0 +1,184 @@
+//! Draws of one set for all anchors, on one thread.
+
+use super::SampleError;
+use super::anchors::{Anchor, resolve};
+use super::eligibility::Eligibility;
+use super::observed::Observed;
+use super::part::{Part, PartRows};
+use super::uniform::{self, Drawn};
+use crate::bank::{Bank, Entry, Place};
+use crate::kernels::score::score;
+use crate::model::{Draw, DrawAnswer, Metric, Plan, Reason, SampleQuery, Scope, SharedSet, Strategy};
+use crate::rows::{Recycler, Shared};
+
+/// Rows gathered in one hold of the bank's lock.
+const ROWS_PER_HOLD: usize = 256;
+
+/// How often a set that a write touched while it was gathered is drawn anew, before it is gathered in one hold.
+const ATTEMPTS: usize = 3;
+
+/// Answers the SHARED draws of `query`, for all its anchors.
+///
+/// Each set and what it is to each anchor is decided in one hold; its rows are gathered in further ones, and if a write has
+/// touched one of them meanwhile, everything is drawn anew.
+///
+/// # Errors
+/// [`SampleError`]
+pub fn answer_shared(
+    bank: &Shared<Bank>,
+    query: &SampleQuery,
+    recycler: &Recycler,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Part, SampleError> {
+    for _ in 0..ATTEMPTS {
+        if let Some(part) = attempt(bank, query, recycler, wanted, false)? {
+            return Ok(part);
+        }
+    }
+    attempt(bank, query, recycler, wanted, true)?.ok_or(SampleError::Unwanted)
+}
+
+/// `None` if a write touched a row between two holds; with `hold_on` there is one hold a set, however long.
+fn attempt(
+    bank: &Shared<Bank>,
+    query: &SampleQuery,
+    recycler: &Recycler,
+    wanted: &dyn Fn() -> bool,
+    hold_on: bool,
+) -> Result<Option<Part>, SampleError> {
+    let mut observed = Observed::new(bank);
+    let mut anchors = resolve(&mut observed, query, 0..query.anchors().count)?;
+    let mut rows = {
+        let bank = observed.read()?;
+        let room = |draw: &Draw| if draw.scope == Scope::Shared { draw.k } else { 0 };
+        let expected: Vec<usize> = query.draws().iter().map(room).collect();
+        PartRows::new(&query.form(), &expected, bank.entries(), bank.spec(), recycler)
+    };
+    let mut draws = Vec::with_capacity(query.draws().len());
+    for (number, draw) in query.draws().iter().enumerate() {
+        let (Scope::Shared, Strategy::Uniform { replace }) = (draw.scope, &draw.strategy) else {
+            draws.push(None);
+            continue;
+        };
+        let bank = observed.read()?;
+        for anchor in &mut anchors {
+            if let Some(now) = observed.anchor_now(&bank, query, anchor) {
+                *anchor = now;
+            }
+        }
+        let mut set = Set::draw(&bank, query, number, *replace, &anchors);
+        let mut held = Some(bank);
+        for part in 0..set.places.len().div_ceil(ROWS_PER_HOLD) {
+            if !wanted() {
+                return Err(SampleError::Unwanted);
+            }
+            let bank = match held.take() {
+                Some(bank) => bank,
+                None => observed.read()?,
+            };
+            if !set.gather(&bank, part, &mut rows) {
+                return Ok(None);
+            }
+            held = Some(bank).filter(|_| hold_on);
+        }
+        drop(held);
+        draws.push(Some(set.answer(&anchors, wanted)?));
+    }
+    Ok(Some(Part { rows, draws, seen: observed.seen()? }))
+}
+
+/// One draw's set, copied out of the bank part by part.
+struct Set<'q> {
+    query: &'q SampleQuery,
+    number: usize,
+    metric: Metric,
+    eligibility: Eligibility,
+    places: Vec<Place>,
+    /// When each entry was last written, as it was drawn.
+    revisions: Vec<u64>,
+    entries: Vec<Entry>,
+    /// Padded rows, where scores are asked for.
+    embeddings: Vec<f32>,
+    /// Size of each anchor's eligible set.
+    n: Vec<usize>,
+    answer: DrawAnswer,
+}
+
+impl<'q> Set<'q> {
+    /// Draws among what passes the filters that don't depend on an anchor, and counts what is eligible for each.
+    fn draw(bank: &Bank, query: &'q SampleQuery, number: usize, replace: bool, anchors: &[Anchor]) -> Self {
+        let draw = &query.draws()[number];
+        let mut eligibility = Eligibility::new(&draw.filters, query.step());
+        let mut answer = DrawAnswer::empty(Plan::Roster, replace);
+        let mut stream = query.seed().stream(number, 0);
+        let nobody = Anchor::default();
+        let Drawn { places, n, plan } =
+            uniform::draw(bank, &mut eligibility, &nobody, (draw.k, replace), &mut stream, &mut answer.rejections);
+        (answer.plan, answer.shared) = (plan, Some(SharedSet { mask: Vec::new(), n: n as u32 }));
+        Self {
+            query,
+            number,
+            metric: bank.spec().metric(),
+            revisions: places.iter().map(|place| bank.columns(*place).revision(place.slot)).collect(),
+            entries: places.iter().map(|place| bank.columns(*place).entry(place.slot)).collect(),
+            n: anchors.iter().map(|anchor| eligibility.count(anchor, bank)).collect(),
+            embeddings: Vec::new(),
+            eligibility,
+            places,
+            answer,
+        }
+    }
+
+    /// Copies part number `part` of the rows; false if one of them is no more as it was drawn.
+    fn gather(&mut self, bank: &Bank, part: usize, rows: &mut PartRows) -> bool {
+        let from = part * ROWS_PER_HOLD;
+        let places = &self.places[from..self.places.len().min(from + ROWS_PER_HOLD)];
+        let as_drawn = |(place, revision): (&Place, &u64)| {
+            let columns = bank.columns(*place);
+            columns.is_occupied(place.slot) && columns.revision(place.slot) == *revision
+        };
+        if !places.iter().zip(&self.revisions[from..]).all(as_drawn) {
+            return false;
+        }
+        if self.query.form().scores_of_shared {
+            places.iter().for_each(|&place| self.embeddings.extend_from_slice(bank.padded_row(place)));
+        }
+        rows.serve(bank, self.number, places.iter().copied(), &mut self.answer);
+        true
+    }
+
+    /// What the set is to each anchor.
+    fn answer(mut self, anchors: &[Anchor], wanted: &dyn Fn() -> bool) -> Result<DrawAnswer, SampleError> {
+        let (k, drawn) = (self.query.draws()[self.number].k, self.entries.len());
+        let columns = self.query.form().columns;
+        let mut mask = Vec::with_capacity(anchors.len() * drawn);
+        for (anchor, &n) in anchors.iter().zip(&self.n) {
+            if !wanted() {
+                return Err(SampleError::Unwanted);
+            }
+            let mut left = 0;
+            for entry in &self.entries {
+                let reason = self.eligibility.rejects_own(anchor, entry.id, entry.label, entry.group);
+                mask.push(u8::from(reason.is_none()));
+                match reason {
+                    Some(reason) => self.answer.shortfalls.add(reason, 1),
+                    None => left += 1,
+                }
+            }
+            self.answer.shortfalls.add(Reason::TooFew, (k - drawn) as u64);
+            self.answer.counts.push(left);
+            self.answer.n.push(n as u32);
+            if columns.log_q {
+                self.answer.log_q.push(-libm::log(n as f64) as f32);
+            }
+            if let Some(row) = anchor.row.as_deref().filter(|_| self.query.form().scores_of_shared) {
+                let rows = self.embeddings.chunks_exact(row.len());
+                self.answer.scores.extend(rows.map(|embedding| score(self.metric, row, embedding)));
+            }
+        }
+        if let Some(shared) = &mut self.answer.shared {
+            shared.mask = mask;
+        }
+        Ok(self.answer)
+    }
+}
