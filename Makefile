@@ -46,7 +46,7 @@ fix: $(VENV)/test
 
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
 bench:
-	$(CARGO) bench --locked --bench scan
+	$(CARGO) bench --locked --bench engine
 	$(CARGO) bench --locked --bench service
 
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.

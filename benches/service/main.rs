@@ -1,0 +1,34 @@
+//! The service end to end over loopback. Prints three ceilings for the same bytes (raw loopback, a constant body through the same
+//! HTTP/2 stack, a plain tonic answer) beside what is served, ingest with readers beside it, and memory; writes
+//! `target/reports/bench.json`. Everything that is compared is measured in turns within one run.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may fail loudly and prints its figures")]
+
+mod bank;
+mod ceilings;
+mod ingest;
+mod memory;
+mod report;
+mod sampling;
+mod small;
+mod timing;
+
+use tokio::runtime::{Builder, Runtime};
+
+fn main() {
+    // As in life, the two ends share no threads.
+    let (server, client) = (runtime("server"), runtime("client"));
+    let serving = server.block_on(bank::serve());
+    client.block_on(bank::fill(&serving.address));
+    println!("{}; {} entries x {}, cosine\n", report::machine(), bank::ENTRIES, bank::DIM);
+
+    let answers = sampling::measure(&server, &client, &serving);
+    let small = small::measure(&client, &serving);
+    let ingest = ingest::measure(&client, &serving);
+    let memory = memory::measure(&client);
+    report::write(&answers, &small, &ingest, &memory);
+}
+
+fn runtime(name: &str) -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build().unwrap()
+}

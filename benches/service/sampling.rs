@@ -1,0 +1,107 @@
+//! Uniform answers beside the ceilings for the same bytes.
+
+use negbank::proto::v1;
+use prost::Message as _;
+use tokio::runtime::Runtime;
+
+use crate::bank::{DIM, Serving, connect, request, uniform};
+use crate::ceilings::{Constant, Loopback};
+use crate::timing::{Times, now};
+
+const ANCHORS: usize = 256;
+const ROUNDS: usize = 12;
+const PER_ROUND: usize = 10;
+
+/// One shape, measured.
+pub(crate) struct Answer {
+    pub(crate) shape: String,
+    pub(crate) scope: &'static str,
+    pub(crate) bytes: usize,
+    pub(crate) loopback: Times,
+    pub(crate) constant: Times,
+    pub(crate) plain: Times,
+    pub(crate) served: Times,
+}
+
+pub(crate) fn measure(server: &Runtime, client: &Runtime, serving: &Serving) -> Vec<Answer> {
+    let (own, shared) = (v1::Scope::PerAnchor, v1::Scope::Shared);
+    let (rows, pooled) = (v1::Layout::PerAnchor, v1::Layout::Pooled);
+    let cases = [
+        ("per_anchor", 64, own, rows),
+        ("per_anchor", 8, own, rows),
+        ("per_anchor, pooled", 64, own, pooled),
+        ("per_anchor, pooled", 8, own, pooled),
+        ("shared", 64, shared, pooled),
+        ("shared", 8, shared, pooled),
+        ("shared", 4_096, shared, pooled),
+    ];
+    println!(
+        "{:<14} {:<20} {:>8}  {:>9} {:>9} {:>9} {:>9}  {:>6} {:>6}  {:>8} {:>8}  spread of served/constant",
+        "uniform", "scope", "MB", "loopback", "constant", "tonic", "served", "/const", "/loop", "p50 ms", "p99 ms"
+    );
+    cases.into_iter().map(|(name, k, scope, layout)| case(server, client, serving, (name, k, scope, layout))).collect()
+}
+
+fn case(
+    server: &Runtime,
+    client: &Runtime,
+    serving: &Serving,
+    (name, k, scope, layout): (&'static str, u32, v1::Scope, v1::Layout),
+) -> Answer {
+    let ask = |seed| v1::SampleRequest { layout: layout.into(), ..request(ANCHORS, uniform(k, scope), seed) };
+    let served = client.block_on(connect(&serving.address));
+    let answer = client.block_on(served.sample(ask(0))).unwrap();
+    let bytes = answer.encoded_len();
+    let mut loopback = Loopback::new(bytes);
+    let address = server.block_on(Constant::serve(answer));
+    let mut constant = client.block_on(Constant::connect(address));
+    let mut measured = Answer {
+        shape: format!("{ANCHORS}x{k}x{DIM}"),
+        scope: name,
+        bytes,
+        loopback: Times::default(),
+        constant: Times::default(),
+        plain: Times::default(),
+        served: Times::default(),
+    };
+    for round in 0..=ROUNDS {
+        let mut times = [(); 4].map(|()| Times::default());
+        client.block_on(async {
+            for turn in 0..PER_ROUND {
+                times[0].push(loopback.get());
+                times[1].push(constant.body().await);
+                times[2].push(constant.plain().await);
+                let request = ask((round * PER_ROUND + turn + 1) as u64);
+                let began = now();
+                served.sample(request).await.unwrap();
+                times[3].push(began.elapsed());
+            }
+        });
+        // The first round warms up.
+        if round > 0 {
+            let Answer { loopback, constant, plain, served, .. } = &mut measured;
+            [loopback, constant, plain, served].into_iter().zip(times).for_each(|(all, times)| all.extend(times));
+        }
+    }
+    print(&measured);
+    measured
+}
+
+fn print(answer: &Answer) {
+    let Answer { shape, scope, bytes, loopback, constant, plain, served } = answer;
+    let rate = |times: &Times| times.mb_s(*bytes);
+    println!(
+        "{shape:<14} {scope:<20} {:>8.2}  {:>9.0} {:>9.0} {:>9.0} {:>9.0}  {:>6.2} {:>6.2}  {:>8.3} {:>8.3}  {:.2} to {:.2}",
+        *bytes as f64 / 1e6,
+        rate(loopback),
+        rate(constant),
+        rate(plain),
+        rate(served),
+        rate(served) / rate(constant),
+        rate(served) / rate(loopback),
+        served.median_ms(),
+        served.quantile_ms(0.99),
+        constant.quantile_ms(0.25) / served.quantile_ms(0.75),
+        constant.quantile_ms(0.75) / served.quantile_ms(0.25),
+    );
+}
