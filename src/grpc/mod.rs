@@ -10,6 +10,7 @@ pub mod server;
 mod shared_frames;
 mod stack;
 mod status;
+mod wire;
 
 pub use config::Config;
 pub use convert::Limits;

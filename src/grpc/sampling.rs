@@ -51,7 +51,6 @@ impl SamplingService {
     async fn compute(&self, bank: &BankHandle, query: SampleQuery, deadline: Deadline) -> Result<Frame, Status> {
         let encoding = query.form().encoding;
         let answer = self.engine.sample(bank, query, deadline).await.map_err(|e| status::engine(&e))?;
-        let (response, rows, embeddings) = convert::sampled(answer, bank.spec().dim(), encoding);
-        Ok(Frame::sampled(&response, &rows, embeddings))
+        Ok(convert::sampled(answer, bank.spec().dim(), encoding, None))
     }
 }

@@ -104,8 +104,15 @@ mod tests {
     use tonic::Status;
 
     use super::{Frame, SharedFrames};
+    use crate::grpc::wire::Fields;
     use crate::model::Position;
     use crate::proto::v1;
+
+    fn frame(bytes: usize) -> Frame {
+        let mut fields = Fields::default();
+        fields.bytes(1, &vec![0; bytes]);
+        Frame::new(&fields, Vec::new())
+    }
 
     #[tokio::test]
     async fn ranks_that_ask_the_same_at_once_are_answered_by_one_computation() {
@@ -116,7 +123,7 @@ mod tests {
         let compute = || async {
             computed.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            Ok(Frame::sampled(&v1::SampleResponse { seed: 5, ..Default::default() }, &v1::Rows::default(), None))
+            Ok(frame(10))
         };
         let asked = || frames.get(at(3), &request, compute);
         let (a, b) = tokio::join!(asked(), asked());
@@ -135,8 +142,7 @@ mod tests {
         let frames = SharedFrames::new(100);
         for seed in 0..50 {
             let request = v1::SampleRequest { seed: Some(seed), ..Default::default() };
-            let response = v1::SampleResponse { draws: vec![v1::DrawAnswer::default(); 10], ..Default::default() };
-            let compute = || async { Ok(Frame::sampled(&response, &v1::Rows::default(), None)) };
+            let compute = || async { Ok(frame(20)) };
             frames.get(Position { incarnation: 1, sequence: 1 }, &request, compute).await.unwrap();
         }
         let kept = frames.kept.lock().unwrap();

@@ -1,6 +1,6 @@
 //! Choosing k of a window of ranked entries.
 
-use super::uniform::Permutation;
+use super::permutation::Permutation;
 use crate::index::Ranked;
 use crate::model::{Choose, Stream};
 

@@ -95,6 +95,16 @@ impl Eligibility {
         (barred.is_some() && label() == barred).then_some(Reason::SameLabel)
     }
 
+    /// True if no entry is kept from this anchor by anything but labels asked for.
+    pub(super) fn takes_all(&self, anchor: &Anchor) -> bool {
+        let named = (self.exclude_self && anchor.id.is_some())
+            || !anchor.positive_ids.is_empty()
+            || !anchor.denied_ids.is_empty()
+            || (self.exclude_same_group && anchor.group.is_some())
+            || self.barred_label(anchor).is_some();
+        !named && self.shared.takes_all_listed()
+    }
+
     /// Size of the anchor's eligible set, exact: what passes the shared filters, counted once for all anchors, less the few
     /// entries that only this anchor excludes.
     pub(super) fn count(&mut self, anchor: &Anchor, bank: &Bank) -> usize {
@@ -155,6 +165,11 @@ impl SharedFilters {
             return Some(Reason::Label);
         }
         (columns.step(slot) < self.min_step).then_some(Reason::Age)
+    }
+
+    /// True if every entry of the labels asked for passes.
+    fn takes_all_listed(&self) -> bool {
+        self.excluded_ids.is_empty() && self.excluded_labels.is_empty() && !self.exclude_unlabelled && self.min_step == 0
     }
 
     /// True if entries of this label, or without one, may pass.

@@ -33,15 +33,16 @@ impl Gathered {
     /// No rows yet; `rows` of a bank of these settings are expected.
     pub(super) fn new(form: &Form, rows: usize, spec: &BankSpec, recycler: &Recycler) -> Self {
         let bytes = if form.columns.embeddings { rows.saturating_mul(form.encoding.bytes() * spec.dim()) } else { 0 };
+        let room = |wanted: bool| if wanted { rows.min(MOST_RESERVED / 64) } else { 0 };
         Self {
             columns: form.columns,
             encoding: form.encoding,
             len: 0,
-            ids: Vec::new(),
+            ids: Vec::with_capacity(room(form.columns.ids)),
             embeddings: recycler.buffer(bytes.min(MOST_RESERVED)),
-            labels: Vec::new(),
-            groups: Vec::new(),
-            steps: Vec::new(),
+            labels: Vec::with_capacity(room(form.columns.labels)),
+            groups: Vec::with_capacity(room(form.columns.groups)),
+            steps: Vec::with_capacity(room(form.columns.steps)),
             weights: Vec::new(),
         }
     }

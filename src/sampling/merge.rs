@@ -88,6 +88,7 @@ impl Merge {
     fn pool(&mut self, pool: Pool) -> Vec<u32> {
         let Some(rows) = self.rows.first_mut() else { return Vec::new() };
         let mut next = rows.len as u32;
+        self.known.reserve(pool.identities.len());
         let mut fresh = Vec::with_capacity(pool.identities.len());
         let place = |identity: &(u64, u64)| {
             let at = *self.known.entry(*identity).or_insert(next);

@@ -14,6 +14,7 @@ mod mixture;
 mod nearest;
 mod observed;
 mod part;
+mod permutation;
 mod picked;
 mod search;
 mod shared;

@@ -1,6 +1,6 @@
 //! What one thread answers of a request.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::gathered::Gathered;
 use super::observed::Seen;
@@ -39,14 +39,21 @@ pub struct Pool {
     known: FxHashMap<(u64, u64), u32>,
 }
 
+/// Rows that room is made for beforehand at most.
+const MOST_EXPECTED: usize = 1 << 16;
+
 impl PartRows {
     /// No rows yet; of each draw about `expected` rows.
     pub(super) fn new(form: &Form, expected: &[usize], held: usize, spec: &BankSpec, recycler: &Recycler) -> Self {
         match form.layout {
             Layout::Pooled => {
                 let rows = expected.iter().fold(0usize, |sum, rows| sum.saturating_add(*rows)).min(held);
-                let gathered = Gathered::new(form, rows, spec, recycler);
-                Self::Pooled(Pool { gathered, identities: Vec::new(), known: FxHashMap::default() })
+                let room = rows.min(MOST_EXPECTED);
+                Self::Pooled(Pool {
+                    gathered: Gathered::new(form, rows, spec, recycler),
+                    identities: Vec::with_capacity(room),
+                    known: FxHashMap::with_capacity_and_hasher(room, FxBuildHasher),
+                })
             }
             Layout::PerAnchor => {
                 Self::PerDraw(expected.iter().map(|&rows| Gathered::new(form, rows, spec, recycler)).collect())

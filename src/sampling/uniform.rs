@@ -1,9 +1,8 @@
 //! Uniform draws.
 
-use rustc_hash::FxHashMap;
-
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
+use super::permutation::Permutation;
 use super::universe::Universe;
 use crate::bank::{Bank, Place};
 use crate::model::{Plan, ReasonCounts, Stream};
@@ -34,6 +33,10 @@ pub(super) fn draw(
     let n = eligibility.count(anchor, bank);
     let (eligibility, universe) = (&*eligibility, Universe::new(bank, eligibility));
     let wanted = if replace && n > 0 { k } else { k.min(n) };
+    if eligibility.takes_all(anchor) {
+        let places = positions(universe.len(), wanted, replace, stream).map(|at| universe.get(at)).collect();
+        return Drawn { places, n, plan: universe.plan };
+    }
     let mut rejects = |place: Place| {
         let reason = eligibility.rejects(anchor, bank.columns(place), place.slot);
         if let Some(reason) = reason {
@@ -45,70 +48,18 @@ pub(super) fn draw(
     let most_walked = !replace && wanted.saturating_mul(2) > n;
     if wanted > 0 && n < universe.len() && (few_pass || most_walked) {
         let eligible: Vec<Place> = universe.iter().filter(|&place| !rejects(place)).collect();
-        let places = positions(eligible.len(), replace, stream).take(wanted).map(|at| eligible[at]).collect();
+        let places = positions(eligible.len(), wanted, replace, stream).map(|at| eligible[at]).collect();
         return Drawn { places, n, plan: Plan::Enumeration };
     }
-    let walk = positions(universe.len(), replace, stream).map(|at| universe.get(at));
+    let walk = positions(universe.len(), usize::MAX, replace, stream).map(|at| universe.get(at));
     let places = walk.filter(|&place| !rejects(place)).take(wanted).collect();
     Drawn { places, n, plan: universe.plan }
 }
 
-/// Random positions in `0..len`: a permutation of them, or independent ones without end.
-fn positions(len: usize, replace: bool, stream: &mut Stream) -> Box<dyn Iterator<Item = usize> + '_> {
+/// At most `most` random positions in `0..len`: a permutation of them, or independent ones without end.
+fn positions(len: usize, most: usize, replace: bool, stream: &mut Stream) -> Box<dyn Iterator<Item = usize> + '_> {
     if !replace {
-        return Box::new(Permutation::new(len, stream));
+        return Box::new(Permutation::new(len, stream).take(most));
     }
-    Box::new(std::iter::repeat_with(move || stream.below(len as u64) as usize).take_while(move |_| len > 0))
-}
-
-/// `0..len` in random order, one at a time: Fisher and Yates's shuffle that stores only the positions it has moved.
-#[derive(Debug)]
-pub(super) struct Permutation<'s> {
-    len: usize,
-    next: usize,
-    moved: FxHashMap<usize, usize>,
-    stream: &'s mut Stream,
-}
-
-impl<'s> Permutation<'s> {
-    pub(super) fn new(len: usize, stream: &'s mut Stream) -> Self {
-        Self { len, next: 0, moved: FxHashMap::default(), stream }
-    }
-}
-
-impl Iterator for Permutation<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.next >= self.len {
-            return None;
-        }
-        let front = self.moved.remove(&self.next).unwrap_or(self.next);
-        let at = self.next + self.stream.below((self.len - self.next) as u64) as usize;
-        let picked = if at == self.next { front } else { self.moved.insert(at, front).unwrap_or(at) };
-        self.next += 1;
-        Some(picked)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::Permutation;
-    use crate::model::Seed;
-
-    #[test]
-    fn every_permutation_is_equally_likely() {
-        let mut seen: HashMap<Vec<usize>, u32> = HashMap::new();
-        let runs = 24_000;
-        for seed in 0..runs {
-            let order: Vec<usize> = Permutation::new(4, &mut Seed(seed).stream(0, 0)).collect();
-            *seen.entry(order).or_default() += 1;
-        }
-        let expected = runs as f64 / 24.0;
-        let chi2: f64 = seen.values().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
-        assert_eq!(seen.len(), 24);
-        assert!(chi2 < 49.7, "chi-square {chi2} over 23 degrees of freedom is past the 99.9 % point");
-    }
+    Box::new(std::iter::repeat_with(move || stream.below(len as u64) as usize).take_while(move |_| len > 0).take(most))
 }

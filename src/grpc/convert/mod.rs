@@ -1,19 +1,21 @@
 //! Protobuf to domain values and back. Sizes, shapes and limits are checked here, before anything is worked on.
 
 mod anchors;
-mod answer;
 mod bank;
 mod columns;
 mod draws;
+mod fetched;
 mod form;
 mod limits;
 mod sample;
+mod sampled;
 mod size;
 mod write;
 
 pub use limits::Limits;
 
-pub(super) use answer::{fetched, sampled};
 pub(super) use bank::{described, spec};
+pub(super) use fetched::fetched;
 pub(super) use sample::query;
+pub(super) use sampled::sampled;
 pub(super) use write::{batch, fetch_ids, position, remove_ids};
