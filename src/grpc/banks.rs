@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
+use super::writing::Write;
 use super::{deadline, status};
 use crate::engine::{Condition, Engine};
 use crate::model::Mutation;
@@ -65,18 +66,8 @@ impl Banks for BanksService {
         let deadline = deadline::of(request.metadata(), self.default_deadline);
         let request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
-        let batch = convert::batch(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
-        let mutation = Mutation::Write(batch);
-        let applied = self.engine.mutate(&bank, mutation, deadline).await.map_err(|e| status::engine(&e))?;
-        Ok(Response::new(v1::WriteResponse {
-            sequence: applied.sequence,
-            inserted: applied.inserted,
-            updated: applied.updated,
-            evicted: applied.evicted,
-            ids: applied.assigned,
-            position: bank.position(applied.sequence).to_bytes().to_vec().into(),
-            duplicate: false,
-        }))
+        let write = Write::prepare(request, bank, &self.limits)?;
+        Ok(Response::new(write.apply(&self.engine, deadline).await?))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {

@@ -11,6 +11,7 @@ mod shared_frames;
 mod stack;
 mod status;
 mod wire;
+mod writing;
 
 pub use config::Config;
 pub use convert::Limits;

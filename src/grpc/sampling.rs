@@ -1,5 +1,6 @@
 //! The Sampling service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
@@ -7,10 +8,11 @@ use tonic::{Request, Response, Status};
 use super::convert::{self, Limits};
 use super::frame::Frame;
 use super::shared_frames::SharedFrames;
+use super::writing::Write;
 use super::{deadline, status};
 use crate::engine::{BankHandle, Condition, Engine};
 use crate::model::clock::Deadline;
-use crate::model::{SampleQuery, Seed};
+use crate::model::{Invalid, SampleQuery, Seed};
 use crate::proto::v1;
 use crate::proto::v1::sampling_server::Sampling;
 
@@ -27,19 +29,19 @@ pub(super) struct SamplingService {
 impl Sampling for SamplingService {
     async fn sample(&self, request: Request<v1::SampleRequest>) -> Result<Response<v1::SampleResponse>, Status> {
         let deadline = deadline::of(request.metadata(), self.default_deadline);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
         self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
         let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;
         let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
+        let write = request.write.take().map(|write| self.write(write, &bank)).transpose()?;
         let key = SharedFrames::takes(&request).then(|| request.clone());
         let query = convert::query(request, bank.spec(), entries, seed, &self.limits).map_err(|e| status::invalid(&e))?;
-        let compute = async || self.compute(&bank, query, deadline).await;
-        let frame = match key {
-            Some(request) => self.shared.get(position, &request, compute).await?,
-            None => compute().await?,
+        let frame = match key.filter(|_| write.is_none()) {
+            Some(key) => self.shared.get(position, &key, async || self.draw(&bank, query, None, deadline).await).await?,
+            None => self.draw(&bank, query, write, deadline).await?,
         };
         let mut response = Response::new(v1::SampleResponse::default());
         response.extensions_mut().insert(frame);
@@ -48,9 +50,32 @@ impl Sampling for SamplingService {
 }
 
 impl SamplingService {
-    async fn compute(&self, bank: &BankHandle, query: SampleQuery, deadline: Deadline) -> Result<Frame, Status> {
+    /// Draws, then writes.
+    async fn draw(
+        &self,
+        bank: &BankHandle,
+        query: SampleQuery,
+        write: Option<Write>,
+        deadline: Deadline,
+    ) -> Result<Frame, Status> {
         let encoding = query.form().encoding;
         let answer = self.engine.sample(bank, query, deadline).await.map_err(|e| status::engine(&e))?;
-        Ok(convert::sampled(answer, bank.spec().dim(), encoding, None))
+        let written = match write {
+            Some(write) => Some(write.apply(&self.engine, deadline).await?),
+            None => None,
+        };
+        Ok(convert::sampled(answer, bank.spec().dim(), encoding, written))
+    }
+
+    /// The write that a request to `bank` carries, checked.
+    fn write(&self, mut write: v1::WriteRequest, bank: &Arc<BankHandle>) -> Result<Write, Status> {
+        if write.bank.is_empty() {
+            bank.name().as_str().clone_into(&mut write.bank);
+        }
+        if write.bank != bank.name().as_str() {
+            let reason = format!("is {:?}, and the request samples from {}: a request is of one bank", write.bank, bank.name());
+            return Err(status::invalid(&Invalid::one("write.bank", reason)));
+        }
+        Write::prepare(write, Arc::clone(bank), &self.limits)
     }
 }

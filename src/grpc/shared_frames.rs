@@ -49,7 +49,6 @@ impl SharedFrames {
     /// True if another rank may send the same request.
     pub(super) fn takes(request: &v1::SampleRequest) -> bool {
         request.seed.is_some()
-            && request.write.is_none()
             && !request.draws.is_empty()
             && request.draws.iter().all(|draw| draw.scope() == v1::Scope::Shared)
             && request.encoded_len() <= LONGEST_REQUEST

@@ -13,6 +13,7 @@ mod bad_input;
 mod bank_model;
 mod concurrent;
 mod exact;
+mod forms;
 mod judge;
 mod lifecycle;
 mod live;
