@@ -59,6 +59,7 @@ impl Bank {
             return Some(until);
         }
         self.sequence += 1;
+        self.recent.end(self.sequence);
         applied.sequence = self.sequence;
         if let Mutation::Write(batch) = mutation {
             self.step = batch.step().or(self.step);
@@ -128,8 +129,9 @@ impl Bank {
 
     fn remove_at(&mut self, place: Place) {
         let revision = self.next_revision();
+        let stamp = self.columns(place).occupied_at(place.slot);
         self.shards[place.shard as usize].remove(place.slot, revision);
-        self.changed(place.shard as usize, place.slot);
+        self.left(place, stamp);
     }
 
     /// The entry of a queue that came first.

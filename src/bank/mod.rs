@@ -14,5 +14,6 @@ mod shard;
 mod state;
 
 pub use columns::{Columns, Entry};
+pub use recent::Change;
 pub use shard::Shard;
 pub use state::{Bank, Place};

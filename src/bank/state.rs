@@ -1,7 +1,9 @@
 //! A bank: its shards and its clock.
 
+use std::num::NonZeroU64;
+
 use super::columns::Columns;
-use super::recent::Recent;
+use super::recent::{Change, Recent};
 use super::shard::Shard;
 use crate::model::{BankKind, BankSpec, seed::split_mix};
 
@@ -16,7 +18,7 @@ pub struct Bank {
     pub(super) applying: bool,
     /// Counts every changed row, so that two equal readings mean that nothing changed between them.
     revision: u64,
-    recent: Recent,
+    pub(super) recent: Recent,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
 }
@@ -85,9 +87,21 @@ impl Bank {
         self.revision
     }
 
-    /// Places that changed since the counter stood at `revision`; `None` if too many have.
-    pub fn changed_since(&self, revision: u64) -> Option<impl Iterator<Item = Place> + '_> {
-        self.recent.between(revision, self.revision)
+    /// Places that changed since the counter stood at `revision`; `None` if there were more than `most` changes.
+    pub fn changed_since(&self, revision: u64, most: u64) -> Option<impl Iterator<Item = Place> + '_> {
+        let few = self.revision.saturating_sub(revision) <= most;
+        let changes = few.then(|| self.recent.between(revision, self.revision))?;
+        changes.map(|changes| changes.map(|change| change.place))
+    }
+
+    /// The changes that moved the counter from `after` to `until`; `None` if the bank remembers some of them no more.
+    pub fn changes(&self, after: u64, until: u64) -> Option<impl Iterator<Item = Change> + '_> {
+        self.recent.between(after, until)
+    }
+
+    /// Where the counter stood after mutation `sequence`; `None` if the bank does not remember it.
+    pub fn revision_after(&self, sequence: u64) -> Option<u64> {
+        self.recent.end_of(sequence)
     }
 
     /// Newest entry of an id.
@@ -121,10 +135,19 @@ impl Bank {
         self.revision + 1
     }
 
-    /// Notes the change of `place`.
+    /// Notes a write to a place.
     pub(super) fn changed(&mut self, shard: usize, slot: u32) {
+        self.note(Change { place: Place { shard: shard as u32, slot }, left: None });
+    }
+
+    /// Notes that the entry of this stamp left its place.
+    pub(super) fn left(&mut self, place: Place, stamp: u64) {
+        self.note(Change { place, left: NonZeroU64::new(stamp) });
+    }
+
+    fn note(&mut self, change: Change) {
         self.revision += 1;
-        self.recent.note(self.revision, Place { shard: shard as u32, slot });
+        self.recent.note(self.revision, change);
     }
 
     /// Shard of a keyed bank's id.

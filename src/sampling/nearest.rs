@@ -11,6 +11,9 @@ use crate::bank::{Bank, Place};
 use crate::index::{Found, Ranked};
 use crate::model::{Nearest, Reason, ReasonCounts, Stream};
 
+/// Changed rows judged anew in one hold at most; beyond them a scan is cheaper.
+const MOST_PATCHED: u64 = 16_384;
+
 /// The closing hold of one anchor: makes what a search found, with the change counter when it began, true of the bank as it
 /// stands now, and chooses k of it. Without a search it is made here.
 pub(super) fn settle(
@@ -74,7 +77,7 @@ fn patched(
     began: u64,
 ) -> Option<Vec<Ranked>> {
     let probe = probe(anchor, nearest, nearest.depth())?;
-    let changed: FxHashSet<Place> = bank.changed_since(began)?.collect();
+    let changed: FxHashSet<Place> = bank.changed_since(began, MOST_PATCHED)?.collect();
     let judged = |&place: &Place| {
         let columns = bank.columns(place);
         let identity = identity(columns, place.slot)?;
