@@ -5,6 +5,7 @@ use super::fifo::Fifo;
 use super::id_index::IdIndex;
 use super::postings::Postings;
 use super::roster::Roster;
+use crate::model::Dtype;
 use crate::rows::{OutOfMemory, Rows};
 
 /// A part of a bank's entries. Slots are reused, most recently freed first.
@@ -23,9 +24,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(dim: usize, queue: bool) -> Self {
+    pub(super) fn new(dim: usize, dtype: Dtype, queue: bool) -> Self {
         Self {
-            rows: Rows::new(dim),
+            rows: Rows::new(dim, dtype),
             columns: Columns::default(),
             ids: IdIndex::default(),
             roster: Roster::default(),
@@ -148,8 +149,6 @@ impl Shard {
 
     /// Changes a row; its norm is noted.
     pub(super) fn write_row(&mut self, slot: u32, write: impl FnOnce(&mut [f32])) {
-        let row = self.rows.row_mut(slot);
-        write(row);
-        self.largest_norm = self.largest_norm.max(crate::kernels::momentum::norm(row));
+        self.largest_norm = self.largest_norm.max(self.rows.change(slot, write));
     }
 }

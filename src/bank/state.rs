@@ -6,6 +6,7 @@ use super::columns::Columns;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
 use crate::model::{BankKind, BankSpec, seed::split_mix};
+use crate::rows::Stored;
 
 /// Everything that a bank holds.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Bank {
     /// An empty bank.
     pub fn new(spec: BankSpec) -> Self {
         let queue = matches!(spec.kind(), BankKind::Queue { .. });
-        let shards = (0..spec.shards()).map(|_| Shard::new(spec.dim(), queue)).collect();
+        let shards = (0..spec.shards()).map(|_| Shard::new(spec.dim(), spec.dtype(), queue)).collect();
         Self { spec, shards, sequence: 0, step: None, applying: false, revision: 0, recent: Recent::default(), appended: 0 }
     }
 
@@ -69,7 +70,7 @@ impl Bank {
 
     /// Memory of one entry's embedding and columns, in bytes.
     pub fn bytes_per_entry(&self) -> usize {
-        crate::kernels::stride(self.spec.dim()) * size_of::<f32>() + Columns::BYTES_PER_SLOT
+        crate::kernels::stride(self.spec.dim()) * self.spec.dtype().bytes() + Columns::BYTES_PER_SLOT
     }
 
     /// Mutations applied so far.
@@ -121,12 +122,12 @@ impl Bank {
     }
 
     /// The embedding at a place, padded to whole lane groups.
-    pub fn padded_row(&self, place: Place) -> &[f32] {
+    pub fn padded_row(&self, place: Place) -> Stored<'_> {
         self.shards[place.shard as usize].rows().padded(place.slot)
     }
 
     /// The embedding at a place.
-    pub fn row(&self, place: Place) -> &[f32] {
+    pub fn row(&self, place: Place) -> Stored<'_> {
         self.shards[place.shard as usize].rows().row(place.slot)
     }
 

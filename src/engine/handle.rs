@@ -286,6 +286,7 @@ fn differing(there: BankSpec, asked: BankSpec) -> String {
         BankKind::Queue { capacity } => format!("a queue of capacity {capacity}"),
     };
     compare("kind", kind(there), kind(asked));
+    compare("dtype", there.dtype().name().to_owned(), asked.dtype().name().to_owned());
     compare("shards", there.shards().to_string(), asked.shards().to_string());
     differences.join("; ")
 }

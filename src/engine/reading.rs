@@ -5,7 +5,6 @@ use rustc_hash::FxHashSet;
 use super::EngineError;
 use super::query::Wanted;
 use crate::bank::{Bank, Entry};
-use crate::kernels::encode;
 use crate::model::{BankName, BankSpec, Encoding, Position};
 use crate::rows::Shared;
 
@@ -120,7 +119,7 @@ impl Fetched {
                 fetched.found.push(place.is_some());
                 if let Some(place) = place {
                     fetched.entries.push(bank.columns(place).entry(place.slot));
-                    encode::append(encoding, bank.row(place), &mut fetched.embeddings);
+                    bank.row(place).encode(encoding, &mut fetched.embeddings);
                 }
             }
             (fetched.sequence, fetched.step) = (bank.sequence(), bank.step());

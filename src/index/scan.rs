@@ -5,6 +5,7 @@ use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
 use crate::kernels::{LANES, momentum};
 use crate::model::{Metric, ScoreRange};
+use crate::rows::Stored;
 
 /// Says what may be served, and who an entry is.
 pub trait Admit {
@@ -55,7 +56,7 @@ pub struct Found {
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     /// Whole rows, padded to whole lane groups.
-    pub rows: &'a [f32],
+    pub rows: Stored<'a>,
     /// Their slots.
     pub slots: Slots<'a>,
     /// Shard's number.
@@ -87,10 +88,15 @@ pub struct Scan<'a> {
     norms: Vec<f64>,
     panels: Vec<Panel>,
     hits: Vec<Hit>,
+    /// Rows that are stored as halves, decoded.
+    decoded: Vec<f32>,
 }
 
 /// Up to this many anchors are scored one by one: a panel would leave most of its lanes idle.
 const FEW: usize = 3;
+
+/// Floats decoded at a time: 64 KiB of them stay in the core's own cache until every panel has seen them.
+const FLOATS_DECODED: usize = 16 << 10;
 
 impl<'a> Scan<'a> {
     /// A scan for `probes`, all padded to `stride` floats.
@@ -110,15 +116,31 @@ impl<'a> Scan<'a> {
             probes,
             panels,
             hits: Vec::new(),
+            decoded: Vec::new(),
         }
     }
 
     /// Scans the rows of `run`.
     pub fn run(&mut self, run: Run<'_>, admit: &mut impl Admit) {
+        let (half, bits) = match run.rows {
+            Stored::F32(rows) => return self.rows(rows, 0, run, admit),
+            Stored::Half(half, bits) => (half, bits),
+        };
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let rows_decoded = (FLOATS_DECODED / self.stride).max(1);
+        for (part, bits) in bits.chunks(rows_decoded * self.stride).enumerate() {
+            let rows = Stored::Half(half, bits).floats(&mut decoded);
+            self.rows(rows, part * rows_decoded, run, admit);
+        }
+        self.decoded = decoded;
+    }
+
+    /// Scans `rows`, which lie in `run` from row number `from` on.
+    fn rows(&mut self, rows: &[f32], from: usize, run: Run<'_>, admit: &mut impl Admit) {
         if self.panels.is_empty() {
-            for (at, row) in run.rows.chunks_exact(self.stride).enumerate() {
+            for (at, row) in rows.chunks_exact(self.stride).enumerate() {
                 for probe in 0..self.probes.len() {
-                    self.consider(probe, run.shard, run.slots.at(at), row, admit);
+                    self.consider(probe, run.shard, run.slots.at(from + at), row, admit);
                 }
             }
             return;
@@ -127,14 +149,14 @@ impl<'a> Scan<'a> {
             let bounds = self.bounds(panel, run.largest_norm);
             let mut hits = std::mem::take(&mut self.hits);
             hits.clear();
-            self.panels[panel].scan(run.rows, &bounds, &mut hits);
+            self.panels[panel].scan(rows, &bounds, &mut hits);
             for hit in &hits {
                 let at = hit.row as usize;
-                let row = &run.rows[at * self.stride..][..self.stride];
+                let row = &rows[at * self.stride..][..self.stride];
                 let mut lanes = hit.lanes;
                 while lanes != 0 {
                     let probe = panel * LANES + lanes.trailing_zeros() as usize;
-                    self.consider(probe, run.shard, run.slots.at(at), row, admit);
+                    self.consider(probe, run.shard, run.slots.at(from + at), row, admit);
                     lanes &= lanes - 1;
                 }
             }

@@ -39,13 +39,15 @@ fn append_words(row: &[f32], bytes: &mut Vec<u8>) {
     bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
 }
 
+/// Appends halves.
 #[cfg(target_endian = "little")]
-fn append_halves(halves: &[u16], bytes: &mut Vec<u8>) {
+pub fn append_halves(halves: &[u16], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(bytemuck::cast_slice(halves));
 }
 
+/// Appends halves.
 #[cfg(target_endian = "big")]
-fn append_halves(halves: &[u16], bytes: &mut Vec<u8>) {
+pub fn append_halves(halves: &[u16], bytes: &mut Vec<u8>) {
     bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
 }
 

@@ -1,6 +1,6 @@
 //! A bank's settings.
 
-use super::{Invalid, Metric};
+use super::{Dtype, Invalid, Metric};
 
 /// How a bank treats ids.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +24,7 @@ pub struct BankSpec {
     metric: Metric,
     kind: BankKind,
     shards: usize,
+    dtype: Dtype,
 }
 
 impl BankSpec {
@@ -49,11 +50,23 @@ impl BankSpec {
             invalid.push("shards", format!("{shards} is outside 1..={}", Self::MAX_SHARDS));
         }
         match kind {
-            BankKind::Keyed { momentum } => check_momentum(momentum, &mut invalid),
+            BankKind::Keyed { momentum } => check_momentum(momentum, Dtype::F32, &mut invalid),
             BankKind::Queue { capacity: 0 } => invalid.push("capacity", "a queue needs a capacity of at least 1"),
             BankKind::Queue { .. } => {}
         }
-        invalid.or(Self { dim: dim as usize, metric, kind, shards: shards as usize })
+        invalid.or(Self { dim: dim as usize, metric, kind, shards: shards as usize, dtype: Dtype::F32 })
+    }
+
+    /// The same settings with embeddings stored as `dtype`; [`Self::new`] gives f32.
+    ///
+    /// # Errors
+    /// [`Invalid`] on `momentum` if the dtype would round the moves away.
+    pub fn with_dtype(self, dtype: Dtype) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        if let BankKind::Keyed { momentum } = self.kind {
+            check_momentum(momentum, dtype, &mut invalid);
+        }
+        invalid.or(Self { dtype, ..self })
     }
 
     /// Floats in an embedding.
@@ -71,28 +84,54 @@ impl BankSpec {
         self.kind
     }
 
+    /// How embeddings are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
     /// Shards that partition the state.
     pub fn shards(&self) -> usize {
         self.shards
     }
 }
 
-/// Adds a fault on `momentum` unless it is in [0, 1).
-pub(super) fn check_momentum(momentum: f32, invalid: &mut Invalid) {
+/// Adds a fault on `momentum` unless it is in [0, 1) and entries stored as `dtype` can follow it.
+pub(super) fn check_momentum(momentum: f32, dtype: Dtype, invalid: &mut Invalid) {
+    let largest = dtype.largest_momentum();
     if !(0.0..1.0).contains(&momentum) {
         invalid.push("momentum", format!("{momentum} is outside [0, 1); 0 replaces, 0.5 is the default"));
+    } else if momentum > largest {
+        let f16 = Dtype::F16.largest_momentum();
+        let other = if momentum <= f16 { format!("F16 (up to {f16}) or F32") } else { "F32".to_owned() };
+        let reason = format!(
+            "{momentum} is above {largest}, the most that a {} bank can follow: smaller moves would be rounded away; choose \
+             a momentum of at most {largest}, or a bank of dtype {other}",
+            dtype.name()
+        );
+        invalid.push("momentum", reason);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{BankKind, BankSpec};
-    use crate::model::Metric;
+    use crate::model::{Dtype, Metric};
 
     #[test]
     fn every_fault_is_named_at_once() {
         let refused = BankSpec::new(0, Metric::Dot, BankKind::Keyed { momentum: f32::NAN }, 65).unwrap_err();
         let fields: Vec<_> = refused.violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["dim", "shards", "momentum"]);
+    }
+
+    #[test]
+    fn a_momentum_that_halves_cannot_follow_is_refused_with_what_to_choose() {
+        let spec = |momentum| BankSpec::new(2, Metric::Cosine, BankKind::Keyed { momentum }, 1).unwrap();
+        let refusal = |momentum, dtype| spec(momentum).with_dtype(dtype).unwrap_err().to_string();
+        assert!(spec(0.9).with_dtype(Dtype::BF16).is_ok() && spec(0.99).with_dtype(Dtype::F16).is_ok());
+        assert!(spec(0.999_999).with_dtype(Dtype::F32).is_ok());
+        assert!(refusal(0.95, Dtype::BF16).ends_with("at most 0.9, or a bank of dtype F16 (up to 0.99) or F32"));
+        assert!(refusal(0.995, Dtype::BF16).ends_with("at most 0.9, or a bank of dtype F32"));
+        assert!(refusal(0.995, Dtype::F16).ends_with("at most 0.99, or a bank of dtype F32"));
     }
 }

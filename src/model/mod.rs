@@ -8,6 +8,7 @@ pub mod bank_name;
 pub mod bank_spec;
 pub mod clock;
 pub mod draw;
+pub mod dtype;
 pub mod encoding;
 pub mod filters;
 pub mod form;
@@ -25,6 +26,7 @@ pub use answer::{DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer, ServedRow
 pub use bank_name::BankName;
 pub use bank_spec::{BankKind, BankSpec};
 pub use draw::{Choose, Draw, Nearest, Scope, Strategy};
+pub use dtype::{Dtype, Half};
 pub use encoding::Encoding;
 pub use filters::Filters;
 pub use form::{Columns, Form, Layout};

@@ -1,7 +1,7 @@
 //! Changes to a bank, as values: what the committer orders and the bank applies.
 
 use super::bank_spec::check_momentum;
-use super::{BankKind, BankSpec, Invalid, Matrix};
+use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric};
 
 /// One change to a bank. Valid for the bank it was made for; applying it can't fail.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ impl WriteBatch {
     ///
     /// # Errors
     /// [`Invalid`] naming each column of another length than the embeddings, an empty batch, missing ids of a keyed bank, a
-    /// momentum out of range or given to a queue.
+    /// momentum out of range or given to a queue, and rows with values beyond what the bank's dtype holds.
     pub fn new(
         spec: &BankSpec,
         ids: Ids,
@@ -66,13 +66,14 @@ impl WriteBatch {
         if let Some(groups) = &groups {
             check_len("groups", groups.len(), rows, &mut invalid);
         }
+        check_storable(spec, &embeddings, &mut invalid);
         let momentum = match (momentum, spec.kind()) {
             (Some(_), BankKind::Queue { .. }) => {
                 invalid.push("momentum", "a queue bank never moves its entries: leave momentum unset");
                 0.0
             }
             (Some(momentum), BankKind::Keyed { .. }) => {
-                check_momentum(momentum, &mut invalid);
+                check_momentum(momentum, spec.dtype(), &mut invalid);
                 momentum
             }
             (None, BankKind::Keyed { momentum }) => momentum,
@@ -135,6 +136,23 @@ pub struct Applied {
     pub removed: u64,
     /// Ids that the bank gave, in row order; empty if the writer gave them.
     pub assigned: Vec<u64>,
+}
+
+/// Adds a fault for each row that a bank of f16 can't hold. Normalised rows always fit.
+fn check_storable(spec: &BankSpec, embeddings: &Matrix, invalid: &mut Invalid) {
+    if spec.dtype() != Dtype::F16 || spec.metric() == Metric::Cosine {
+        return;
+    }
+    let largest = Half::LARGEST_F16;
+    for row in 0..embeddings.rows() {
+        if let Some((column, x)) = embeddings.row(row).iter().enumerate().find(|(_, x)| x.abs() > largest) {
+            let reason = format!("column {column} is {x}: an F16 bank holds values up to {largest}; use a bank of dtype BF16");
+            invalid.push(format!("embeddings[{row}]"), reason);
+            if invalid.is_full() {
+                return;
+            }
+        }
+    }
 }
 
 fn check_len(field: &str, len: usize, rows: usize, invalid: &mut Invalid) {

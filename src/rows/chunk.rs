@@ -29,6 +29,14 @@ impl Chunk {
         bytemuck::cast_slice(&self.map[self.start..self.start + CHUNK_BYTES])
     }
 
+    pub(super) fn halves(&self) -> &[u16] {
+        bytemuck::cast_slice(&self.map[self.start..self.start + CHUNK_BYTES])
+    }
+
+    pub(super) fn halves_mut(&mut self) -> &mut [u16] {
+        bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + CHUNK_BYTES])
+    }
+
     pub(super) fn floats_mut(&mut self) -> &mut [f32] {
         bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + CHUNK_BYTES])
     }

@@ -4,7 +4,9 @@ pub mod buffer;
 mod chunk;
 pub mod shared;
 pub mod store;
+pub mod stored;
 
 pub use buffer::{Buffer, Recycler};
 pub use shared::{Poisoned, Shared};
 pub use store::{OutOfMemory, Rows};
+pub use stored::Stored;

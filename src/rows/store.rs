@@ -1,16 +1,20 @@
 //! Rows by slot.
 
 use super::chunk::{CHUNK_BYTES, Chunk};
-use crate::kernels;
-use crate::model::BankSpec;
+use super::stored::Stored;
+use crate::kernels::{self, momentum};
+use crate::model::{BankSpec, Dtype};
 
-/// Embeddings by slot, in chunks that never move. A row takes [`Rows::stride`] floats, the last ones zero.
+/// Embeddings by slot, in chunks that never move. A row takes [`Rows::stride`] floats of the dtype, the last ones zero.
 #[derive(Debug)]
 pub struct Rows {
     dim: usize,
+    dtype: Dtype,
     stride: usize,
     per_chunk: usize,
     chunks: Vec<Chunk>,
+    /// The row that is being changed, where halves are stored.
+    scratch: Vec<f32>,
 }
 
 /// The system gave no memory for another chunk.
@@ -20,15 +24,21 @@ pub struct OutOfMemory(#[source] std::io::Error);
 
 impl Rows {
     /// No rows of `dim` floats, 1 to [`BankSpec::LARGEST_DIM`].
-    pub fn new(dim: usize) -> Self {
+    pub fn new(dim: usize, dtype: Dtype) -> Self {
         const { assert!(BankSpec::LARGEST_DIM * size_of::<f32>() == CHUNK_BYTES, "the largest row fills a chunk") };
         let stride = kernels::stride(dim);
-        Self { dim, stride, per_chunk: BankSpec::LARGEST_DIM / stride, chunks: Vec::new() }
+        let per_chunk = CHUNK_BYTES / (stride * dtype.bytes());
+        Self { dim, dtype, stride, per_chunk, chunks: Vec::new(), scratch: Vec::new() }
     }
 
     /// Floats that a row takes in memory: the dimension rounded up to whole lane groups.
     pub fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// How the floats are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Makes room for slots `0..slots`.
@@ -45,28 +55,53 @@ impl Rows {
     }
 
     /// One row with its padding. The slot must be within what was reserved.
-    pub fn padded(&self, slot: u32) -> &[f32] {
-        let (chunk, start) = self.locate(slot);
-        &self.chunks[chunk].floats()[start..start + self.stride]
+    pub fn padded(&self, slot: u32) -> Stored<'_> {
+        self.stored(slot, self.stride)
     }
 
     /// One row without its padding.
-    pub fn row(&self, slot: u32) -> &[f32] {
-        &self.padded(slot)[..self.dim]
+    pub fn row(&self, slot: u32) -> Stored<'_> {
+        self.stored(slot, self.dim)
     }
 
-    /// One row to write, without its padding.
-    pub fn row_mut(&mut self, slot: u32) -> &mut [f32] {
+    /// Changes one row, given without its padding, and returns the norm of what is then stored. Halves are decoded, changed as
+    /// floats and rounded.
+    pub fn change(&mut self, slot: u32, change: impl FnOnce(&mut [f32])) -> f64 {
         let (chunk, start) = self.locate(slot);
-        &mut self.chunks[chunk].floats_mut()[start..start + self.dim]
+        let range = start..start + self.dim;
+        match self.dtype {
+            Dtype::F32 => {
+                let row = &mut self.chunks[chunk].floats_mut()[range];
+                change(row);
+                momentum::norm(row)
+            }
+            Dtype::Half(half) => {
+                let bits = &mut self.chunks[chunk].halves_mut()[range];
+                self.scratch.resize(self.dim, 0.0);
+                half.widen(bits, &mut self.scratch);
+                change(&mut self.scratch);
+                half.round(&self.scratch, bits);
+                half.widen(bits, &mut self.scratch);
+                momentum::norm(&self.scratch)
+            }
+        }
     }
 
     /// The rows of slots `start..end` that lie in one run of memory from `start` on: at least one.
-    pub fn run(&self, start: u32, end: u32) -> (&[f32], u32) {
-        let (chunk, first) = self.locate(start);
+    pub fn run(&self, start: u32, end: u32) -> (Stored<'_>, u32) {
         let room = self.per_chunk - start as usize % self.per_chunk;
         let count = room.min(end.saturating_sub(start) as usize);
-        (&self.chunks[chunk].floats()[first..first + count * self.stride], count as u32)
+        (self.stored(start, count * self.stride), count as u32)
+    }
+
+    /// `len` floats from the first of a slot on.
+    fn stored(&self, slot: u32, len: usize) -> Stored<'_> {
+        let (chunk, start) = self.locate(slot);
+        let (chunk, range) = (&self.chunks[chunk], start..start + len);
+        match self.dtype {
+            Dtype::F32 => Stored::F32(&chunk.floats()[range]),
+            Dtype::Half(half) => Stored::Half(half, &chunk.halves()[range]),
+        }
     }
 
     fn locate(&self, slot: u32) -> (usize, usize) {
@@ -78,20 +113,41 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::Rows;
+    use crate::model::Dtype;
 
     #[test]
     fn rows_keep_their_place_and_their_zero_padding_while_the_store_grows() {
-        let mut rows = Rows::new(100_003);
-        for slot in 0..12 {
-            rows.reserve(slot as usize + 1).unwrap();
-            rows.row_mut(slot).fill(slot as f32 + 1.0);
+        for (dtype, in_run) in [(Dtype::F32, 2), (Dtype::F16, 7), (Dtype::BF16, 7)] {
+            let mut rows = Rows::new(100_003, dtype);
+            for slot in 0..12 {
+                rows.reserve(slot as usize + 1).unwrap();
+                let norm = rows.change(slot, |row| row.fill(slot as f32 + 1.0));
+                assert!((norm - (f64::from(slot) + 1.0) * 100_003f64.sqrt()).abs() < 1e-6);
+            }
+            for slot in 0..12 {
+                let padded = rows.padded(slot).to_vec();
+                assert_eq!(rows.row(slot).to_vec(), padded[..100_003]);
+                assert!(padded[..100_003].iter().all(|&x| x == slot as f32 + 1.0));
+                assert!(padded[100_003..].iter().all(|&x| x == 0.0) && padded.len().is_multiple_of(16));
+            }
+            let (run, count) = rows.run(3, 12);
+            let mut scratch = Vec::new();
+            let len = run.floats(&mut scratch).len();
+            let expected = (in_run * rows.stride(), in_run as u32);
+            assert_eq!((len, count), expected, "five rows of f32 fit a chunk, ten of halves");
         }
-        for slot in 0..12 {
-            let padded = rows.padded(slot);
-            assert!(padded[..100_003].iter().all(|&x| x == slot as f32 + 1.0));
-            assert!(padded[100_003..].iter().all(|&x| x == 0.0) && padded.len().is_multiple_of(16));
-        }
-        let (run, count) = rows.run(3, 12);
-        assert_eq!((run.len(), count), (2 * rows.stride(), 2), "five rows fit a chunk, so slots 3 and 4 lie together");
+    }
+
+    #[test]
+    fn a_change_of_halves_starts_from_what_is_stored_and_notes_the_norm_of_what_is_stored_then() {
+        let mut rows = Rows::new(3, Dtype::BF16);
+        rows.reserve(1).unwrap();
+        // 1 + 2^-8 lies halfway between two bf16 and goes to the even one.
+        assert_eq!(rows.change(0, |row| row.copy_from_slice(&[1.0 + 2f32.powi(-8), 0.0, 0.0])), 1.0);
+        rows.change(0, |row| {
+            assert_eq!(row, [1.0, 0.0, 0.0]);
+            row[2] = 3.0;
+        });
+        assert_eq!(rows.row(0).to_vec(), [1.0, 0.0, 3.0]);
     }
 }

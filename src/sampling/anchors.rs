@@ -29,7 +29,8 @@ pub(super) struct Anchor {
 impl Anchor {
     /// Score of the entry at `place`; `None` if the anchor has no embedding.
     pub(super) fn score(&self, bank: &Bank, place: Place) -> Option<f32> {
-        Some(score(bank.spec().metric(), self.row.as_deref()?, bank.padded_row(place)))
+        let mut scratch = Vec::new();
+        Some(score(bank.spec().metric(), self.row.as_deref()?, bank.padded_row(place).floats(&mut scratch)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Rows copied out of the bank, as they will be sent.
 
 use crate::bank::{Bank, Place};
-use crate::kernels::encode;
 use crate::model::{BankSpec, Columns, Encoding, Form};
 use crate::rows::{Buffer, Recycler};
 
@@ -55,7 +54,7 @@ impl Gathered {
             self.ids.push(columns.id(place.slot));
         }
         if self.columns.embeddings {
-            encode::append(self.encoding, bank.row(place), self.embeddings.bytes_mut());
+            bank.row(place).encode(self.encoding, self.embeddings.bytes_mut());
         }
         if self.columns.labels {
             self.labels.push(columns.label(place.slot));

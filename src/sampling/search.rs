@@ -8,6 +8,7 @@ use crate::bank::{Bank, Columns, Shard};
 use crate::index::{Admit, Found, Identity, Probe, Run, Scan, Slots};
 use crate::kernels::stride;
 use crate::model::{Nearest, Plan, Reason, ReasonCounts, ScoreRange};
+use crate::rows::Stored;
 
 /// Multiply-adds in one hold of the bank's lock: about 50 microseconds on one AVX2 core.
 const WORK_PER_HOLD: usize = 2 << 20;
@@ -148,15 +149,15 @@ impl Search<'_, '_, '_> {
                     let bank = self.observed.read()?;
                     let state = &bank.shards()[shard];
                     scratch.clear();
-                    slots.iter().for_each(|&slot| scratch.extend_from_slice(state.rows().padded(slot)));
-                    self.scan_run(state, shard as u32, &scratch, Slots::Listed(slots));
+                    slots.iter().for_each(|&slot| state.rows().padded(slot).append_to(&mut scratch));
+                    self.scan_run(state, shard as u32, Stored::F32(&scratch), Slots::Listed(slots));
                 }
             }
         }
         Ok(())
     }
 
-    fn scan_run(&mut self, state: &Shard, shard: u32, rows: &[f32], slots: Slots<'_>) {
+    fn scan_run(&mut self, state: &Shard, shard: u32, rows: Stored<'_>, slots: Slots<'_>) {
         let mut admit = Filtered {
             anchors: self.anchors,
             eligibility: self.eligibility,

@@ -141,7 +141,7 @@ impl<'q> Set<'q> {
             return false;
         }
         if self.query.form().scores_of_shared {
-            places.iter().for_each(|&place| self.embeddings.extend_from_slice(bank.padded_row(place)));
+            places.iter().for_each(|&place| bank.padded_row(place).append_to(&mut self.embeddings));
         }
         rows.serve(bank, self.number, places.iter().copied(), &mut self.answer);
         true

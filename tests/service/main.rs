@@ -14,6 +14,7 @@ mod bank_model;
 mod concurrent;
 mod exact;
 mod forms;
+mod half_precision;
 mod judge;
 mod lifecycle;
 mod live;

@@ -1,7 +1,7 @@
 //! Anchors.
 
 use super::Limits;
-use super::columns::{matrix, optional};
+use super::columns::{matrix, optional, rows_of};
 use super::limits::check;
 use crate::model::{Anchors, BankSpec, Invalid, Lists, Matrix};
 use crate::proto::v1;
@@ -10,8 +10,7 @@ use crate::proto::v1;
 pub(super) fn anchors(message: v1::Anchors, spec: &BankSpec, limits: &Limits) -> Result<Anchors, Invalid> {
     let mut invalid = Invalid::default();
     let given = message.embeddings.unwrap_or_default();
-    let bytes_of_row = spec.dim() * 4;
-    let rows = (given.data.len() / bytes_of_row).max(given.values.len() / spec.dim());
+    let rows = rows_of(&given, spec.dim());
     let longest = rows.max(message.ids.len()).max(message.rows as usize);
     check("anchors", longest, limits.max_anchors, "max_anchors", &mut invalid);
     invalid.or(())?;

@@ -1,9 +1,10 @@
 //! Banks: settings in, descriptions out.
 
 use super::Limits;
+use super::columns::dtype;
 use super::limits::check;
 use crate::engine::BankInfo;
-use crate::model::{BankKind, BankName, BankSpec, Invalid, Metric};
+use crate::model::{BankKind, BankName, BankSpec, Dtype, Half, Invalid, Metric};
 use crate::proto::v1;
 
 /// Name and settings of a bank to create.
@@ -14,7 +15,9 @@ pub(in crate::grpc) fn spec(request: &v1::CreateBankRequest, limits: &Limits) ->
     let kind = kind(request, limits, &mut invalid);
     let metric = metric(request.metric, &mut invalid);
     let shards = if request.shards == 0 { BankSpec::DEFAULT_SHARDS } else { request.shards };
-    let spec = BankSpec::new(request.dim, metric, kind, shards).map_err(|faults| invalid.merge(faults)).ok();
+    let dtype = dtype("dtype", request.dtype).map_err(|fault| invalid.merge(fault)).unwrap_or_default();
+    let spec = BankSpec::new(request.dim, metric, kind, shards).and_then(|spec| spec.with_dtype(dtype));
+    let spec = spec.map_err(|faults| invalid.merge(faults)).ok();
     match (name, spec) {
         (Some(name), Some(spec)) => invalid.or((name, spec)),
         _ => Err(invalid),
@@ -32,6 +35,11 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         Metric::Dot => v1::Metric::Dot,
         Metric::L2 => v1::Metric::L2,
     };
+    let dtype = match info.spec.dtype() {
+        Dtype::F32 => v1::Dtype::F32,
+        Dtype::Half(Half::F16) => v1::Dtype::F16,
+        Dtype::Half(Half::Bf16) => v1::Dtype::Bf16,
+    };
     v1::Bank {
         name: info.name.to_string(),
         dim: info.spec.dim() as u32,
@@ -46,6 +54,7 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         labels: info.labels as u64,
         groups: info.groups as u64,
         bytes_per_entry: info.bytes_per_entry as u64,
+        dtype: dtype.into(),
         ..Default::default()
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::columns::{dtype, encoded, split};
+use super::columns::{encoded, sent_dtype, split};
 use crate::grpc::frame::Frame;
 use crate::grpc::wire::Fields;
 use crate::model::{DrawAnswer, Encoding, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows};
@@ -82,7 +82,7 @@ fn rows(rows: ServedRows, dim: usize, encoding: Encoding) -> (Fields, Vec<Bytes>
     if rows.embeddings.is_empty() {
         return (fields, Vec::new());
     }
-    let Some(dtype) = dtype(encoding) else {
+    let Some(dtype) = sent_dtype(encoding) else {
         fields.bytes(tag::ROWS_EMBEDDINGS, &encoded(rows.embeddings.concat(), dim, encoding).encode_to_vec());
         return (fields, Vec::new());
     };

@@ -1,7 +1,7 @@
 //! Writes, removals and fetches.
 
 use super::Limits;
-use super::columns::{matrix, optional};
+use super::columns::{matrix, optional, rows_of};
 use super::limits::check;
 use crate::model::{BankKind, BankSpec, Encoding, Ids, Invalid, Position, WriteBatch};
 use crate::proto::v1;
@@ -10,7 +10,7 @@ use crate::proto::v1;
 pub(in crate::grpc) fn batch(request: v1::WriteRequest, spec: &BankSpec, limits: &Limits) -> Result<WriteBatch, Invalid> {
     let mut invalid = Invalid::default();
     let message = request.embeddings.unwrap_or_default();
-    let rows = (message.data.len() / 4).max(message.values.len()) / spec.dim();
+    let rows = rows_of(&message, spec.dim());
     check("embeddings", rows.max(request.ids.len()), limits.max_write_rows, "max_write_rows", &mut invalid);
     invalid.or(())?;
 
