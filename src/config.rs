@@ -150,6 +150,7 @@ impl Reader {
         self.within("limits.max_write_rows", &mut limits.max_write_rows, COUNT);
         self.within("limits.max_fetch_rows", &mut limits.max_fetch_rows, COUNT);
         self.within("limits.max_anchors", &mut limits.max_anchors, COUNT);
+        self.within("limits.max_ranks", &mut limits.max_ranks, COUNT);
         self.within("limits.max_k", &mut limits.max_k, COUNT);
         self.within("limits.max_picks", &mut limits.max_picks, COUNT);
         self.within("limits.max_filter_values", &mut limits.max_filter_values, COUNT);
@@ -162,6 +163,8 @@ impl Reader {
         self.within("compute.queue", &mut engine.queue, COUNT);
         self.within("compute.write_queue", &mut engine.write_queue, COUNT);
         self.within("limits.max_banks", &mut engine.max_banks, COUNT);
+        self.within("limits.max_stages", &mut engine.max_stages, COUNT);
+        self.within("limits.max_staged_rows", &mut engine.max_staged_rows, COUNT);
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -12,19 +12,21 @@ impl Bank {
     /// New entries that a mutation could add to each shard.
     pub fn arrivals(&self, mutation: &Mutation) -> Vec<usize> {
         let mut arrivals = vec![0; self.shards.len()];
-        let Mutation::Write(batch) = mutation else { return arrivals };
+        let batches = mutation.batches();
         match self.spec.kind() {
             BankKind::Keyed { .. } => {
                 let mut seen = FxHashSet::default();
-                for id in (0..batch.rows()).filter_map(|row| batch.id(row)) {
+                let ids = batches.iter().flat_map(|batch| (0..batch.rows()).filter_map(|row| batch.id(row)));
+                for id in ids {
                     let home = self.home(id);
                     arrivals[home] += usize::from(self.shards[home].find(id).is_none() && seen.insert(id));
                 }
             }
             BankKind::Queue { capacity } => {
-                let rows = batch.rows().min(usize::try_from(capacity).unwrap_or(usize::MAX));
+                let rows: usize = batches.iter().map(WriteBatch::rows).sum();
+                let rows = rows.min(usize::try_from(capacity).unwrap_or(usize::MAX));
                 // The oldest leaves before a new one takes a slot; by turn, each shard gets an equal part, give or take one.
-                arrivals.fill(rows / self.shards.len() + 1);
+                arrivals.fill(rows.div_ceil(self.shards.len()).min(rows));
             }
         }
         arrivals
@@ -43,28 +45,49 @@ impl Bank {
     /// has taken the next sequence number. Begun, a mutation must be applied to its end before another.
     pub fn apply(&mut self, mutation: &Mutation, from: usize, most: usize, applied: &mut Applied) -> Option<usize> {
         let rows = match mutation {
-            Mutation::Write(batch) => batch.rows(),
+            Mutation::Write(_) | Mutation::Stage(_) => mutation.batches().iter().map(WriteBatch::rows).sum(),
             Mutation::Remove(ids) => ids.len(),
         };
+        if from == 0 {
+            self.appended_before = self.appended;
+        }
         let until = rows.min(from.saturating_add(most));
-        match mutation {
-            Mutation::Write(batch) => match self.spec.kind() {
-                BankKind::Keyed { .. } => (from..until).for_each(|row| self.upsert(batch, row, applied)),
-                BankKind::Queue { capacity } => (from..until).for_each(|row| self.append(batch, row, capacity, applied)),
-            },
-            Mutation::Remove(ids) => ids[from..until].iter().for_each(|&id| self.remove(id, applied)),
+        if let Mutation::Remove(ids) = mutation {
+            ids[from..until].iter().for_each(|&id| self.remove(id, applied));
+        }
+        let mut first = 0;
+        for batch in mutation.batches() {
+            // The part of from..until that lies in this batch.
+            let range = from.max(first)..until.min(first + batch.rows());
+            for row in range {
+                match self.spec.kind() {
+                    BankKind::Keyed { .. } => self.upsert(batch, row - first, applied),
+                    BankKind::Queue { capacity } => self.append(batch, row - first, (rows - row, capacity), applied),
+                }
+            }
+            first += batch.rows();
         }
         self.applying = until < rows;
         if self.applying {
             return Some(until);
         }
+        self.end(mutation, applied);
+        None
+    }
+
+    /// Gives an applied mutation its number, and notes what it leaves behind beside its rows.
+    fn end(&mut self, mutation: &Mutation, applied: &mut Applied) {
         self.sequence += 1;
         self.recent.end(self.sequence);
         applied.sequence = self.sequence;
-        if let Mutation::Write(batch) = mutation {
+        let mut first_id = self.appended_before;
+        for batch in mutation.batches() {
             self.step = batch.step().or(self.step);
+            if let Some(origin) = batch.origin() {
+                self.writers.note(origin, self.sequence, if batch.is_numbered_by_bank() { first_id } else { 0 });
+            }
+            first_id += batch.rows() as u64;
         }
-        None
     }
 
     fn upsert(&mut self, batch: &WriteBatch, row: usize, applied: &mut Applied) {
@@ -88,15 +111,16 @@ impl Bank {
         self.changed(home, slot);
     }
 
-    fn append(&mut self, batch: &WriteBatch, row: usize, capacity: u64, applied: &mut Applied) {
+    /// Appends a row that is the first of `left` rows still to be appended to a queue of `capacity`.
+    fn append(&mut self, batch: &WriteBatch, row: usize, (left, capacity): (usize, u64), applied: &mut Applied) {
         let id = batch.id(row).unwrap_or(self.appended);
         if batch.id(row).is_none() {
             applied.assigned.push(id);
         }
         let turn = (self.appended % self.shards.len() as u64) as usize;
         self.appended += 1;
-        // Of a batch larger than the queue only the last `capacity` rows would stay: the others are never written.
-        if ((batch.rows() - row) as u64) > capacity {
+        // Of a mutation larger than the queue only the last `capacity` rows would stay: the others are never written.
+        if left as u64 > capacity {
             return;
         }
         if self.entries() as u64 >= capacity

@@ -12,8 +12,10 @@ mod recent;
 mod roster;
 mod shard;
 mod state;
+mod writers;
 
 pub use columns::{Columns, Entry};
 pub use recent::Change;
 pub use shard::Shard;
 pub use state::{Bank, Place};
+pub use writers::Known;

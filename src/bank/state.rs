@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use super::columns::Columns;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
-use crate::model::{BankKind, BankSpec, seed::split_mix};
+use super::writers::{Known, Writers};
+use crate::model::{BankKind, BankSpec, Origin, seed::split_mix};
 use crate::rows::Stored;
 
 /// Everything that a bank holds.
@@ -20,8 +21,11 @@ pub struct Bank {
     /// Counts every changed row, so that two equal readings mean that nothing changed between them.
     revision: u64,
     pub(super) recent: Recent,
+    pub(super) writers: Writers,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
+    /// What `appended` was when the present mutation began.
+    pub(super) appended_before: u64,
 }
 
 /// Where an entry lies.
@@ -45,7 +49,18 @@ impl Bank {
     pub fn new(spec: BankSpec) -> Self {
         let queue = matches!(spec.kind(), BankKind::Queue { .. });
         let shards = (0..spec.shards()).map(|_| Shard::new(spec.dim(), spec.dtype(), queue)).collect();
-        Self { spec, shards, sequence: 0, step: None, applying: false, revision: 0, recent: Recent::default(), appended: 0 }
+        Self {
+            spec,
+            shards,
+            sequence: 0,
+            step: None,
+            applying: false,
+            revision: 0,
+            recent: Recent::default(),
+            writers: Writers::default(),
+            appended: 0,
+            appended_before: 0,
+        }
     }
 
     /// The bank's settings.
@@ -76,6 +91,16 @@ impl Bank {
     /// Mutations applied so far.
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// What the bank knows of a write's origin.
+    pub fn known(&self, origin: &Origin) -> Known {
+        self.writers.known(origin)
+    }
+
+    /// Writers whose numbers are remembered.
+    pub fn writers(&self) -> usize {
+        self.writers.len()
     }
 
     /// Training step of the last write that carried one.

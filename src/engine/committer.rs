@@ -6,8 +6,8 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::EngineError;
-use crate::bank::Bank;
-use crate::model::{Applied, BankKind, BankName, Mutation};
+use crate::bank::{Bank, Known};
+use crate::model::{Applied, BankKind, BankName, Invalid, Mutation, WriteBatch};
 use crate::rows::Shared;
 
 /// Rows applied in one hold of the bank's lock.
@@ -31,14 +31,19 @@ impl Committer {
         Ok(Self { queue, bound })
     }
 
-    /// Queues a mutation; `acknowledge` hears when every later read sees it. Refuses if the queue is full.
-    pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) -> Result<(), EngineError> {
-        self.queue.try_send((mutation, acknowledge)).map_err(|refused| match refused {
-            TrySendError::Full(_) => {
-                EngineError::Busy { queue: "the bank's write queue", limit: self.bound, setting: "compute.write_queue" }
+    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused.
+    pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) {
+        let (error, acknowledge) = match self.queue.try_send((mutation, acknowledge)) {
+            Ok(()) => return,
+            Err(TrySendError::Full((_, acknowledge))) => {
+                let (queue, setting) = ("the bank's write queue", "compute.write_queue");
+                (EngineError::Busy { queue, limit: self.bound, setting }, acknowledge)
             }
-            TrySendError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
-        })
+            Err(TrySendError::Disconnected((_, acknowledge))) => {
+                (EngineError::Internal("the bank's committer has ended"), acknowledge)
+            }
+        };
+        acknowledge(Err(error));
     }
 }
 
@@ -49,9 +54,20 @@ fn run(bank: &Shared<Bank>, mutations: &Receiver<(Mutation, Acknowledge)>, max_e
 }
 
 fn apply(bank: &Shared<Bank>, mutation: &Mutation, max_entries: usize) -> Result<Applied, EngineError> {
-    // Only this thread changes the bank, so what is counted beside its readers still holds when it is applied.
+    // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
     let (arrivals, entries, kind) = {
         let bank = bank.read()?;
+        for batch in mutation.batches() {
+            match (known(&bank, batch)?, mutation) {
+                (None, _) => {}
+                (Some(done), Mutation::Write(_)) => return Ok(done),
+                // Whoever writes to a stage was not known when it did.
+                (Some(_), _) => {
+                    let reason = "another write of the stage's writers has this number and was applied meanwhile";
+                    return Err(Invalid::one("origin.number", reason).into());
+                }
+            }
+        }
         (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
     };
     let keyed = matches!(kind, BankKind::Keyed { .. });
@@ -67,4 +83,20 @@ fn apply(bank: &Shared<Bank>, mutation: &Mutation, max_entries: usize) -> Result
         next = bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
     }
     Ok(applied)
+}
+
+/// What came of a batch that was applied before; `None` if it was not.
+pub(super) fn known(bank: &Bank, batch: &WriteBatch) -> Result<Option<Applied>, EngineError> {
+    let Some(origin) = batch.origin() else { return Ok(None) };
+    match bank.known(origin) {
+        Known::No => Ok(None),
+        Known::Applied { sequence, first_id } => {
+            let numbered = if batch.is_numbered_by_bank() { batch.rows() as u64 } else { 0 };
+            let assigned = (first_id..first_id + numbered).collect();
+            Ok(Some(Applied { sequence, assigned, duplicate: true, ..Applied::default() }))
+        }
+        Known::Forgotten { highest } => {
+            Err(EngineError::Forgotten { writer: origin.writer.name.to_string(), number: origin.number, highest })
+        }
+    }
 }

@@ -13,10 +13,22 @@ pub struct Config {
     pub max_banks: usize,
     /// Entries of a keyed bank at most.
     pub max_entries: usize,
+    /// Staged writes of a bank that may wait for their ranks.
+    pub max_stages: usize,
+    /// Rows in them.
+    pub max_staged_rows: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { threads: 0, queue: 4_096, write_queue: 64, max_banks: 1_024, max_entries: 100_000_000 }
+        Self {
+            threads: 0,
+            queue: 4_096,
+            write_queue: 64,
+            max_banks: 1_024,
+            max_entries: 100_000_000,
+            max_stages: 64,
+            max_staged_rows: 1_048_576,
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! What can go wrong in the engine, by what the caller should do.
 
-use crate::model::{BankName, Invalid};
+use super::staging::OpenStage;
+use crate::model::{BankName, Invalid, StageAt};
 use crate::rows::Poisoned;
 use crate::sampling::SampleError;
 
 /// Why the engine refused or failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// Mend the request.
     #[error("{0}")]
@@ -41,6 +42,39 @@ pub enum EngineError {
     /// The position is of a bank that is gone.
     #[error("the position is not of this bank {0}: the bank was deleted and created anew since")]
     OtherHistory(BankName),
+    /// Nobody can tell whether this write was applied.
+    #[error(
+        "number {number} of writer {writer:?} is too old to tell whether it was applied: the last 1,024 up to {highest} are \
+         remembered; read the bank, and write under a new number what is missing"
+    )]
+    Forgotten {
+        /// The writer's name.
+        writer: String,
+        /// The number sent.
+        number: u64,
+        /// Its highest number that was applied.
+        highest: u64,
+    },
+    /// Ranks were missing when the time was up.
+    #[error("the staged write of {at} failed and nothing was applied: {}", why_expired(*at, *world_size, missing, *expected))]
+    StageExpired {
+        /// Which stage.
+        at: StageAt,
+        /// Ranks that had to write.
+        world_size: usize,
+        /// Ranks that did not.
+        missing: Vec<u32>,
+        /// The micro-batch that comes next in this step.
+        expected: u32,
+    },
+    /// The rank sent something else before.
+    #[error("rank {rank} has written another batch to the staged write of {at}: a rank writes once to each")]
+    StageTaken {
+        /// Which stage.
+        at: StageAt,
+        /// The rank.
+        rank: u32,
+    },
     /// Delete something, or raise the limit.
     #[error("{what} is at its limit of {limit} (setting {setting})")]
     LimitReached {
@@ -83,6 +117,19 @@ impl From<SampleError> for EngineError {
             SampleError::Unwanted => Self::DeadlineExceeded,
         }
     }
+}
+
+fn why_expired(at: StageAt, world_size: usize, missing: &[u32], expected: u32) -> String {
+    if missing.is_empty() && at.micro_batch > expected {
+        return format!("its ranks were all there, but micro-batch {expected} of the step comes first and was not applied");
+    }
+    if missing.is_empty() {
+        return "its ranks were all there, but an earlier stage was still waiting for its own".to_owned();
+    }
+    let named: Vec<String> = missing.iter().take(OpenStage::MOST_NAMED).map(u32::to_string).collect();
+    let more = missing.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("ranks {}{more} of {world_size} had not written when the earliest caller's time was up", named.join(", "))
 }
 
 fn known_banks(known: &[BankName], total: usize) -> String {

@@ -1,20 +1,23 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
-use super::committer::Committer;
+use super::committer::{self, Committer};
 use super::pool::Pool;
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
+use super::staging::{Failed, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
 use crate::bank::Bank;
-use crate::model::clock::Deadline;
-use crate::model::{Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed};
+use crate::model::clock::{self, Deadline};
+use crate::model::{
+    Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
+};
 use crate::rows::{Recycler, Shared};
 
 /// All banks and the threads that serve them. Cheap to clone; the threads end with the last clone.
@@ -42,7 +45,11 @@ pub struct BankHandle {
     committer: Committer,
     /// Sequence of the last acknowledged mutation, for those who wait for one.
     acknowledged: Arc<watch::Sender<u64>>,
+    staging: Mutex<Staging<Reply>>,
 }
+
+/// Where a caller waits for what came of its write.
+type Reply = oneshot::Sender<Result<Applied, EngineError>>;
 
 /// Names listed in an error at most.
 const KNOWN_NAMES: usize = 10;
@@ -83,7 +90,9 @@ impl Engine {
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
                 let acknowledged = Arc::new(watch::Sender::new(0));
-                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged });
+                let limits = StagingLimits { stages: config.max_stages, rows: config.max_staged_rows };
+                let staging = Mutex::new(Staging::new(limits));
+                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged, staging });
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
         }
@@ -123,7 +132,7 @@ impl Engine {
     /// [`EngineError`]
     pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state)).await
+        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state, bank.open_stages())).await
     }
 
     /// Reads entries by id.
@@ -149,12 +158,37 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let acknowledged = Arc::clone(&bank.acknowledged);
         let acknowledge = Box::new(move |result: Result<Applied, EngineError>| {
-            if let Ok(applied) = &result {
-                acknowledged.send_replace(applied.sequence);
-            }
+            announce(&acknowledged, &result);
             drop(reply.send(result));
         });
-        bank.committer.submit(mutation, acknowledge)?;
+        bank.committer.submit(mutation, acknowledge);
+        wait(answer, deadline).await
+    }
+
+    /// Applies a rank's part of a staged write together with the other ranks', once all are in.
+    ///
+    /// # Errors
+    /// [`EngineError`]; [`EngineError::StageExpired`] shortly before the earliest of its callers' deadlines.
+    pub async fn stage(
+        &self,
+        bank: &BankHandle,
+        stage: Stage,
+        batch: WriteBatch,
+        deadline: Deadline,
+    ) -> Result<Applied, EngineError> {
+        if let Some(done) = committer::known(&*bank.state.read()?, &batch)? {
+            return Ok(done);
+        }
+        let (reply, mut answer) = oneshot::channel();
+        let last_word = deadline.a_little_before().instant();
+        let until = bank.staged(|staging| staging.contribute(stage, batch, last_word, reply));
+        if let Some(until) = until
+            && let Ok(answered) = tokio::time::timeout_at(until.into(), &mut answer).await
+        {
+            return answered.unwrap_or(Err(EngineError::Internal("the committer panicked")));
+        }
+        // Time is up for the stage, unless it has just been completed.
+        bank.staged(|_| Ok(()));
         wait(answer, deadline).await
     }
 
@@ -229,6 +263,33 @@ impl Engine {
 }
 
 impl BankHandle {
+    /// Does something with the staged writes, after those whose time is up have failed and before those that are complete go to the
+    /// committer: in their order, since nobody else is at the stages meanwhile. `None` if it was refused, which the caller hears by
+    /// its reply.
+    fn staged<T>(&self, act: impl FnOnce(&mut Staging<Reply>) -> Result<T, Failed<Reply>>) -> Option<T> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = staging.expire(clock::now());
+        let done = act(&mut staging).map_err(|refused| failed.push(refused)).ok();
+        while let Some(complete) = staging.complete() {
+            let shares = complete.shares();
+            let acknowledged = Arc::clone(&self.acknowledged);
+            let acknowledge = move |result: Result<Applied, EngineError>| {
+                announce(&acknowledged, &result);
+                shares.tell(&result, complete.waiting, |reply, share| drop(reply.send(share)));
+            };
+            self.committer.submit(Mutation::Stage(complete.batches), Box::new(acknowledge));
+        }
+        drop(staging);
+        for Failed { error, waiting } in failed {
+            waiting.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+        }
+        done
+    }
+
+    fn open_stages(&self) -> Vec<OpenStage> {
+        self.staged(|staging| Ok(staging.describe())).unwrap_or_default()
+    }
+
     /// The bank's name.
     pub fn name(&self) -> &BankName {
         &self.name
@@ -251,6 +312,13 @@ impl BankHandle {
     pub fn now(&self) -> Result<(usize, Position), EngineError> {
         let bank = self.state.read()?;
         Ok((bank.entries(), self.position(bank.sequence())))
+    }
+}
+
+/// Wakes those who wait for a mutation; a duplicate is of an earlier one.
+fn announce(acknowledged: &watch::Sender<u64>, result: &Result<Applied, EngineError>) {
+    if let Ok(applied) = result {
+        acknowledged.send_modify(|last| *last = applied.sequence.max(*last));
     }
 }
 

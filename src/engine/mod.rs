@@ -9,8 +9,10 @@ pub mod handle;
 mod pool;
 mod query;
 mod reading;
+mod staging;
 
 pub use config::Config;
 pub use error::EngineError;
 pub use handle::{BankHandle, Engine};
 pub use reading::{BankInfo, Condition, Fetched};
+pub use staging::OpenStage;

@@ -4,6 +4,7 @@ use rustc_hash::FxHashSet;
 
 use super::EngineError;
 use super::query::Wanted;
+use super::staging::OpenStage;
 use crate::bank::{Bank, Entry};
 use crate::model::{BankName, BankSpec, Encoding, Position};
 use crate::rows::Shared;
@@ -38,6 +39,10 @@ pub struct BankInfo {
     pub groups: usize,
     /// Memory of one entry's embedding and columns.
     pub bytes_per_entry: usize,
+    /// Writers whose numbers are remembered.
+    pub writers: usize,
+    /// Staged writes that wait for ranks.
+    pub stages: Vec<OpenStage>,
 }
 
 /// Entries read by id.
@@ -83,7 +88,7 @@ impl Condition {
 
 impl BankInfo {
     /// Describes a bank; one hold a shard, since there may be as many groups as entries.
-    pub(super) fn of(name: &BankName, bank: &Shared<Bank>) -> Result<Self, EngineError> {
+    pub(super) fn of(name: &BankName, bank: &Shared<Bank>, stages: Vec<OpenStage>) -> Result<Self, EngineError> {
         let shards = bank.read()?.shards().len();
         let (mut labels, mut groups) = (FxHashSet::default(), FxHashSet::default());
         for shard in 0..shards {
@@ -101,6 +106,8 @@ impl BankInfo {
             labels: labels.len(),
             groups: groups.len(),
             bytes_per_entry: bank.bytes_per_entry(),
+            writers: bank.writers(),
+            stages,
         })
     }
 }

@@ -26,14 +26,16 @@ pub(super) fn engine(error: &EngineError) -> Status {
     match error {
         EngineError::Invalid(refused) => invalid(refused),
         EngineError::NotFound { .. } => Status::not_found(message),
-        EngineError::AlreadyExists { .. } => Status::already_exists(message),
-        EngineError::TooFewEntries { .. } | EngineError::OtherHistory(_) => Status::failed_precondition(message),
+        EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } => Status::already_exists(message),
+        EngineError::TooFewEntries { .. } | EngineError::OtherHistory(_) | EngineError::Forgotten { .. } => {
+            Status::failed_precondition(message)
+        }
         EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) => Status::resource_exhausted(message),
         EngineError::Busy { .. } => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
-        EngineError::DeadlineExceeded => Status::deadline_exceeded(message),
+        EngineError::DeadlineExceeded | EngineError::StageExpired { .. } => Status::deadline_exceeded(message),
         EngineError::Poisoned(_) | EngineError::Internal(_) => {
             tracing::error!(%error, "a request failed for a reason that is ours");
             Status::internal(message)

@@ -1,15 +1,28 @@
 //! Changes to a bank, as values: what the committer orders and the bank applies.
 
 use super::bank_spec::check_momentum;
-use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric};
+use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric, Origin};
 
 /// One change to a bank. Valid for the bank it was made for; applying it can't fail.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mutation {
     /// Rows to insert, move or append.
     Write(WriteBatch),
+    /// The batches of all ranks of a stage, in the order of their ranks.
+    Stage(Vec<WriteBatch>),
     /// Entries to remove, by id; unknown ids are ignored.
     Remove(Vec<u64>),
+}
+
+impl Mutation {
+    /// The batches to write, in order; none of a removal.
+    pub fn batches(&self) -> &[WriteBatch] {
+        match self {
+            Self::Write(batch) => std::slice::from_ref(batch),
+            Self::Stage(batches) => batches,
+            Self::Remove(_) => &[],
+        }
+    }
 }
 
 /// Ids of a batch's rows.
@@ -30,6 +43,7 @@ pub struct WriteBatch {
     groups: Option<Vec<Option<u64>>>,
     step: Option<u64>,
     momentum: f32,
+    origin: Option<Origin>,
 }
 
 impl WriteBatch {
@@ -79,7 +93,23 @@ impl WriteBatch {
             (None, BankKind::Keyed { momentum }) => momentum,
             (None, BankKind::Queue { .. }) => 0.0,
         };
-        invalid.or(Self { ids, embeddings, labels, groups, step, momentum })
+        invalid.or(Self { ids, embeddings, labels, groups, step, momentum, origin: None })
+    }
+
+    /// The same batch, to be applied once however often it is sent.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<Origin>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Who sent it, and which of his writes it is.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// True if the bank numbers the rows.
+    pub fn is_numbered_by_bank(&self) -> bool {
+        self.ids == Ids::Assigned
     }
 
     /// Number of rows, at least 1.
@@ -136,6 +166,8 @@ pub struct Applied {
     pub removed: u64,
     /// Ids that the bank gave, in row order; empty if the writer gave them.
     pub assigned: Vec<u64>,
+    /// True if the write had been applied before, as `sequence`; then nothing was done.
+    pub duplicate: bool,
 }
 
 /// Adds a fault for each row that a bank of f16 can't hold. Normalised rows always fit.

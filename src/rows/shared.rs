@@ -9,7 +9,7 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 pub struct Shared<T>(ShardedLock<T>);
 
 /// A writer panicked half-way: the value may be inconsistent and is served no more.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("a write failed half-way and left the bank inconsistent: delete it or restart the server")]
 pub struct Poisoned;
 

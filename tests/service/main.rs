@@ -26,3 +26,4 @@ mod settling;
 mod short_answers;
 mod uniformity;
 mod waiting;
+mod writes;

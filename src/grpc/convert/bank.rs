@@ -3,7 +3,7 @@
 use super::Limits;
 use super::columns::dtype;
 use super::limits::check;
-use crate::engine::BankInfo;
+use crate::engine::{BankInfo, OpenStage};
 use crate::model::{BankKind, BankName, BankSpec, Dtype, Half, Invalid, Metric};
 use crate::proto::v1;
 
@@ -55,7 +55,17 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         groups: info.groups as u64,
         bytes_per_entry: info.bytes_per_entry as u64,
         dtype: dtype.into(),
-        ..Default::default()
+        writers: info.writers as u64,
+        stages: info.stages.iter().map(open_stage).collect(),
+    }
+}
+
+fn open_stage(stage: &OpenStage) -> v1::OpenStage {
+    v1::OpenStage {
+        step: stage.at.step,
+        micro_batch: stage.at.micro_batch,
+        world_size: stage.world_size,
+        missing_ranks: stage.missing.clone(),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Limits {
     pub max_fetch_rows: usize,
     /// Anchors of a request.
     pub max_anchors: usize,
+    /// Ranks of a staged write.
+    pub max_ranks: usize,
     /// Entries that one draw picks for one anchor; also the skip, window and candidates of `nearest`.
     pub max_k: usize,
     /// Picks of a request: anchors times the sum of the draws' k.
@@ -35,6 +37,7 @@ impl Default for Limits {
             max_write_rows: 65_536,
             max_fetch_rows: 65_536,
             max_anchors: 16_384,
+            max_ranks: 4_096,
             max_k: 65_536,
             max_picks: 8_388_608,
             max_filter_values: 4_096,

@@ -3,11 +3,15 @@
 use super::Limits;
 use super::columns::{matrix, optional, rows_of};
 use super::limits::check;
-use crate::model::{BankKind, BankSpec, Encoding, Ids, Invalid, Position, WriteBatch};
+use crate::model::{BankKind, BankSpec, Encoding, Ids, Invalid, Origin, Position, Stage, StageAt, WriteBatch};
 use crate::proto::v1;
 
-/// The batch of a write, for a bank of these settings.
-pub(in crate::grpc) fn batch(request: v1::WriteRequest, spec: &BankSpec, limits: &Limits) -> Result<WriteBatch, Invalid> {
+/// The batch of a write, for a bank of these settings, and its place in a stage if it has one.
+pub(in crate::grpc) fn batch(
+    request: v1::WriteRequest,
+    spec: &BankSpec,
+    limits: &Limits,
+) -> Result<(WriteBatch, Option<Stage>), Invalid> {
     let mut invalid = Invalid::default();
     let message = request.embeddings.unwrap_or_default();
     let rows = rows_of(&message, spec.dim());
@@ -15,22 +19,33 @@ pub(in crate::grpc) fn batch(request: v1::WriteRequest, spec: &BankSpec, limits:
     invalid.or(())?;
 
     let mut invalid = Invalid::default();
-    let embeddings = matrix("embeddings", spec.dim(), spec.metric(), message);
+    let embeddings = matrix("embeddings", spec.dim(), spec.metric(), message).map_err(|fault| invalid.merge(fault)).ok();
     let labels = optional("labels", request.labels, "has_label", &request.has_label);
+    let labels = labels.map_err(|fault| invalid.merge(fault)).ok().flatten();
     let groups = optional("groups", request.groups, "has_group", &request.has_group);
+    let groups = groups.map_err(|fault| invalid.merge(fault)).ok().flatten();
+    let origin = request.origin.map(|origin| Origin::new(&origin.writer, origin.incarnation, origin.number)).transpose();
+    let origin = origin.map_err(|fault| invalid.merge(fault)).ok().flatten();
+    let stage = request.stage.and_then(|stage| self::stage(&stage, limits).map_err(|fault| invalid.merge(fault)).ok());
     let ids = match spec.kind() {
         BankKind::Queue { .. } if request.ids.is_empty() => Ids::Assigned,
         _ => Ids::Given(request.ids),
     };
-    match (embeddings, labels, groups) {
-        (Ok(embeddings), Ok(labels), Ok(groups)) => {
-            WriteBatch::new(spec, ids, embeddings, labels, groups, request.step, request.momentum)
-        }
-        (embeddings, labels, groups) => {
-            let faults = [embeddings.err(), labels.err(), groups.err()];
-            faults.into_iter().flatten().for_each(|fault| invalid.merge(fault));
-            Err(invalid)
-        }
+    let Some(embeddings) = embeddings else { return Err(invalid) };
+    invalid.or(())?;
+    let step = request.step.or(stage.map(|stage| stage.at.step));
+    let batch = WriteBatch::new(spec, ids, embeddings, labels, groups, step, request.momentum)?;
+    Ok((batch.with_origin(origin), stage))
+}
+
+fn stage(message: &v1::Stage, limits: &Limits) -> Result<Stage, Invalid> {
+    let mut invalid = Invalid::default();
+    check("stage.world_size", message.world_size as usize, limits.max_ranks, "max_ranks", &mut invalid);
+    let at = StageAt { step: message.step, micro_batch: message.micro_batch };
+    let stage = Stage::new(at, message.rank, message.world_size).map_err(|fault| invalid.merge(fault)).ok();
+    match stage {
+        Some(stage) => invalid.or(stage),
+        None => Err(invalid),
     }
 }
 
