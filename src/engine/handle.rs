@@ -8,15 +8,17 @@ use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
 use super::committer::{self, Committer};
-use super::pool::Pool;
+use super::differing::differing;
+use super::pool::{Job, Pool};
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
+use super::scan::{Cursor, ScanPart, ScanQuery};
 use super::staging::{Failed, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
 use crate::bank::Bank;
 use crate::model::clock::{self, Deadline};
 use crate::model::{
-    Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
+    Applied, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
 
@@ -235,6 +237,17 @@ impl Engine {
         wait(answer, deadline).await
     }
 
+    /// Begins to read a bank in chunks; the next is read while one is sent, and none beyond it.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`]
+    pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, deadline: Deadline) -> Result<Scan, EngineError> {
+        let wanted = Wanted::until(deadline);
+        let (job, next) = scan_job(Cursor::new(Arc::clone(&bank.state), query), wanted.clone());
+        self.inner.pool.submit(vec![job]).map_err(|_| self.busy())?;
+        Ok(Scan { engine: self.clone(), leave: Leave(wanted), deadline, next: Some(next) })
+    }
+
     /// Runs one job on the pool.
     async fn compute<T: Send + 'static>(
         &self,
@@ -322,6 +335,44 @@ fn announce(acknowledged: &watch::Sender<u64>, result: &Result<Applied, EngineEr
     }
 }
 
+type NextPart = oneshot::Receiver<Result<(Cursor, ScanPart), EngineError>>;
+
+/// A scan under way. No compute thread waits for its reader; dropped, it ends.
+pub struct Scan {
+    engine: Engine,
+    leave: Leave,
+    deadline: Deadline,
+    next: Option<NextPart>,
+}
+
+impl Scan {
+    /// The next part; `None` after the last one or an error.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn next(&mut self) -> Option<Result<ScanPart, EngineError>> {
+        let (cursor, part) = match wait(self.next.take()?, self.deadline).await {
+            Ok(read) => read,
+            Err(error) => return Some(Err(error)),
+        };
+        if part.closing.is_none() {
+            let (job, next) = scan_job(cursor, self.leave.0.clone());
+            self.engine.inner.pool.go_on(job);
+            self.next = Some(next);
+        }
+        Some(Ok(part))
+    }
+}
+
+fn scan_job(mut cursor: Cursor, wanted: Wanted) -> (Job, NextPart) {
+    let (reply, next) = oneshot::channel();
+    let job = Box::new(move || {
+        let part = cursor.next(&wanted);
+        drop(reply.send(part.map(|part| (cursor, part))));
+    });
+    (job, next)
+}
+
 /// Tells the compute threads that the caller left: when the call is dropped half-way, or is over anyway.
 struct Leave(Wanted);
 
@@ -337,24 +388,4 @@ async fn wait<T>(answer: oneshot::Receiver<Result<T, EngineError>>, deadline: De
         Ok(Err(_)) => Err(EngineError::Internal("the thread that worked on the request panicked")),
         Err(_) => Err(EngineError::DeadlineExceeded),
     }
-}
-
-fn differing(there: BankSpec, asked: BankSpec) -> String {
-    let mut differences = Vec::new();
-    let mut compare = |name: &str, there: String, asked: String| {
-        if there != asked {
-            differences.push(format!("{name} is {there}, not {asked}"));
-        }
-    };
-    compare("dim", there.dim().to_string(), asked.dim().to_string());
-    let metric = |spec: BankSpec| format!("{:?}", spec.metric()).to_lowercase();
-    compare("metric", metric(there), metric(asked));
-    let kind = |spec: BankSpec| match spec.kind() {
-        BankKind::Keyed { momentum } => format!("keyed with momentum {momentum}"),
-        BankKind::Queue { capacity } => format!("a queue of capacity {capacity}"),
-    };
-    compare("kind", kind(there), kind(asked));
-    compare("dtype", there.dtype().name().to_owned(), asked.dtype().name().to_owned());
-    compare("shards", there.shards().to_string(), asked.shards().to_string());
-    differences.join("; ")
 }

@@ -4,15 +4,19 @@
 
 mod committer;
 mod config;
+mod differing;
 mod error;
 pub mod handle;
 mod pool;
 mod query;
 mod reading;
+mod scan;
 mod staging;
 
+pub use crate::bank::Entry;
 pub use config::Config;
 pub use error::EngineError;
-pub use handle::{BankHandle, Engine};
+pub use handle::{BankHandle, Engine, Scan};
 pub use reading::{BankInfo, Condition, Fetched};
+pub use scan::{Closing, ScanPart, ScanQuery};
 pub use staging::OpenStage;

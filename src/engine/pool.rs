@@ -66,6 +66,12 @@ impl Pool {
         }
         Ok(())
     }
+
+    /// Queues the next job of a request that was admitted, whose job before has ended, however full the queue is.
+    pub(super) fn go_on(&self, job: Job) {
+        self.shared.lock().jobs.push_back(job);
+        self.shared.arrived.notify_one();
+    }
 }
 
 impl Drop for Pool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
+use super::scan::{self, Chunks};
 use super::writing::Write;
 use super::{deadline, status};
 use crate::engine::{Condition, Engine};
@@ -22,14 +23,16 @@ pub(super) struct BanksService {
 
 #[tonic::async_trait]
 impl Banks for BanksService {
-    type ScanStream = tokio_stream::Empty<Result<v1::ScanChunk, Status>>;
+    type ScanStream = Chunks;
 
     async fn stalest(&self, _: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
         Err(Status::unimplemented("stalest is being built"))
     }
 
-    async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        Err(Status::unimplemented("scan is being built"))
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let bank = self.engine.bank(&request.get_ref().bank).map_err(|e| status::engine(&e))?;
+        Ok(Response::new(scan::chunks(self, bank, request.get_ref(), deadline).await?))
     }
 
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {

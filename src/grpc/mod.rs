@@ -6,6 +6,7 @@ pub mod convert;
 mod deadline;
 mod frame;
 mod sampling;
+mod scan;
 pub mod server;
 mod shared_frames;
 mod stack;

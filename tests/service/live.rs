@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 
 pub(crate) struct Live {
     pub(crate) client: Client,
+    /// `host:port`.
+    pub(crate) address: String,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<()>>,
 }
@@ -30,7 +32,7 @@ impl Live {
         };
         let server = tokio::spawn(serving);
         let client = Client::connect(&address, Options::default()).await.unwrap();
-        Self { client, stop: Some(stop), server: Some(server) }
+        Self { client, address, stop: Some(stop), server: Some(server) }
     }
 
     pub(crate) async fn create(&self, request: v1::CreateBankRequest) -> v1::Bank {

@@ -9,6 +9,7 @@ mod form;
 mod limits;
 mod sample;
 mod sampled;
+mod scan;
 mod size;
 mod write;
 
@@ -18,4 +19,5 @@ pub(super) use bank::{described, spec};
 pub(super) use fetched::fetched;
 pub(super) use sample::query;
 pub(super) use sampled::sampled;
+pub(super) use scan::{chunk, scan};
 pub(super) use write::{batch, fetch_ids, position, remove_ids};

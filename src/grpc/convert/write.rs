@@ -75,7 +75,7 @@ pub(in crate::grpc) fn fetch_ids(
 }
 
 /// Found, id, label, group and step of one fetched entry.
-const BYTES_OF_COLUMNS: usize = 1 + 8 + 9 + 9 + 8;
+pub(super) const BYTES_OF_COLUMNS: usize = 1 + 8 + 9 + 9 + 8;
 
 /// The position that a read asks for, if it asks for one.
 pub(in crate::grpc) fn position(token: &[u8]) -> Result<Option<Position>, Invalid> {
