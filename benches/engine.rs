@@ -62,7 +62,7 @@ fn answer(bencher: divan::Bencher<'_, '_>, anchors: usize, draw: Draw, layout: L
 }
 
 fn bank() -> Shared<Bank> {
-    let spec = BankSpec::new(DIM as u32, Metric::Cosine, BankKind::Keyed { momentum: 0.5 }, 8).unwrap();
+    let spec = BankSpec::new(DIM as u32, Metric::Cosine, BankKind::Keyed { momentum: 0.5, capacity: None }, 8).unwrap();
     let mut bank = Bank::new(spec);
     let ids: Vec<u64> = (0..ENTRIES as u64).collect();
     let labels = ids.iter().map(|id| Some((id % LABELS) as i64)).collect();
@@ -82,6 +82,7 @@ fn query(count: usize, draw: Draw, layout: Layout, wanted: bool) -> SampleQuery 
         labels: false,
         groups: false,
         steps: false,
+        weights: false,
         scores: draw.strategy != Strategy::Uniform { replace: false },
         log_q: wanted,
     };

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::columns::Entry;
+use super::shard::Rewrite;
 use super::state::{Bank, Place};
 use crate::kernels::momentum;
 use crate::model::{Applied, BankKind, Metric, Mutation, WriteBatch};
@@ -14,12 +15,17 @@ impl Bank {
         let mut arrivals = vec![0; self.shards.len()];
         let batches = mutation.batches();
         match self.spec.kind() {
-            BankKind::Keyed { .. } => {
+            BankKind::Keyed { capacity, .. } => {
                 let mut seen = FxHashSet::default();
                 let ids = batches.iter().flat_map(|batch| (0..batch.rows()).filter_map(|row| batch.id(row)));
                 for id in ids {
                     let home = self.home(id);
                     arrivals[home] += usize::from(self.shards[home].find(id).is_none() && seen.insert(id));
+                }
+                if let Some(capacity) = capacity {
+                    let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+                    let room = |shard: &super::Shard| capacity.saturating_sub(shard.roster().len());
+                    arrivals.iter_mut().zip(&self.shards).for_each(|(more, shard)| *more = (*more).min(room(shard)));
                 }
             }
             BankKind::Queue { capacity } => {
@@ -61,7 +67,7 @@ impl Bank {
             let range = from.max(first)..until.min(first + batch.rows());
             for row in range {
                 match self.spec.kind() {
-                    BankKind::Keyed { .. } => self.upsert(batch, row - first, applied),
+                    BankKind::Keyed { capacity, .. } => self.upsert(batch, row - first, capacity, applied),
                     BankKind::Queue { capacity } => self.append(batch, row - first, (rows - row, capacity), applied),
                 }
             }
@@ -90,20 +96,20 @@ impl Bank {
         }
     }
 
-    fn upsert(&mut self, batch: &WriteBatch, row: usize, applied: &mut Applied) {
+    fn upsert(&mut self, batch: &WriteBatch, row: usize, capacity: Option<u64>, applied: &mut Applied) {
         let Some(id) = batch.id(row) else { return };
-        let (home, metric) = (self.home(id), self.spec.metric());
-        let revision = self.next_revision();
-        let shard = &mut self.shards[home];
-        let (x, step) = (batch.embedding(row), batch.step().unwrap_or_default());
-        let slot = if let Some(slot) = shard.find(id) {
-            shard.update(slot, batch.label(row), batch.group(row), step, revision);
+        let (home, metric, x) = (self.home(id), self.spec.metric(), batch.embedding(row));
+        let slot = if let Some(slot) = self.shards[home].find(id) {
+            let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
+            let (label, group, weight) = (batch.label(row), batch.group(row), batch.weight(row));
+            shard.update(slot, Rewrite { label, group, weight, step: batch.step().unwrap_or_default() }, revision);
             shard.write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
             applied.updated += 1;
             slot
         } else {
-            let entry = Entry { id, label: batch.label(row).flatten(), group: batch.group(row).flatten(), step };
-            let slot = shard.insert(entry, revision);
+            self.make_room(capacity.unwrap_or(u64::MAX), Self::stalest, applied);
+            let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
+            let slot = shard.insert(entry(id, batch, row), revision);
             shard.write_row(slot, |v| set_row(metric, v, x));
             applied.inserted += 1;
             slot
@@ -123,24 +129,22 @@ impl Bank {
         if left as u64 > capacity {
             return;
         }
-        if self.entries() as u64 >= capacity
-            && let Some(oldest) = self.oldest()
-        {
-            self.remove_at(oldest);
-            applied.evicted += 1;
-        }
-        let revision = self.next_revision();
-        let entry = Entry {
-            id,
-            label: batch.label(row).flatten(),
-            group: batch.group(row).flatten(),
-            step: batch.step().unwrap_or_default(),
-        };
-        let (metric, shard) = (self.spec.metric(), &mut self.shards[turn]);
-        let slot = shard.insert(entry, revision);
+        self.make_room(capacity, Self::oldest, applied);
+        let (revision, metric, shard) = (self.next_revision(), self.spec.metric(), &mut self.shards[turn]);
+        let slot = shard.insert(entry(id, batch, row), revision);
         shard.write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
         self.changed(turn, slot);
         applied.inserted += 1;
+    }
+
+    /// Evicts an entry if the bank is full.
+    fn make_room(&mut self, capacity: u64, first: impl FnOnce(&Self) -> Option<Place>, applied: &mut Applied) {
+        if self.entries() as u64 >= capacity
+            && let Some(first) = first(self)
+        {
+            self.remove_at(first);
+            applied.evicted += 1;
+        }
     }
 
     fn remove(&mut self, id: u64, applied: &mut Applied) {
@@ -160,11 +164,28 @@ impl Bank {
 
     /// The entry of a queue that came first.
     fn oldest(&self) -> Option<Place> {
-        let oldest_of = |(number, shard): (usize, &super::Shard)| {
-            let slot = shard.oldest()?;
-            Some((shard.columns().occupied_at(slot), Place { shard: number as u32, slot }))
-        };
-        self.shards.iter().enumerate().filter_map(oldest_of).min().map(|(_, place)| place)
+        self.first(|shard| shard.oldest().map(|slot| (slot, (0, shard.columns().occupied_at(slot)))))
+    }
+
+    /// The entry of a keyed bank that most needs a refresh: of the oldest step, and of that step the one written longest ago.
+    fn stalest(&self) -> Option<Place> {
+        self.first(|shard| shard.stalest().map(|slot| (slot, shard.columns().staleness(slot))))
+    }
+
+    /// The shards' candidate of the smallest key.
+    fn first(&self, of: impl Fn(&super::Shard) -> Option<(u32, (u64, u64))>) -> Option<Place> {
+        let keyed = |(shard, state)| of(state).map(|(slot, key)| (key, Place { shard, slot }));
+        (0u32..).zip(&self.shards).filter_map(keyed).min().map(|(_, place)| place)
+    }
+}
+
+fn entry(id: u64, batch: &WriteBatch, row: usize) -> Entry {
+    Entry {
+        id,
+        label: batch.label(row).flatten(),
+        group: batch.group(row).flatten(),
+        weight: batch.weight(row).unwrap_or(1.0),
+        step: batch.step().unwrap_or_default(),
     }
 }
 

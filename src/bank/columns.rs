@@ -6,6 +6,7 @@ pub struct Columns {
     ids: Vec<u64>,
     labels: Vec<i64>,
     groups: Vec<u64>,
+    weights: Vec<f32>,
     steps: Vec<u64>,
     /// Bank's change counter when the slot got its present entry; 0 while it is free.
     occupied_at: Vec<u64>,
@@ -18,7 +19,7 @@ const HAS_LABEL: u8 = 1;
 const HAS_GROUP: u8 = 2;
 
 /// One entry's columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Entry {
     /// Instance id.
     pub id: u64,
@@ -26,13 +27,15 @@ pub struct Entry {
     pub label: Option<i64>,
     /// Entries of one group are never each other's negatives.
     pub group: Option<u64>,
+    /// Sampling weight, at least 0.
+    pub weight: f32,
     /// Training step of the last write.
     pub step: u64,
 }
 
 impl Columns {
     /// Memory of one slot's columns, in bytes.
-    pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 1;
+    pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 4 + 1;
 
     /// Number of slots, free ones too.
     pub fn len(&self) -> usize {
@@ -74,15 +77,31 @@ impl Columns {
         (self.present[slot as usize] & HAS_GROUP != 0).then(|| self.groups[slot as usize])
     }
 
+    /// The entry's sampling weight.
+    pub fn weight(&self, slot: u32) -> f32 {
+        self.weights[slot as usize]
+    }
+
     /// Training step of the entry's last write.
     pub fn step(&self, slot: u32) -> u64 {
         self.steps[slot as usize]
     }
 
+    /// Smaller for entries that need a refresh more: step, then the bank's change counter, of the last write.
+    pub fn staleness(&self, slot: u32) -> (u64, u64) {
+        (self.steps[slot as usize], self.revisions[slot as usize])
+    }
+
     /// The whole entry.
     pub fn entry(&self, slot: u32) -> Entry {
         let at = slot as usize;
-        Entry { id: self.ids[at], label: self.label(slot), group: self.group(slot), step: self.steps[at] }
+        Entry {
+            id: self.ids[at],
+            label: self.label(slot),
+            group: self.group(slot),
+            weight: self.weights[at],
+            step: self.steps[at],
+        }
     }
 
     /// Adds a free slot and returns it.
@@ -91,6 +110,7 @@ impl Columns {
         self.ids.push(0);
         self.labels.push(0);
         self.groups.push(0);
+        self.weights.push(0.0);
         self.steps.push(0);
         self.occupied_at.push(0);
         self.revisions.push(0);
@@ -105,6 +125,7 @@ impl Columns {
         self.occupied_at[at] = revision;
         self.set_label(slot, entry.label);
         self.set_group(slot, entry.group);
+        self.set_weight(slot, entry.weight);
         self.touch(slot, entry.step, revision);
     }
 
@@ -122,6 +143,10 @@ impl Columns {
     pub(super) fn set_group(&mut self, slot: u32, group: Option<u64>) {
         self.groups[slot as usize] = group.unwrap_or_default();
         self.set_present(slot, HAS_GROUP, group.is_some());
+    }
+
+    pub(super) fn set_weight(&mut self, slot: u32, weight: f32) {
+        self.weights[slot as usize] = weight;
     }
 
     /// Empties a slot.

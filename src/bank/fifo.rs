@@ -1,55 +1,25 @@
 //! The order in which entries came.
 
-const NONE: u32 = u32::MAX;
+use super::order::{Links, List};
 
-/// Slots of a queue's shard from the oldest to the newest: a linked list, since entries may also be removed from the middle.
-#[derive(Debug)]
+/// Slots of a queue's shard from the oldest to the newest; entries may also be removed from the middle.
+#[derive(Debug, Default)]
 pub(super) struct Fifo {
-    links: Vec<Link>,
-    oldest: u32,
-    newest: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    older: u32,
-    newer: u32,
-}
-
-impl Default for Fifo {
-    fn default() -> Self {
-        Self { links: Vec::new(), oldest: NONE, newest: NONE }
-    }
+    links: Links,
+    list: List,
 }
 
 impl Fifo {
     pub(super) fn oldest(&self) -> Option<u32> {
-        (self.oldest != NONE).then_some(self.oldest)
+        self.list.oldest()
     }
 
     pub(super) fn push(&mut self, slot: u32) {
-        let at = slot as usize;
-        if at >= self.links.len() {
-            self.links.resize(at + 1, Link { older: NONE, newer: NONE });
-        }
-        self.links[at] = Link { older: self.newest, newer: NONE };
-        match self.newest {
-            NONE => self.oldest = slot,
-            newest => self.links[newest as usize].newer = slot,
-        }
-        self.newest = slot;
+        self.list.push(&mut self.links, slot);
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
-        let Link { older, newer } = self.links[slot as usize];
-        match older {
-            NONE => self.oldest = newer,
-            older => self.links[older as usize].newer = newer,
-        }
-        match newer {
-            NONE => self.newest = older,
-            newer => self.links[newer as usize].older = older,
-        }
+        self.list.remove(&mut self.links, slot);
     }
 }
 

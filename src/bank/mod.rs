@@ -3,10 +3,12 @@
 //! Everything here is synchronous and deterministic: the same mutations in the same order give the same state, down to the
 //! order of the roster and the bits of the rows.
 
+mod ages;
 mod apply;
 mod columns;
 mod fifo;
 mod id_index;
+mod order;
 mod postings;
 mod recent;
 mod roster;

@@ -1,5 +1,6 @@
 //! One shard: a part of a bank's entries with everything that finds them.
 
+use super::ages::Ages;
 use super::columns::{Columns, Entry};
 use super::fifo::Fifo;
 use super::id_index::IdIndex;
@@ -20,7 +21,18 @@ pub struct Shard {
     free: Vec<u32>,
     /// Order of arrival; queue banks only.
     fifo: Option<Fifo>,
+    /// Order of staleness; keyed banks only.
+    ages: Option<Ages>,
     largest_norm: f64,
+}
+
+/// What a write changes of an entry; a column that it omits keeps its value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rewrite {
+    pub(super) label: Option<Option<i64>>,
+    pub(super) group: Option<Option<u64>>,
+    pub(super) weight: Option<f32>,
+    pub(super) step: u64,
 }
 
 impl Shard {
@@ -34,6 +46,7 @@ impl Shard {
             groups: Postings::default(),
             free: Vec::new(),
             fifo: queue.then(Fifo::default),
+            ages: (!queue).then(Ages::default),
             largest_norm: 0.0,
         }
     }
@@ -105,18 +118,19 @@ impl Shard {
         if let Some(fifo) = &mut self.fifo {
             fifo.push(slot);
         }
+        if let Some(ages) = &mut self.ages {
+            ages.add(slot, entry.step);
+        }
         slot
     }
 
-    /// Notes a write to an entry; a column that the write omits keeps its value.
-    pub(super) fn update(
-        &mut self,
-        slot: u32,
-        label: Option<Option<i64>>,
-        group: Option<Option<u64>>,
-        step: u64,
-        revision: u64,
-    ) {
+    /// Notes a write to an entry.
+    pub(super) fn update(&mut self, slot: u32, rewrite: Rewrite, revision: u64) {
+        let Rewrite { label, group, weight, step } = rewrite;
+        if let Some(ages) = &mut self.ages {
+            ages.remove(slot, self.columns.step(slot));
+            ages.add(slot, step);
+        }
         if let Some(label) = label {
             self.labels.change(slot, self.columns.label(slot), label);
             self.columns.set_label(slot, label);
@@ -124,6 +138,9 @@ impl Shard {
         if let Some(group) = group {
             self.groups.change(slot, self.columns.group(slot), group);
             self.columns.set_group(slot, group);
+        }
+        if let Some(weight) = weight {
+            self.columns.set_weight(slot, weight);
         }
         self.columns.touch(slot, step, revision);
     }
@@ -138,6 +155,9 @@ impl Shard {
         if let Some(fifo) = &mut self.fifo {
             fifo.remove(slot);
         }
+        if let Some(ages) = &mut self.ages {
+            ages.remove(slot, entry.step);
+        }
         self.columns.free(slot, revision);
         self.free.push(slot);
     }
@@ -145,6 +165,16 @@ impl Shard {
     /// Slot of the entry that came first, in a queue.
     pub(super) fn oldest(&self) -> Option<u32> {
         self.fifo.as_ref().and_then(Fifo::oldest)
+    }
+
+    /// Slot of the stalest entry, in a keyed bank.
+    pub fn stalest(&self) -> Option<u32> {
+        self.ages.as_ref().and_then(Ages::stalest)
+    }
+
+    /// Slot of the next stalest entry after that of an occupied slot, in a keyed bank.
+    pub fn stalest_after(&self, slot: u32) -> Option<u32> {
+        self.ages.as_ref().and_then(|ages| ages.after(slot, self.columns.step(slot)))
     }
 
     /// Changes a row; its norm is noted.

@@ -70,9 +70,9 @@ fn apply(bank: &Shared<Bank>, mutation: &Mutation, max_entries: usize) -> Result
         }
         (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
     };
-    let keyed = matches!(kind, BankKind::Keyed { .. });
+    let unbounded = matches!(kind, BankKind::Keyed { capacity: None, .. });
     let more: usize = arrivals.iter().sum();
-    if keyed && more > 0 && entries + more > max_entries {
+    if unbounded && more > 0 && entries + more > max_entries {
         let setting = "limits.max_entries";
         return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit: max_entries, setting });
     }

@@ -14,7 +14,10 @@ pub(super) fn differing(there: BankSpec, asked: BankSpec) -> String {
     let metric = |spec: BankSpec| format!("{:?}", spec.metric()).to_lowercase();
     compare("metric", metric(there), metric(asked));
     let kind = |spec: BankSpec| match spec.kind() {
-        BankKind::Keyed { momentum } => format!("keyed with momentum {momentum}"),
+        BankKind::Keyed { momentum, capacity: None } => format!("keyed with momentum {momentum}"),
+        BankKind::Keyed { momentum, capacity: Some(capacity) } => {
+            format!("keyed with momentum {momentum} and capacity {capacity}")
+        }
         BankKind::Queue { capacity } => format!("a queue of capacity {capacity}"),
     };
     compare("kind", kind(there), kind(asked));

@@ -75,6 +75,9 @@ pub enum EngineError {
         /// The rank.
         rank: u32,
     },
+    /// Ask a keyed bank.
+    #[error("the bank is a queue: its oldest entries leave by themselves; only keyed banks are refreshed")]
+    NotKeyed,
     /// Delete something, or raise the limit.
     #[error("{what} is at its limit of {limit} (setting {setting})")]
     LimitReached {

@@ -14,6 +14,7 @@ use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanPart, ScanQuery};
 use super::staging::{Failed, OpenStage, Staging, StagingLimits};
+use super::stalest::Stalest;
 use super::{Config, EngineError};
 use crate::bank::Bank;
 use crate::model::clock::{self, Deadline};
@@ -92,8 +93,7 @@ impl Engine {
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
                 let acknowledged = Arc::new(watch::Sender::new(0));
-                let limits = StagingLimits { stages: config.max_stages, rows: config.max_staged_rows };
-                let staging = Mutex::new(Staging::new(limits));
+                let staging = Mutex::new(Staging::new(StagingLimits::of(config)));
                 let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged, staging });
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
@@ -150,6 +150,15 @@ impl Engine {
     ) -> Result<Fetched, EngineError> {
         let bank = Arc::clone(bank);
         self.compute(deadline, move |wanted| Fetched::of(&bank.state, &ids, encoding, wanted)).await
+    }
+
+    /// Lists the entries of a keyed bank that most need a refresh, `k` at most.
+    ///
+    /// # Errors
+    /// [`EngineError::NotKeyed`] for a queue; [`EngineError`]
+    pub async fn stalest(&self, bank: &Arc<BankHandle>, k: usize, deadline: Deadline) -> Result<Stalest, EngineError> {
+        let bank = Arc::clone(bank);
+        self.compute(deadline, move |wanted| Stalest::of(&bank.state, k, wanted)).await
     }
 
     /// Applies a mutation; when this returns, every later read sees it. If the caller leaves before, it may still be applied.

@@ -12,6 +12,7 @@ mod query;
 mod reading;
 mod scan;
 mod staging;
+mod stalest;
 
 pub use crate::bank::Entry;
 pub use config::Config;
@@ -20,3 +21,4 @@ pub use handle::{BankHandle, Engine, Scan};
 pub use reading::{BankInfo, Condition, Fetched};
 pub use scan::{Closing, ScanPart, ScanQuery};
 pub use staging::OpenStage;
+pub use stalest::Stalest;

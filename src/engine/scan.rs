@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn bank(ids: &[u64]) -> (Arc<Shared<Bank>>, Mutation) {
-        let spec = BankSpec::new(1, Metric::Dot, BankKind::Keyed { momentum: 0.0 }, 4).unwrap();
+        let spec = BankSpec::new(1, Metric::Dot, BankKind::Keyed { momentum: 0.0, capacity: None }, 4).unwrap();
         let rows = Matrix::new("embeddings", 1, Metric::Dot, ids.iter().map(|&id| id as f32).collect()).unwrap();
         let batch = WriteBatch::new(&spec, Ids::Given(ids.to_vec()), rows, None, None, None, None).unwrap();
         let write = Mutation::Write(batch);

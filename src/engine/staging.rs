@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::EngineError;
+use super::{Config, EngineError};
 use crate::model::{Applied, Invalid, Stage, StageAt, WriteBatch};
 
 /// The open stages of a bank. Nothing here waits: whoever contributes, or whose time is up, is told what to do.
@@ -107,6 +107,13 @@ impl OpenStage {
 
 /// Steps whose next micro-batch is remembered.
 const STEPS_REMEMBERED: usize = 1_024;
+
+impl StagingLimits {
+    /// The limits of an engine.
+    pub(super) fn of(config: &Config) -> Self {
+        Self { stages: config.max_stages, rows: config.max_staged_rows }
+    }
+}
 
 impl<W> Staging<W> {
     pub(super) fn new(limits: StagingLimits) -> Self {
@@ -224,7 +231,7 @@ mod tests {
     const AMPLE: StagingLimits = StagingLimits { stages: 64, rows: 1_000 };
 
     fn batch(value: f32) -> WriteBatch {
-        let spec = BankSpec::new(1, Metric::Dot, BankKind::Keyed { momentum: 0.5 }, 1).unwrap();
+        let spec = BankSpec::new(1, Metric::Dot, BankKind::Keyed { momentum: 0.5, capacity: None }, 1).unwrap();
         let row = Matrix::new("x", 1, Metric::Dot, vec![value]).unwrap();
         WriteBatch::new(&spec, Ids::Given(vec![1]), row, None, None, None, None).unwrap()
     }

@@ -25,8 +25,16 @@ pub(super) struct BanksService {
 impl Banks for BanksService {
     type ScanStream = Chunks;
 
-    async fn stalest(&self, _: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
-        Err(Status::unimplemented("stalest is being built"))
+    async fn stalest(&self, request: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
+        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let request = request.into_inner();
+        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
+        let condition = Condition { at_least, ..Condition::default() };
+        let k = convert::stalest_k(&request, &self.limits).map_err(|e| status::invalid(&e))?;
+        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        let stalest = self.engine.stalest(&bank, k, deadline).await.map_err(|e| status::engine(&e))?;
+        Ok(Response::new(convert::stalest(&stalest)))
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

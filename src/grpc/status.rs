@@ -27,9 +27,10 @@ pub(super) fn engine(error: &EngineError) -> Status {
         EngineError::Invalid(refused) => invalid(refused),
         EngineError::NotFound { .. } => Status::not_found(message),
         EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } => Status::already_exists(message),
-        EngineError::TooFewEntries { .. } | EngineError::OtherHistory(_) | EngineError::Forgotten { .. } => {
-            Status::failed_precondition(message)
-        }
+        EngineError::TooFewEntries { .. }
+        | EngineError::OtherHistory(_)
+        | EngineError::NotKeyed
+        | EngineError::Forgotten { .. } => Status::failed_precondition(message),
         EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) => Status::resource_exhausted(message),
         EngineError::Busy { .. } => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));

@@ -9,6 +9,8 @@ pub enum BankKind {
     Keyed {
         /// m of `v <- norm(m*v + (1-m)*x)`, in [0, 1).
         momentum: f32,
+        /// Most entries held, at least 1: a new id evicts the entry of the oldest step. `None`: as many as the server allows.
+        capacity: Option<u64>,
     },
     /// FIFO; every written row is a new entry, and the oldest leave.
     Queue {
@@ -50,7 +52,12 @@ impl BankSpec {
             invalid.push("shards", format!("{shards} is outside 1..={}", Self::MAX_SHARDS));
         }
         match kind {
-            BankKind::Keyed { momentum } => check_momentum(momentum, Dtype::F32, &mut invalid),
+            BankKind::Keyed { momentum, capacity } => {
+                check_momentum(momentum, Dtype::F32, &mut invalid);
+                if capacity == Some(0) {
+                    invalid.push("capacity", "a bank of no entries serves nothing: leave it unset for an unbounded one");
+                }
+            }
             BankKind::Queue { capacity: 0 } => invalid.push("capacity", "a queue needs a capacity of at least 1"),
             BankKind::Queue { .. } => {}
         }
@@ -63,7 +70,7 @@ impl BankSpec {
     /// [`Invalid`] on `momentum` if the dtype would round the moves away.
     pub fn with_dtype(self, dtype: Dtype) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
-        if let BankKind::Keyed { momentum } = self.kind {
+        if let BankKind::Keyed { momentum, .. } = self.kind {
             check_momentum(momentum, dtype, &mut invalid);
         }
         invalid.or(Self { dtype, ..self })
@@ -119,14 +126,14 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_at_once() {
-        let refused = BankSpec::new(0, Metric::Dot, BankKind::Keyed { momentum: f32::NAN }, 65).unwrap_err();
+        let refused = BankSpec::new(0, Metric::Dot, BankKind::Keyed { momentum: f32::NAN, capacity: Some(0) }, 65).unwrap_err();
         let fields: Vec<_> = refused.violations.iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(fields, ["dim", "shards", "momentum"]);
+        assert_eq!(fields, ["dim", "shards", "momentum", "capacity"]);
     }
 
     #[test]
     fn a_momentum_that_halves_cannot_follow_is_refused_with_what_to_choose() {
-        let spec = |momentum| BankSpec::new(2, Metric::Cosine, BankKind::Keyed { momentum }, 1).unwrap();
+        let spec = |momentum| BankSpec::new(2, Metric::Cosine, BankKind::Keyed { momentum, capacity: None }, 1).unwrap();
         let refusal = |momentum, dtype| spec(momentum).with_dtype(dtype).unwrap_err().to_string();
         assert!(spec(0.9).with_dtype(Dtype::BF16).is_ok() && spec(0.99).with_dtype(Dtype::F16).is_ok());
         assert!(spec(0.999_999).with_dtype(Dtype::F32).is_ok());

@@ -3,7 +3,7 @@
 use super::Encoding;
 
 /// What of each negative is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of columns, each wanted or not")]
 pub struct Columns {
     /// Ids of the pooled rows.
@@ -16,6 +16,8 @@ pub struct Columns {
     pub groups: bool,
     /// Steps of the pooled rows.
     pub steps: bool,
+    /// Sampling weights of the pooled rows.
+    pub weights: bool,
     /// Score of each pick that an anchor draws for itself.
     pub scores: bool,
     /// log_q of each pick.

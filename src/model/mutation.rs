@@ -41,6 +41,7 @@ pub struct WriteBatch {
     embeddings: Matrix,
     labels: Option<Vec<Option<i64>>>,
     groups: Option<Vec<Option<u64>>>,
+    weights: Option<Vec<f32>>,
     step: Option<u64>,
     momentum: f32,
     origin: Option<Origin>,
@@ -90,10 +91,10 @@ impl WriteBatch {
                 check_momentum(momentum, spec.dtype(), &mut invalid);
                 momentum
             }
-            (None, BankKind::Keyed { momentum }) => momentum,
+            (None, BankKind::Keyed { momentum, .. }) => momentum,
             (None, BankKind::Queue { .. }) => 0.0,
         };
-        invalid.or(Self { ids, embeddings, labels, groups, step, momentum, origin: None })
+        invalid.or(Self { ids, embeddings, labels, groups, weights: None, step, momentum, origin: None })
     }
 
     /// The same batch, to be applied once however often it is sent.
@@ -110,6 +111,22 @@ impl WriteBatch {
     /// True if the bank numbers the rows.
     pub fn is_numbered_by_bank(&self) -> bool {
         self.ids == Ids::Assigned
+    }
+
+    /// The same batch with sampling weights, a whole column. Without one, new entries have weight 1 and others keep theirs.
+    ///
+    /// # Errors
+    /// [`Invalid`] on `weights` for another length than the embeddings, on `weights[row]` for what is not finite and at least 0.
+    pub fn with_weights(self, weights: Vec<f32>) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        check_len("weights", weights.len(), self.rows(), &mut invalid);
+        for (row, weight) in weights.iter().enumerate().filter(|(_, weight)| !(weight.is_finite() && **weight >= 0.0)) {
+            invalid.push(format!("weights[{row}]"), format!("is {weight}: a weight is finite and at least 0"));
+            if invalid.is_full() {
+                break;
+            }
+        }
+        invalid.or(Self { weights: Some(weights), ..self })
     }
 
     /// Number of rows, at least 1.
@@ -140,6 +157,11 @@ impl WriteBatch {
         self.groups.as_ref().and_then(|groups| groups.get(row).copied())
     }
 
+    /// One row's weight, if the batch has such a column.
+    pub fn weight(&self, row: usize) -> Option<f32> {
+        self.weights.as_ref().and_then(|weights| weights.get(row).copied())
+    }
+
     /// Training step of the rows.
     pub fn step(&self) -> Option<u64> {
         self.step
@@ -160,7 +182,7 @@ pub struct Applied {
     pub inserted: u64,
     /// Entries that moved.
     pub updated: u64,
-    /// Entries that left a queue to make room.
+    /// Entries that left to make room.
     pub evicted: u64,
     /// Entries removed by id.
     pub removed: u64,

@@ -42,7 +42,7 @@ impl Gathered {
             labels: Vec::with_capacity(room(form.columns.labels)),
             groups: Vec::with_capacity(room(form.columns.groups)),
             steps: Vec::with_capacity(room(form.columns.steps)),
-            weights: Vec::new(),
+            weights: Vec::with_capacity(room(form.columns.weights)),
         }
     }
 
@@ -64,6 +64,9 @@ impl Gathered {
         }
         if self.columns.steps {
             self.steps.push(columns.step(place.slot));
+        }
+        if self.columns.weights {
+            self.weights.push(columns.weight(place.slot));
         }
     }
 

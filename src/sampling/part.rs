@@ -21,6 +21,7 @@ pub struct Part {
 
 /// The rows of a part, by the layout asked for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a block of anchors: a box would save nothing")]
 pub enum PartRows {
     /// Each served entry once.
     Pooled(Pool),

@@ -48,7 +48,8 @@ async fn banks_are_created_right_or_not_at_all() {
     assert_invalid(create(keyed("x", 513, 8)).await, "dim", "513 is over the limit of 512 (setting limits.max_dim)");
     assert_invalid(create(keyed("x", 2, 65)).await, "shards", "outside 1..=64");
     assert_invalid(create(queue("x", 2, 8, 0)).await, "capacity", "at least 1");
-    assert_invalid(create(v1::CreateBankRequest { capacity: 5, ..keyed("x", 2, 8) }).await, "capacity", "only queue banks");
+    let vast = v1::CreateBankRequest { capacity: u64::MAX, ..keyed("x", 2, 8) };
+    assert_invalid(create(vast).await, "capacity", "over the limit of 100000000 (setting limits.max_entries)");
     for momentum in [1.0, -0.1, f32::NAN] {
         let request = v1::CreateBankRequest { momentum: Some(momentum), ..keyed("x", 2, 8) };
         assert_invalid(create(request).await, "momentum", "outside [0, 1)");
@@ -121,6 +122,12 @@ async fn bad_writes_change_nothing() {
         "momentum",
         "outside [0, 1)",
     );
+    for (weight, says) in [(-0.5, "is -0.5: a weight"), (f32::NAN, "is NaN"), (f32::INFINITY, "is inf")] {
+        let weighted = v1::WriteRequest { weights: vec![1.0, weight], ..write(&[4, 5], &[1.0, 0.0, 0.0, 1.0]) };
+        assert_invalid(send(weighted).await, "weights[1]", says);
+    }
+    let weighted = v1::WriteRequest { weights: vec![1.0, 2.0], ..write(&[4], &[1.0, 0.0]) };
+    assert_invalid(send(weighted).await, "weights", "has 2 values for 1 rows");
     let wide = v1::Matrix { dim: 4, ..rows(&[1.0; 8]) };
     let elsewhere = v1::WriteRequest { bank: "fifo".into(), embeddings: Some(wide), ..Default::default() };
     assert_invalid(send(elsewhere).await, "embeddings", "has rows of dimension 4, and the bank's is 2");

@@ -17,62 +17,68 @@ enum Operation {
     Remove(Vec<u64>),
 }
 
-fn row(ids: bool, labels: bool, groups: bool) -> impl Strategy<Value = ModelRow> {
+fn row(ids: bool, labels: bool, groups: bool, weights: bool) -> impl Strategy<Value = ModelRow> {
     let x = prop::collection::vec(-100i32..100, DIM).prop_map(|x| {
         let mut x: Vec<f32> = x.into_iter().map(|x| x as f32 / 50.0).collect();
         x[0] += 0.013; // never zero
         x
     });
-    (0u64..24, x, prop::option::of(0i64..4), prop::option::of(0u64..5)).prop_map(move |(id, x, label, group)| ModelRow {
+    let weight = (0u32..9).prop_map(|weight| weight as f32 / 4.0);
+    let columns = (prop::option::of(0i64..4), prop::option::of(0u64..5), weight);
+    (0u64..24, x, columns).prop_map(move |(id, x, (label, group, weight))| ModelRow {
         id: ids.then_some(id),
         x,
         label: labels.then_some(label),
         group: groups.then_some(group),
+        weight: weights.then_some(weight),
     })
 }
 
 fn operation(queue: bool) -> impl Strategy<Value = Operation> {
+    let columns = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let write =
-        (any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(0u64..9), prop::option::of(0.0f32..0.99), 1usize..9)
-            .prop_flat_map(move |(ids, labels, groups, step, momentum, rows_per_hold)| {
-                prop::collection::vec(row(ids || !queue, labels, groups), 1..20).prop_map(move |rows| Operation::Write {
-                    rows,
-                    step,
-                    momentum: momentum.filter(|_| !queue),
-                    rows_per_hold,
-                })
-            });
+        (columns, prop::option::of(0u64..9), prop::option::of(0.0f32..0.99), 1usize..9).prop_flat_map(
+            move |((ids, labels, groups, weights), step, momentum, rows_per_hold)| {
+                prop::collection::vec(row(ids || !queue, labels, groups, weights), 1..20)
+                    .prop_map(move |rows| Operation::Write { rows, step, momentum: momentum.filter(|_| !queue), rows_per_hold })
+            },
+        );
     let remove = prop::collection::vec(0u64..24, 1..6).prop_map(Operation::Remove);
     prop_oneof![4 => write, 1 => remove]
 }
 
-fn history() -> impl Strategy<Value = (Option<usize>, Vec<Operation>)> {
-    prop::option::of(1usize..30)
-        .prop_flat_map(|capacity| (Just(capacity), prop::collection::vec(operation(capacity.is_some()), 1..25)))
+fn history() -> impl Strategy<Value = (BankKind, Vec<Operation>)> {
+    let keyed = prop::option::of(1u64..20).prop_map(|capacity| BankKind::Keyed { momentum: 0.5, capacity });
+    let queue = (1u64..30).prop_map(|capacity| BankKind::Queue { capacity });
+    prop_oneof![keyed, queue].prop_flat_map(|kind| {
+        let queue = matches!(kind, BankKind::Queue { .. });
+        (Just(kind), prop::collection::vec(operation(queue), 1..25))
+    })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn every_history_leaves_what_the_model_says(
-        (capacity, operations) in history(),
+        (kind, operations) in history(),
         shards in prop::sample::select(vec![1u32, 2, 8]),
         metric in prop::sample::select(vec![Metric::Cosine, Metric::Dot, Metric::L2]),
         dtype in prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::BF16]),
     ) {
-        let kind = match capacity {
-            Some(capacity) => BankKind::Queue { capacity: capacity as u64 },
-            None => BankKind::Keyed { momentum: 0.5 },
+        let (capacity, keyed_capacity) = match kind {
+            BankKind::Queue { capacity } => (Some(capacity as usize), None),
+            BankKind::Keyed { capacity, .. } => (None, capacity.map(|capacity| capacity as usize)),
         };
         let spec = BankSpec::new(DIM as u32, metric, kind, shards).unwrap().with_dtype(dtype).unwrap();
         let wire = match metric { Metric::Cosine => v1::Metric::Cosine, Metric::Dot => v1::Metric::Dot, Metric::L2 => v1::Metric::L2 };
         let mut model = ModelBank::new(wire, capacity, 0.5);
+        model.keyed_capacity = keyed_capacity;
         let mut bank = Bank::new(spec);
         let mut step = None;
         for (number, operation) in operations.into_iter().enumerate() {
             let operation = within(&spec, operation);
             let mutation = mutation(&spec, &operation);
-            let before = model.entries.len();
+            let (before, evicted) = (model.entries.len(), model.evicted);
             bank.reserve(&bank.arrivals(&mutation)).unwrap();
             let mut applied = Applied::default();
             let rows_per_hold = match &operation { Operation::Write { rows_per_hold, .. } => *rows_per_hold, Operation::Remove(_) => 2 };
@@ -87,6 +93,7 @@ proptest! {
                     let moved = applied.inserted + applied.updated;
                     let kept = capacity.map_or(rows.len(), |capacity| rows.len().min(capacity));
                     prop_assert_eq!(moved, kept as u64);
+                    prop_assert!(capacity.is_some() || applied.evicted == model.evicted - evicted);
                     prop_assert_eq!(before as u64 + applied.inserted - applied.evicted, model.entries.len() as u64);
                 }
                 Operation::Remove(ids) => prop_assert_eq!(applied.removed, model.remove(&ids) as u64),
@@ -118,7 +125,12 @@ fn mutation(spec: &BankSpec, operation: &Operation) -> Mutation {
             let labels = rows.iter().map(|row| row.label).collect();
             let groups = rows.iter().map(|row| row.group).collect();
             let ids = given.map_or(Ids::Assigned, Ids::Given);
-            Mutation::Write(WriteBatch::new(spec, ids, embeddings, labels, groups, *step, *momentum).unwrap())
+            let batch = WriteBatch::new(spec, ids, embeddings, labels, groups, *step, *momentum).unwrap();
+            let weights: Option<Vec<f32>> = rows.iter().map(|row| row.weight).collect();
+            Mutation::Write(match weights {
+                Some(weights) => batch.with_weights(weights).unwrap(),
+                None => batch,
+            })
         }
         Operation::Remove(ids) => Mutation::Remove(ids.clone()),
     }
@@ -152,8 +164,8 @@ fn compare(bank: &Bank, model: &mut ModelBank) -> Result<(), TestCaseError> {
         }
         for &slot in shard.roster() {
             let (entry, row) = (shard.columns().entry(slot), bank.row(Place { shard: number, slot }).to_vec());
-            let columns = (entry.id, entry.label, entry.group, entry.step);
-            let same = |there: &ModelEntry| (there.id, there.label, there.group, there.step) == columns;
+            let columns = (entry.id, entry.label, entry.group, entry.weight, entry.step);
+            let same = |there: &ModelEntry| (there.id, there.label, there.group, there.weight, there.step) == columns;
             let apart =
                 |there: &ModelEntry| there.row.iter().zip(&row).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
             let alike = unmatched.iter().enumerate().filter(|(_, there)| same(there));
@@ -170,6 +182,9 @@ fn compare(bank: &Bank, model: &mut ModelBank) -> Result<(), TestCaseError> {
             prop_assert!(entry.group.is_none_or(|group| shard.grouped(group).contains(&slot)));
         }
     }
+    let stalest: Vec<u64> = stalest(bank).map(|place| bank.columns(place).id(place.slot)).collect();
+    let expected = if matches!(bank.spec().kind(), BankKind::Keyed { .. }) { model.stalest() } else { Vec::new() };
+    prop_assert_eq!(stalest, expected);
     let count = |lens: &dyn Fn(&negbank::bank::Shard) -> usize| bank.shards().iter().map(lens).sum::<usize>();
     for label in 0..4 {
         prop_assert_eq!(count(&|shard| shard.labelled(label).len()), labels.get(&label).copied().unwrap_or_default());
@@ -188,4 +203,15 @@ fn compare(bank: &Bank, model: &mut ModelBank) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// The entries of a keyed bank, stalest first.
+fn stalest(bank: &Bank) -> impl Iterator<Item = Place> {
+    let of_shard = |(number, shard): (u32, &negbank::bank::Shard)| {
+        let slots = std::iter::successors(shard.stalest(), |&slot| shard.stalest_after(slot));
+        slots.map(|slot| (shard.columns().staleness(slot), Place { shard: number, slot })).collect::<Vec<_>>()
+    };
+    let mut entries: Vec<_> = (0u32..).zip(bank.shards()).flat_map(of_shard).collect();
+    entries.sort_unstable();
+    entries.into_iter().map(|(_, place)| place)
 }

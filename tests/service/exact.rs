@@ -33,6 +33,7 @@ async fn a_thousand_requests_equal_float64() {
                 x: x[row * DIM..(row + 1) * DIM].to_vec(),
                 label: Some(Some((row % 10) as i64)),
                 group: None,
+                weight: None,
             })
             .collect();
         model.write(&written, None, None);

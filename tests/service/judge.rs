@@ -227,7 +227,8 @@ impl<'a> Judge<'a> {
         let dim = entry.row.len();
         let x = &self.embeddings[row * dim..(row + 1) * dim];
         let near = |(want, got): (&f64, &f32)| (want - f64::from(*got)).abs() < 1e-5 + self.precision * want.abs();
-        (entry.id, entry.label, entry.group, entry.step) == (rows.ids[row], label, group, rows.steps[row])
+        (entry.id, entry.label, entry.group, entry.step, entry.weight)
+            == (rows.ids[row], label, group, rows.steps[row], rows.weights[row])
             && entry.row.iter().zip(x).all(near)
     }
 }

@@ -83,7 +83,7 @@ pub(crate) fn nearest_with(k: u32, nearest: v1::Nearest) -> v1::Draw {
 
 /// Every column.
 pub(crate) fn all_columns() -> Vec<i32> {
-    (v1::Column::Ids as i32..=v1::Column::LogQ as i32).collect()
+    (v1::Column::Ids as i32..=v1::Column::Weights as i32).collect()
 }
 
 /// `count` rows of `dim` floats in [-1, 1).

@@ -23,6 +23,7 @@ mod mirrors;
 mod model;
 mod random_requests;
 mod readme;
+mod refresh;
 mod reproducible;
 mod scan;
 mod settling;

@@ -16,7 +16,7 @@ const DIM: usize = 5;
 /// A random batch, sent and told to the model.
 async fn write(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Stream, count: usize, ids: u64) {
     let x = random_rows(random, count, DIM);
-    let (labelled, grouped) = (random.below(2) == 0, random.below(2) == 0);
+    let (labelled, grouped, weighted) = (random.below(2) == 0, random.below(2) == 0, random.below(2) == 0);
     let given = model.capacity.is_none() || random.below(2) == 0;
     let batch: Vec<ModelRow> = x
         .chunks_exact(DIM)
@@ -25,6 +25,7 @@ async fn write(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Stre
             x: x.to_vec(),
             label: labelled.then(|| (random.below(4) > 0).then(|| random.below(9) as i64 - 4)),
             group: grouped.then(|| (random.below(4) > 0).then(|| random.below(9))),
+            weight: weighted.then(|| random.below(9) as f32 / 2.0),
         })
         .collect();
     let step = (random.below(3) > 0).then(|| random.below(100));
@@ -42,6 +43,7 @@ async fn write(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Stre
         has_label: has_label.into(),
         groups,
         has_group: has_group.into(),
+        weights: batch.iter().filter_map(|row| row.weight).collect(),
         step,
         momentum,
         ..Default::default()

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use half::{bf16, f16};
 use negbank::proto::v1;
 
 /// Scores computed here and by the server may differ by this much: f32 against f64 on rows of norm up to a few.
@@ -13,7 +14,10 @@ pub(crate) struct ModelEntry {
     pub(crate) row: Vec<f64>,
     pub(crate) label: Option<i64>,
     pub(crate) group: Option<u64>,
+    pub(crate) weight: f32,
     pub(crate) step: u64,
+    /// Number of the entry's last write among the bank's.
+    pub(crate) written: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -21,10 +25,16 @@ pub(crate) struct ModelBank {
     pub(crate) metric: v1::Metric,
     /// `Some` in a queue.
     pub(crate) capacity: Option<usize>,
+    /// Capacity of a keyed bank that has one.
+    pub(crate) keyed_capacity: Option<usize>,
     pub(crate) momentum: f64,
+    /// What rows are rounded to when they are stored.
+    pub(crate) dtype: v1::Dtype,
     /// In a queue the oldest first.
     pub(crate) entries: Vec<ModelEntry>,
     pub(crate) appended: u64,
+    pub(crate) evicted: u64,
+    written: u64,
 }
 
 /// One written row; the outer `None` of label and group: the batch has no such column.
@@ -34,6 +44,7 @@ pub(crate) struct ModelRow {
     pub(crate) x: Vec<f32>,
     pub(crate) label: Option<Option<i64>>,
     pub(crate) group: Option<Option<u64>>,
+    pub(crate) weight: Option<f32>,
 }
 
 /// One anchor of a request.
@@ -50,7 +61,9 @@ pub(crate) struct ModelAnchor {
 
 impl ModelBank {
     pub(crate) fn new(metric: v1::Metric, capacity: Option<usize>, momentum: f64) -> Self {
-        Self { metric, capacity, momentum, entries: Vec::new(), appended: 0 }
+        let (keyed_capacity, entries) = (None, Vec::new());
+        let dtype = v1::Dtype::F32;
+        Self { metric, capacity, keyed_capacity, momentum, dtype, entries, appended: 0, evicted: 0, written: 0 }
     }
 
     pub(crate) fn write(&mut self, rows: &[ModelRow], step: Option<u64>, momentum: Option<f64>) {
@@ -60,8 +73,7 @@ impl ModelBank {
                 Some(_) => {
                     let id = row.id.unwrap_or(self.appended);
                     self.appended += 1;
-                    let (label, group) = (row.label.flatten(), row.group.flatten());
-                    self.entries.push(ModelEntry { id, row: x, label, group, step: step.unwrap_or(0) });
+                    self.insert(id, row, x, step.unwrap_or(0));
                 }
                 None => self.upsert(row, x, step.unwrap_or(0), momentum.unwrap_or(self.momentum)),
             }
@@ -77,17 +89,46 @@ impl ModelBank {
         let cosine = self.metric == v1::Metric::Cosine;
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
             let mixed: Vec<f64> = entry.row.iter().zip(&x).map(|(v, x)| m * v + (1.0 - m) * x).collect();
-            entry.row = match norm(&mixed) {
+            let moved = match norm(&mixed) {
                 length if cosine && length < 1e-6 => x,
                 length if cosine => mixed.iter().map(|v| v / length).collect(),
                 _ => mixed,
             };
+            entry.row = rounded(self.dtype, moved);
             entry.label = row.label.unwrap_or(entry.label);
             entry.group = row.group.unwrap_or(entry.group);
+            entry.weight = row.weight.unwrap_or(entry.weight);
             entry.step = step;
+            self.written += 1;
+            entry.written = self.written;
         } else {
-            self.entries.push(ModelEntry { id, row: x, label: row.label.flatten(), group: row.group.flatten(), step });
+            if self.keyed_capacity.is_some_and(|capacity| self.entries.len() >= capacity) {
+                let stalest = (0..self.entries.len()).min_by_key(|&at| (self.entries[at].step, self.entries[at].written));
+                self.entries.remove(stalest.unwrap());
+                self.evicted += 1;
+            }
+            self.insert(id, row, x, step);
         }
+    }
+
+    fn insert(&mut self, id: u64, row: &ModelRow, x: Vec<f64>, step: u64) {
+        self.written += 1;
+        self.entries.push(ModelEntry {
+            id,
+            row: rounded(self.dtype, x),
+            label: row.label.flatten(),
+            group: row.group.flatten(),
+            weight: row.weight.unwrap_or(1.0),
+            step,
+            written: self.written,
+        });
+    }
+
+    /// Ids from the one that most needs a refresh on.
+    pub(crate) fn stalest(&self) -> Vec<u64> {
+        let mut entries: Vec<&ModelEntry> = self.entries.iter().collect();
+        entries.sort_by_key(|entry| (entry.step, entry.written));
+        entries.into_iter().map(|entry| entry.id).collect()
     }
 
     pub(crate) fn remove(&mut self, ids: &[u64]) -> usize {
@@ -169,6 +210,15 @@ pub(crate) fn keep<'e>(
     }
     let passes = |score: f64| ceilings.iter().all(|&bound| score <= bound) && floors.iter().all(|&bound| score >= bound);
     Some(eligible.into_iter().filter(|&(score, _)| passes(score)).collect())
+}
+
+fn rounded(dtype: v1::Dtype, row: Vec<f64>) -> Vec<f64> {
+    let round = |x: f64| match dtype {
+        v1::Dtype::F16 => f64::from(f16::from_f32_const(x as f32).to_f32_const()),
+        v1::Dtype::Bf16 => f64::from(bf16::from_f32_const(x as f32).to_f32_const()),
+        v1::Dtype::Unspecified | v1::Dtype::F32 => x,
+    };
+    row.into_iter().map(round).collect()
 }
 
 pub(crate) fn norm(row: &[f64]) -> f64 {

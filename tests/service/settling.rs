@@ -18,7 +18,7 @@ const ENTRIES: u64 = 3_000;
 const K: usize = 10;
 
 fn spec() -> BankSpec {
-    BankSpec::new(DIM as u32, Metric::Dot, BankKind::Keyed { momentum: 0.0 }, 4).unwrap()
+    BankSpec::new(DIM as u32, Metric::Dot, BankKind::Keyed { momentum: 0.0, capacity: None }, 4).unwrap()
 }
 
 fn write(ids: Vec<u64>, data: Vec<f32>, label: i64) -> Mutation {
@@ -44,7 +44,16 @@ fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
     let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact: false };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
-    let columns = Columns { ids: true, embeddings: true, labels: true, groups: true, steps: true, scores: true, log_q: true };
+    let columns = Columns {
+        ids: true,
+        embeddings: true,
+        labels: true,
+        groups: true,
+        steps: true,
+        weights: true,
+        scores: true,
+        log_q: true,
+    };
     SampleQuery::new(anchors, vec![draw], None, Seed(1), Form::pooled(columns)).unwrap()
 }
 

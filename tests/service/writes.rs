@@ -170,6 +170,7 @@ async fn ranks_in_any_order_make_the_same_bank() {
                     x: x[at * DIM..(at + 1) * DIM].to_vec(),
                     label: None,
                     group: None,
+                    weight: None,
                 };
                 model.write(&ids.iter().enumerate().map(row).collect::<Vec<_>>(), Some(step), None);
             }

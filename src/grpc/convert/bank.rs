@@ -27,7 +27,7 @@ pub(in crate::grpc) fn spec(request: &v1::CreateBankRequest, limits: &Limits) ->
 /// A bank's description.
 pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
     let (kind, momentum, capacity) = match info.spec.kind() {
-        BankKind::Keyed { momentum } => (v1::BankKind::Keyed, momentum, 0),
+        BankKind::Keyed { momentum, capacity } => (v1::BankKind::Keyed, momentum, capacity.unwrap_or(0)),
         BankKind::Queue { capacity } => (v1::BankKind::Queue, 0.0, capacity),
     };
     let metric = match info.spec.metric() {
@@ -78,18 +78,16 @@ fn kind(request: &v1::CreateBankRequest, limits: &Limits, invalid: &mut Invalid)
             false
         }
     };
+    let capacity = usize::try_from(request.capacity).unwrap_or(usize::MAX);
+    check("capacity", capacity, limits.max_entries, "max_entries", invalid);
     if queue {
         if request.momentum.is_some() {
             invalid.push("momentum", "a queue bank never moves its entries: leave momentum unset");
         }
-        let capacity = usize::try_from(request.capacity).unwrap_or(usize::MAX);
-        check("capacity", capacity, limits.max_entries, "max_entries", invalid);
         return BankKind::Queue { capacity: request.capacity };
     }
-    if request.capacity != 0 {
-        invalid.push("capacity", "only queue banks have a capacity: leave it unset, or set kind to queue");
-    }
-    BankKind::Keyed { momentum: request.momentum.unwrap_or(BankSpec::DEFAULT_MOMENTUM) }
+    let capacity = (request.capacity != 0).then_some(request.capacity);
+    BankKind::Keyed { momentum: request.momentum.unwrap_or(BankSpec::DEFAULT_MOMENTUM), capacity }
 }
 
 fn metric(value: i32, invalid: &mut Invalid) -> Metric {

@@ -1,7 +1,7 @@
-//! Entries read by id, and entries as rows.
+//! Entries read by id or by staleness, and entries as rows.
 
 use super::columns::{encoded, split};
-use crate::engine::{Entry, Fetched};
+use crate::engine::{Entry, Fetched, Stalest};
 use crate::model::Encoding;
 use crate::proto::v1;
 
@@ -10,6 +10,11 @@ pub(in crate::grpc) fn fetched(fetched: Fetched, dim: usize, encoding: Encoding)
     let found: Vec<u8> = fetched.found.into_iter().map(u8::from).collect();
     let rows = rows(&fetched.entries, Some(encoded(fetched.embeddings, dim, encoding)));
     v1::FetchResponse { found: found.into(), rows: Some(rows), sequence: fetched.sequence, step: fetched.step }
+}
+
+/// The answer to a request for the stalest entries.
+pub(in crate::grpc) fn stalest(stalest: &Stalest) -> v1::StalestResponse {
+    v1::StalestResponse { rows: Some(rows(&stalest.entries, None)), sequence: stalest.sequence, step: stalest.step }
 }
 
 /// Entries with all their columns.
@@ -24,6 +29,6 @@ pub(super) fn rows(entries: &[Entry], embeddings: Option<v1::Matrix>) -> v1::Row
         groups,
         has_group,
         steps: entries.iter().map(|entry| entry.step).collect(),
-        weights: Vec::new(),
+        weights: entries.iter().map(|entry| entry.weight).collect(),
     }
 }

@@ -21,12 +21,10 @@ pub(super) fn form(request: &v1::SampleRequest, invalid: &mut Invalid) -> Form {
 }
 
 fn columns(wanted: &[i32], invalid: &mut Invalid) -> Columns {
-    let none =
-        Columns { ids: false, embeddings: false, labels: false, groups: false, steps: false, scores: false, log_q: false };
     if wanted.is_empty() {
-        return Columns { ids: true, embeddings: true, labels: true, scores: true, log_q: true, ..none };
+        return Columns { ids: true, embeddings: true, labels: true, scores: true, log_q: true, ..Columns::default() };
     }
-    let mut columns = none;
+    let mut columns = Columns::default();
     for (at, &column) in wanted.iter().enumerate() {
         match v1::Column::try_from(column) {
             Ok(v1::Column::Ids) => columns.ids = true,
@@ -36,7 +34,8 @@ fn columns(wanted: &[i32], invalid: &mut Invalid) -> Columns {
             Ok(v1::Column::Steps) => columns.steps = true,
             Ok(v1::Column::Scores) => columns.scores = true,
             Ok(v1::Column::LogQ) => columns.log_q = true,
-            Ok(v1::Column::Unspecified | v1::Column::Weights) | Err(_) => {
+            Ok(v1::Column::Weights) => columns.weights = true,
+            Ok(v1::Column::Unspecified) | Err(_) => {
                 invalid.push(format!("columns[{at}]"), format!("{column} is not a Column"));
             }
         }

@@ -16,8 +16,8 @@ mod write;
 pub use limits::Limits;
 
 pub(super) use bank::{described, spec};
-pub(super) use fetched::fetched;
+pub(super) use fetched::{fetched, stalest};
 pub(super) use sample::query;
 pub(super) use sampled::sampled;
 pub(super) use scan::{chunk, scan};
-pub(super) use write::{batch, fetch_ids, position, remove_ids};
+pub(super) use write::{batch, fetch_ids, position, remove_ids, stalest_k};

@@ -68,6 +68,7 @@ fn bytes_of_row(form: &Form, spec: &BankSpec) -> usize {
         + bytes(columns.labels, 9)
         + bytes(columns.groups, 9)
         + bytes(columns.steps, 8)
+        + bytes(columns.weights, 4)
 }
 
 /// The forms that would be smaller than this one.

@@ -34,7 +34,10 @@ pub(in crate::grpc) fn batch(
     let Some(embeddings) = embeddings else { return Err(invalid) };
     invalid.or(())?;
     let step = request.step.or(stage.map(|stage| stage.at.step));
-    let batch = WriteBatch::new(spec, ids, embeddings, labels, groups, step, request.momentum)?;
+    let mut batch = WriteBatch::new(spec, ids, embeddings, labels, groups, step, request.momentum)?;
+    if !request.weights.is_empty() {
+        batch = batch.with_weights(request.weights)?;
+    }
     Ok((batch.with_origin(origin), stage))
 }
 
@@ -74,8 +77,18 @@ pub(in crate::grpc) fn fetch_ids(
     Ok((ids, encoding))
 }
 
-/// Found, id, label, group and step of one fetched entry.
-pub(super) const BYTES_OF_COLUMNS: usize = 1 + 8 + 9 + 9 + 8;
+/// Found, id, label, group, step and weight of one fetched entry.
+pub(super) const BYTES_OF_COLUMNS: usize = 1 + 8 + 9 + 9 + 8 + 4;
+
+/// How many of the stalest entries are asked for.
+pub(in crate::grpc) fn stalest_k(request: &v1::StalestRequest, limits: &Limits) -> Result<usize, Invalid> {
+    let mut invalid = Invalid::default();
+    if request.k == 0 {
+        invalid.push("k", "must be at least 1");
+    }
+    check("k", request.k as usize, limits.max_fetch_rows, "max_fetch_rows", &mut invalid);
+    invalid.or(request.k as usize)
+}
 
 /// The position that a read asks for, if it asks for one.
 pub(in crate::grpc) fn position(token: &[u8]) -> Result<Option<Position>, Invalid> {
