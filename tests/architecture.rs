@@ -38,7 +38,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("hnsw_rs", &["index/hnsw.rs"], "only index/hnsw.rs names hnsw_rs"),
     ("unsafe", &["kernels/", "index/flat_graph"], "unsafe stands in kernels/ and the flat graph only"),
     ("SystemTime", &["model/clock.rs"], "the raw clock is read in model/clock.rs only"),
-    ("getrandom", &["model/seed.rs"], "entropy is taken in model/seed.rs only"),
+    ("getrandom", &["model/seed.rs", "client/entropy.rs"], "entropy is taken in model/seed.rs and client/entropy.rs only"),
     ("RandomState", &["model/seed.rs"], "entropy is taken in model/seed.rs only"),
     ("rand", &["model/seed.rs"], "entropy is taken in model/seed.rs only"),
 ];
@@ -46,6 +46,9 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 /// Rooms and files in which neither tokio nor anything async may stand.
 const SYNCHRONOUS: &[&str] =
     &["model/", "kernels/", "rows/", "bank/", "index/", "sampling/", "gather/", "codec/", "durability/", "engine/"];
+/// The server's clock, and the client's.
+const CLOCKS: &[&str] = &["model/clock.rs", "client/deadline.rs"];
+
 const ASYNC_EDGE: &str = "engine/handle.rs";
 
 const NO_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "types", "manager", "misc"];
@@ -192,9 +195,9 @@ impl File<'_> {
             "super" if starts_path => self.supers(line, tokens, at, depth),
             "await" | "async" if self.is_synchronous() => self.report(line, "no async below engine/handle.rs"),
             "tokio" if self.is_synchronous() => self.report(line, "no tokio below engine/handle.rs"),
-            "Instant" if is_path && self.path != "model/clock.rs" => {
+            "Instant" if is_path && !CLOCKS.contains(&self.path) => {
                 if matches!(tokens.get(at + 3), Some(TokenTree::Ident(method)) if method == "now") {
-                    self.report(line, "the raw clock is read in model/clock.rs only");
+                    self.report(line, "the raw clock is read in model/clock.rs and client/deadline.rs only");
                 }
             }
             _ => {

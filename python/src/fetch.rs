@@ -1,27 +1,22 @@
 //! Entries by id.
 
-use negbank::proto::v1::FetchResponse;
+use negbank::client::FetchColumns;
 use pyo3::prelude::*;
 
 use crate::column::Column;
-use crate::rows::RowColumns;
+use crate::rows::RowArrays;
 
 /// Which ids were found, and the entries found, as a dict.
 #[derive(IntoPyObject)]
 pub(crate) struct Fetched {
     found: Column<bool>,
-    rows: RowColumns,
+    rows: RowArrays,
     sequence: u64,
     step: Option<u64>,
 }
 
-impl From<FetchResponse> for Fetched {
-    fn from(answer: FetchResponse) -> Self {
-        Self {
-            found: Column::mask(&answer.found),
-            rows: answer.rows.unwrap_or_default().into(),
-            sequence: answer.sequence,
-            step: answer.step,
-        }
+impl From<FetchColumns> for Fetched {
+    fn from(answer: FetchColumns) -> Self {
+        Self { found: Column::mask(&answer.found), rows: answer.rows.into(), sequence: answer.sequence, step: answer.step }
     }
 }

@@ -1,33 +1,35 @@
 //! Entries on their way back: message columns to numpy arrays.
 
-use negbank::client::floats;
-use negbank::proto::v1::Rows;
+use negbank::client::RowColumns;
 use pyo3::prelude::*;
 
-use crate::column::Column;
+use crate::column::{Column, Packed};
 
 /// Columns of entries, as a dict of flat arrays; a column that was not sent is empty. Embeddings are row-major.
 #[derive(IntoPyObject)]
-pub(crate) struct RowColumns {
-    ids: Column<u64>,
-    embeddings: Column<f32>,
-    labels: Column<i64>,
+pub(crate) struct RowArrays {
+    ids: Packed,
+    embeddings: Packed,
+    labels: Packed,
     has_label: Column<bool>,
-    groups: Column<u64>,
+    groups: Packed,
     has_group: Column<bool>,
-    steps: Column<u64>,
+    steps: Packed,
+    weights: Packed,
 }
 
-impl From<Rows> for RowColumns {
-    fn from(rows: Rows) -> Self {
+impl From<Option<RowColumns>> for RowArrays {
+    fn from(rows: Option<RowColumns>) -> Self {
+        let rows = rows.unwrap_or_default();
         Self {
-            ids: rows.ids.into(),
-            embeddings: rows.embeddings.as_ref().map(floats).unwrap_or_default().into(),
-            labels: rows.labels.into(),
+            ids: Packed::u64(rows.ids),
+            embeddings: Packed::floats(rows.embeddings),
+            labels: Packed::i64(rows.labels),
             has_label: Column::mask(&rows.has_label),
-            groups: rows.groups.into(),
+            groups: Packed::u64(rows.groups),
             has_group: Column::mask(&rows.has_group),
-            steps: rows.steps.into(),
+            steps: Packed::u64(rows.steps),
+            weights: Packed::f32(rows.weights),
         }
     }
 }

@@ -40,7 +40,13 @@ impl Session {
     #[new]
     fn new(py: Python<'_>, address: String, timeout: f64, max_message_bytes: usize) -> PyResult<Self> {
         let timeout = seconds(timeout).map_err(|fault| exception(py, fault))?;
-        let options = Options { timeout, connect_timeout: timeout.min(CONNECT_AT_MOST), max_message_bytes };
+        let options = Options {
+            timeout,
+            connect_timeout: timeout.min(CONNECT_AT_MOST),
+            max_message_bytes,
+            retries: 0,
+            ..Options::default()
+        };
         let client = connect(py, &address, &options)?;
         Ok(Self { address, options, connected: Mutex::new(Connected { process: process::id(), client }) })
     }
@@ -90,7 +96,7 @@ impl Session {
         timeout: Option<f64>,
     ) -> PyResult<Fetched> {
         let request = FetchRequest { bank, ids: values(Some(ids)), at_least: at_least.into(), ..FetchRequest::default() };
-        self.call(py, timeout, async move |client| client.fetch(request).await.map(Fetched::from))
+        self.call(py, timeout, async move |client| client.fetch_columns(request).await.map(Fetched::from))
     }
 
     fn remove(&self, py: Python<'_>, bank: String, ids: PyReadonlyArray1<'_, u64>, timeout: Option<f64>) -> PyResult<u64> {
@@ -100,7 +106,7 @@ impl Session {
 
     fn sample(&self, py: Python<'_>, call: SampleCall<'_>, timeout: Option<f64>) -> PyResult<Sampled> {
         let request = call.into_message(py)?;
-        self.call(py, timeout, async move |client| client.sample(request).await.map(Sampled::from))
+        self.call(py, timeout, async move |client| client.sample_columns(request).await.map(Sampled::from))
     }
 }
 

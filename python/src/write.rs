@@ -59,6 +59,7 @@ pub(crate) struct Written {
     evicted: u64,
     ids: Column<u64>,
     position: Vec<u8>,
+    duplicate: bool,
 }
 
 impl From<WriteResponse> for Written {
@@ -70,6 +71,7 @@ impl From<WriteResponse> for Written {
             evicted: answer.evicted,
             ids: answer.ids.into(),
             position: answer.position.into(),
+            duplicate: answer.duplicate,
         }
     }
 }

@@ -19,10 +19,20 @@
 //! # }
 //! ```
 
+mod columns;
+mod deadline;
+mod entropy;
 mod error;
 mod matrix;
+mod retry;
+mod rope;
+mod scan;
 mod session;
+mod unary;
+mod writer;
 
+pub use columns::{DrawColumns, FetchColumns, FloatColumn, RowColumns, SampleColumns, ScanColumns};
 pub use error::{ClientError, FieldViolation};
 pub use matrix::{floats, rows};
+pub use scan::Scan;
 pub use session::{Client, Options};

@@ -1,45 +1,70 @@
 //! A connection to a server.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
 
-use super::{ClientError, FieldViolation};
-use crate::proto::v1::banks_client::BanksClient;
-use crate::proto::v1::sampling_client::SamplingClient;
+use super::deadline::Deadline;
+use super::retry::Backoff;
+use super::scan::Scan;
+use super::unary::{frame, unary};
+use super::writer::Writer;
+use super::{ClientError, FetchColumns, FieldViolation, SampleColumns};
 use crate::proto::v1::{
     Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, FetchRequest, FetchResponse, GetBankRequest,
-    ListBanksRequest, ListBanksResponse, RemoveRequest, RemoveResponse, SampleRequest, SampleResponse, WriteRequest,
-    WriteResponse,
+    ListBanksRequest, ListBanksResponse, RemoveRequest, RemoveResponse, SampleRequest, SampleResponse, ScanRequest,
+    StalestRequest, StalestResponse, WriteRequest, WriteResponse,
 };
 
 /// How a client talks to its server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Deadline of calls that give none of their own; default 30 s.
+    /// Deadline of calls that give none of their own, all tries of a call included; default 30 s.
     pub timeout: Duration,
     /// Deadline of the first connection; default 5 s.
     pub connect_timeout: Duration,
     /// Largest message taken or sent, in bytes; default 64 MiB, the server's own default.
     pub max_message_bytes: usize,
+    /// How often a call is tried again, with growing waits, when the server is away or says when to come back; default 5, which
+    /// takes 1.6 to 3.1 s. What may have changed something and can't be recognised when it comes again is tried once.
+    pub retries: u32,
+    /// Signs writes, so that the bank recognises one that comes again; such as "train-7/rank-3". Default: unsigned.
+    pub writer: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), connect_timeout: Duration::from_secs(5), max_message_bytes: 64 << 20 }
+        Self {
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            max_message_bytes: 64 << 20,
+            retries: 5,
+            writer: None,
+        }
     }
 }
 
 /// A connection to one server. Cheap to clone; clones share the connection and run calls side by side.
 #[derive(Debug, Clone)]
 pub struct Client {
-    banks: BanksClient<Channel>,
-    sampling: SamplingClient<Channel>,
+    channel: Channel,
     timeout: Duration,
     max_message_bytes: usize,
+    retries: u32,
+    writer: Option<Arc<Writer>>,
+}
+
+/// Which failures a call is tried again after.
+#[derive(Debug, Clone, Copy)]
+enum Again {
+    /// Also when nobody knows whether the server did it.
+    Always,
+    /// Only when the server said that it did not.
+    IfRefused,
 }
 
 /// HTTP/2 receive windows and frames for answers of megabytes; the defaults (64 KiB and 16 KiB) halve the throughput.
@@ -67,12 +92,12 @@ impl Client {
                 let cause = causes.last().map_or_else(String::new, ToString::to_string);
                 ClientError::Unavailable(format!("no negbank answers at {address}: {cause}; start one with `negbank serve`"))
             })?;
-        let limit = options.max_message_bytes;
         Ok(Self {
-            banks: BanksClient::new(channel.clone()).max_decoding_message_size(limit).max_encoding_message_size(limit),
-            sampling: SamplingClient::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit),
+            channel,
             timeout: options.timeout,
-            max_message_bytes: limit,
+            max_message_bytes: options.max_message_bytes,
+            retries: options.retries,
+            writer: options.writer.map(Writer::new).transpose()?.map(Arc::new),
         })
     }
 
@@ -82,13 +107,18 @@ impl Client {
         Self { timeout, ..self.clone() }
     }
 
+    /// The same connection with another number of tries after the first.
+    #[must_use]
+    pub fn with_retries(&self, retries: u32) -> Self {
+        Self { retries, ..self.clone() }
+    }
+
     /// Creates a bank, or answers with the one that is there with the same settings.
     ///
     /// # Errors
     /// [`ClientError`], as every call
     pub async fn create_bank(&self, request: CreateBankRequest) -> Result<Bank, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.create_bank(request).await).await
+        self.call("/negbank.v1.Banks/CreateBank", &request, Again::Always).await
     }
 
     /// Describes a bank.
@@ -96,8 +126,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn get_bank(&self, request: GetBankRequest) -> Result<Bank, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.get_bank(request).await).await
+        self.call("/negbank.v1.Banks/GetBank", &request, Again::Always).await
     }
 
     /// Describes all banks.
@@ -105,8 +134,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn list_banks(&self) -> Result<ListBanksResponse, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(ListBanksRequest {}, async |request| banks.list_banks(request).await).await
+        self.call("/negbank.v1.Banks/ListBanks", &ListBanksRequest {}, Again::Always).await
     }
 
     /// Deletes a bank.
@@ -114,17 +142,16 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn delete_bank(&self, request: DeleteBankRequest) -> Result<DeleteBankResponse, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.delete_bank(request).await).await
+        self.call("/negbank.v1.Banks/DeleteBank", &request, Again::IfRefused).await
     }
 
     /// Writes a batch.
     ///
     /// # Errors
     /// [`ClientError`]. After [`ClientError::DeadlineExceeded`] the batch may or may not have been applied.
-    pub async fn write(&self, request: WriteRequest) -> Result<WriteResponse, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.write(request).await).await
+    pub async fn write(&self, mut request: WriteRequest) -> Result<WriteResponse, ClientError> {
+        let again = self.sign(&mut request);
+        self.call("/negbank.v1.Banks/Write", &request, again).await
     }
 
     /// Reads entries by id.
@@ -132,8 +159,15 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn fetch(&self, request: FetchRequest) -> Result<FetchResponse, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.fetch(request).await).await
+        self.call("/negbank.v1.Banks/Fetch", &request, Again::Always).await
+    }
+
+    /// As [`fetch`](Self::fetch), its columns as they came.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn fetch_columns(&self, request: FetchRequest) -> Result<FetchColumns, ClientError> {
+        self.call("/negbank.v1.Banks/Fetch", &request, Again::Always).await
     }
 
     /// Removes entries by id.
@@ -141,32 +175,79 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn remove(&self, request: RemoveRequest) -> Result<RemoveResponse, ClientError> {
-        let mut banks = self.banks.clone();
-        self.call(request, async |request| banks.remove(request).await).await
+        self.call("/negbank.v1.Banks/Remove", &request, Again::IfRefused).await
+    }
+
+    /// Lists the entries of a keyed bank that most need a refresh.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn stalest(&self, request: StalestRequest) -> Result<StalestResponse, ClientError> {
+        self.call("/negbank.v1.Banks/Stalest", &request, Again::Always).await
+    }
+
+    /// Reads a whole bank, or what changed in it, chunk by chunk. The deadline is that of the whole stream, and a stream that
+    /// breaks is not begun again.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ClientError> {
+        self.check_size(&request)?;
+        Scan::start(self.channel.clone(), request, self.timeout, self.max_message_bytes).await
     }
 
     /// Draws negatives.
     ///
     /// # Errors
     /// [`ClientError`]
-    pub async fn sample(&self, request: SampleRequest) -> Result<SampleResponse, ClientError> {
-        let mut sampling = self.sampling.clone();
-        self.call(request, async |request| sampling.sample(request).await).await
+    pub async fn sample(&self, mut request: SampleRequest) -> Result<SampleResponse, ClientError> {
+        let again = request.write.as_mut().map_or(Again::Always, |write| self.sign(write));
+        self.call("/negbank.v1.Sampling/Sample", &request, again).await
+    }
+
+    /// As [`sample`](Self::sample), its columns as they came.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn sample_columns(&self, mut request: SampleRequest) -> Result<SampleColumns, ClientError> {
+        let again = request.write.as_mut().map_or(Again::Always, |write| self.sign(write));
+        self.call("/negbank.v1.Sampling/Sample", &request, again).await
+    }
+
+    /// Gives a write its number, and says when it may be sent again under it.
+    fn sign(&self, write: &mut WriteRequest) -> Again {
+        if write.origin.is_none() {
+            write.origin = self.writer.as_ref().map(|writer| writer.next());
+        }
+        if write.origin.is_some() { Again::Always } else { Again::IfRefused }
     }
 
     /// One call under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
-    async fn call<Q: Message, A>(
+    async fn call<A: Message + Default>(
         &self,
-        message: Q,
-        send: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
+        path: &'static str,
+        message: &impl Message,
+        again: Again,
     ) -> Result<A, ClientError> {
-        self.check_size(&message)?;
-        let mut request = Request::new(message);
-        request.set_timeout(self.timeout);
-        match tokio::time::timeout(self.timeout, send(request)).await {
-            Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(ClientError::DeadlineExceeded(format!("no answer within {:?}", self.timeout))),
+        self.check_size(message)?;
+        let frame = frame(message)?;
+        let deadline = Deadline::after(self.timeout);
+        let mut backoff = Backoff::new(self.retries);
+        while let Some(left) = deadline.left() {
+            let sent = unary(self.channel.clone(), path, frame.clone(), left, self.max_message_bytes);
+            let fault = match timeout(left, sent).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) => ClientError::from(status),
+                Err(_) => break,
+            };
+            let refused = matches!(fault, ClientError::ResourceExhausted { .. });
+            let wait = if refused || matches!(again, Again::Always) { backoff.wait(&fault) } else { None };
+            match wait.filter(|wait| deadline.left().is_some_and(|left| *wait < left)) {
+                Some(wait) => sleep(wait).await,
+                None => return Err(fault),
+            }
         }
+        Err(ClientError::DeadlineExceeded(format!("no answer within {:?}", self.timeout)))
     }
 
     /// Refuses a message that the transport would: by then all it says is "transport error".

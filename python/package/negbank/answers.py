@@ -35,6 +35,7 @@ class WriteAnswer(TypedDict):
     evicted: int
     ids: npt.NDArray[np.uint64]
     position: bytes
+    duplicate: bool
 
 
 class RowColumns(TypedDict):
@@ -47,6 +48,7 @@ class RowColumns(TypedDict):
     groups: npt.NDArray[np.uint64]
     has_group: npt.NDArray[np.bool_]
     steps: npt.NDArray[np.uint64]
+    weights: npt.NDArray[np.float32]
 
 
 class FetchAnswer(TypedDict):
@@ -65,7 +67,11 @@ class DrawAnswer(TypedDict):
     indices: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     log_q: npt.NDArray[np.float32]
+    log_q_mix: npt.NDArray[np.float32]
     n: npt.NDArray[np.uint32]
+    n_scored: npt.NDArray[np.uint32]
+    n_shared: int
+    mask: npt.NDArray[np.bool_]
     log_partition: npt.NDArray[np.float32]
     kappa: npt.NDArray[np.float32]
     plan: str
@@ -83,3 +89,4 @@ class SampleAnswer(TypedDict):
     sequence_last: int
     step: int | None
     reproducible: bool
+    write: WriteAnswer | None

@@ -2,64 +2,76 @@
 
 use std::collections::BTreeMap;
 
-use negbank::proto::v1::{DrawAnswer, Plan, Reason, ReasonCount, SampleResponse};
+use negbank::client::{DrawColumns, SampleColumns};
+use negbank::proto::v1::{Plan, Reason, ReasonCount};
 use pyo3::prelude::*;
 
-use crate::column::Column;
-use crate::rows::RowColumns;
+use crate::column::{Column, Packed};
+use crate::rows::RowArrays;
+use crate::write::Written;
 
 /// A whole answer, as a dict.
 #[derive(IntoPyObject)]
 pub(crate) struct Sampled {
-    rows: RowColumns,
-    draws: Vec<DrawColumns>,
+    rows: RowArrays,
+    draws: Vec<DrawArrays>,
     seed: u64,
     sequence_first: u64,
     sequence_last: u64,
     step: Option<u64>,
     reproducible: bool,
+    write: Option<Written>,
 }
 
 /// One draw's answer, as a dict: flat columns, the picks of one anchor after the other's; empty where there is none.
 #[derive(IntoPyObject)]
-struct DrawColumns {
+struct DrawArrays {
     counts: Column<u32>,
     indices: Column<i64>,
-    scores: Column<f32>,
-    log_q: Column<f32>,
+    scores: Packed,
+    log_q: Packed,
+    log_q_mix: Packed,
     n: Column<u32>,
-    log_partition: Column<f32>,
-    kappa: Column<f32>,
+    n_scored: Column<u32>,
+    n_shared: u32,
+    mask: Column<bool>,
+    log_partition: Packed,
+    kappa: Packed,
     plan: String,
     shortfalls: BTreeMap<String, u64>,
     rejections: BTreeMap<String, u64>,
 }
 
-impl From<SampleResponse> for Sampled {
-    fn from(answer: SampleResponse) -> Self {
+impl From<SampleColumns> for Sampled {
+    fn from(answer: SampleColumns) -> Self {
         Self {
-            rows: answer.rows.unwrap_or_default().into(),
-            draws: answer.draws.into_iter().map(DrawColumns::from).collect(),
+            rows: answer.rows.into(),
+            draws: answer.draws.into_iter().map(DrawArrays::from).collect(),
             seed: answer.seed,
             sequence_first: answer.sequence_first,
             sequence_last: answer.sequence_last,
             step: answer.step,
             reproducible: answer.reproducible,
+            write: answer.write.map(Written::from),
         }
     }
 }
 
-impl From<DrawAnswer> for DrawColumns {
-    fn from(draw: DrawAnswer) -> Self {
+impl From<DrawColumns> for DrawArrays {
+    fn from(draw: DrawColumns) -> Self {
         Self {
             plan: Plan::try_from(draw.plan).map_or_else(|_| "unknown".to_owned(), |plan| plain(plan.as_str_name(), "PLAN_")),
             counts: draw.counts.into(),
-            indices: draw.indices.into_iter().map(i64::from).collect::<Vec<_>>().into(),
-            scores: draw.scores.into(),
-            log_q: draw.log_q.into(),
+            indices: Column::rows(&draw.indices),
+            scores: Packed::f32(draw.scores),
+            log_q: Packed::f32(draw.log_q),
+            log_q_mix: Packed::f32(draw.log_q_mix),
             n: draw.n.into(),
-            log_partition: draw.log_partition.into(),
-            kappa: draw.kappa.into(),
+            n_scored: draw.n_scored.into(),
+            n_shared: draw.n_shared,
+            mask: Column::mask(&draw.mask),
+            log_partition: Packed::f32(draw.log_partition),
+            kappa: Packed::f32(draw.kappa),
             shortfalls: by_reason(&draw.shortfalls),
             rejections: by_reason(&draw.rejections),
         }
