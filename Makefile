@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 CARGO ?= cargo
+MINUTES ?= 10
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 REPORTS := $(abspath target/reports)
@@ -16,7 +17,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench sanitize
+.PHONY: demo test verify fix bench soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -48,6 +49,10 @@ fix: $(VENV)/test
 bench:
 	$(CARGO) bench --locked --bench engine
 	$(CARGO) bench --locked --bench service
+
+# Ten minutes of mixed load on a real server: does anything grow?
+soak:
+	MINUTES=$(MINUTES) $(CARGO) bench --locked --bench soak
 
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
 sanitize:

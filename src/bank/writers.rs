@@ -33,20 +33,43 @@ pub enum Known {
     },
 }
 
-/// Numbers of one writer.
+/// Numbers of one writer: of the window that ends at the highest. Number n lies at n modulo [`Writers::REMEMBERED`].
 #[derive(Debug, Default)]
 struct Numbers {
     highest: u64,
     last_write: u64,
-    /// Number n lies at n modulo [`Writers::REMEMBERED`]; number 0: nothing does.
-    ring: Vec<Remembered>,
+    /// As which mutation each number was applied; 0: it was not.
+    sequences: Vec<u64>,
+    /// The first ids that the bank gave; empty if it never gave any.
+    first_ids: Vec<u64>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Remembered {
-    number: u64,
-    sequence: u64,
-    first_id: u64,
+impl Numbers {
+    fn note(&mut self, number: u64, sequence: u64, first_id: u64) {
+        // The numbers that enter the window take the cells of those that leave it.
+        let entering = number.saturating_sub(self.highest).min(Writers::REMEMBERED);
+        (number - entering..number).map(|before| before + 1).for_each(|entering| {
+            if let Some(cell) = self.sequences.get_mut(cell_of(entering)) {
+                *cell = 0;
+            }
+        });
+        self.highest = self.highest.max(number);
+        put(&mut self.sequences, cell_of(number), sequence);
+        if first_id > 0 || !self.first_ids.is_empty() {
+            put(&mut self.first_ids, cell_of(number), first_id);
+        }
+    }
+}
+
+fn cell_of(number: u64) -> usize {
+    (number % Writers::REMEMBERED) as usize
+}
+
+fn put(cells: &mut Vec<u64>, at: usize, value: u64) {
+    if at >= cells.len() {
+        cells.resize(at + 1, 0);
+    }
+    cells[at] = value;
 }
 
 impl Writers {
@@ -60,13 +83,15 @@ impl Writers {
     }
 
     pub(super) fn known(&self, origin: &Origin) -> Known {
-        let Some(Numbers { highest, ring, .. }) = self.numbers.get(&origin.writer) else { return Known::No };
-        match ring.get((origin.number % Self::REMEMBERED) as usize) {
-            Some(there) if there.number == origin.number => {
-                Known::Applied { sequence: there.sequence, first_id: there.first_id }
-            }
-            _ if highest.saturating_sub(origin.number) >= Self::REMEMBERED => Known::Forgotten { highest: *highest },
-            _ => Known::No,
+        let Some(numbers) = self.numbers.get(&origin.writer) else { return Known::No };
+        if numbers.highest.saturating_sub(origin.number) >= Self::REMEMBERED {
+            return Known::Forgotten { highest: numbers.highest };
+        }
+        let cell = |cells: &[u64]| cells.get(cell_of(origin.number)).copied().unwrap_or(0);
+        match cell(&numbers.sequences) {
+            _ if origin.number > numbers.highest => Known::No,
+            0 => Known::No,
+            sequence => Known::Applied { sequence, first_id: cell(&numbers.first_ids) },
         }
     }
 
@@ -75,12 +100,7 @@ impl Writers {
         let numbers = self.numbers.entry(origin.writer.clone()).or_default();
         self.by_last_write.remove(&(numbers.last_write, origin.writer.clone()));
         numbers.last_write = sequence;
-        numbers.highest = numbers.highest.max(origin.number);
-        let at = (origin.number % Self::REMEMBERED) as usize;
-        if at >= numbers.ring.len() {
-            numbers.ring.resize(at + 1, Remembered::default());
-        }
-        numbers.ring[at] = Remembered { number: origin.number, sequence, first_id };
+        numbers.note(origin.number, sequence, first_id);
         self.by_last_write.insert((sequence, origin.writer.clone()));
         if self.numbers.len() > Self::MOST
             && let Some((_, silent)) = self.by_last_write.pop_first()
@@ -109,13 +129,13 @@ mod tests {
         assert_eq!(writers.known(&origin("a", 1, 1_024)), Known::Applied { sequence: 3, first_id: 10_240 });
         assert_eq!(writers.known(&origin("a", 1, 477)), Known::No, "the lowest number of the window");
         assert_eq!(writers.known(&origin("a", 1, 476)), Known::Forgotten { highest: 1_500 });
-        assert_eq!(
-            writers.known(&origin("a", 1, 1)),
-            Known::Applied { sequence: 2, first_id: 10 },
-            "while its cell is its own"
-        );
+        assert_eq!(writers.known(&origin("a", 1, 1)), Known::Forgotten { highest: 1_500 });
+        assert_eq!(writers.known(&origin("a", 1, 1_501)), Known::No);
         assert_eq!(writers.known(&origin("a", 2, 1_024)), Known::No, "a restarted writer is another one");
         assert_eq!(writers.known(&origin("b", 1, 1_024)), Known::No);
+        writers.note(&origin("a", 1, 5_000), 5, 0);
+        assert_eq!(writers.known(&origin("a", 1, 4_572)), Known::No, "the cell of 1,500 was cleared");
+        assert_eq!(writers.known(&origin("a", 1, 5_000)), Known::Applied { sequence: 5, first_id: 0 });
     }
 
     #[test]
