@@ -43,7 +43,9 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = settings.server.drain;
     let engine = Engine::start(settings.engine)?;
     let server = Server::bind(settings.server, settings.limits).await?;
-    tracing::info!(address = %server.address()?, version = env!("CARGO_PKG_VERSION"), "serving");
+    let address = server.address()?.map(tracing::field::display);
+    let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
+    tracing::info!(address, unix_socket, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let mut signals = StopSignals::listen()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();

@@ -95,6 +95,9 @@ struct Reader {
     problems: Vec<String>,
 }
 
+/// The value that turns a listener off.
+const NONE: &str = "none";
+
 const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
@@ -131,17 +134,29 @@ impl Reader {
     }
 
     fn server(&mut self, server: &mut grpc::Config) {
-        let mut listen = server.listen.to_string();
-        self.take("server.listen", &mut listen, |_| true, "a string");
-        match listen.parse::<SocketAddr>() {
-            Ok(address) => server.listen = address,
-            Err(_) => self
-                .problems
-                .push(format!("server.listen: {listen:?} is not an address and port, as in 127.0.0.1:7700 (no host name)")),
-        }
+        self.listeners(server);
         self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
         self.seconds("server.drain_seconds", &mut server.drain);
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
+    }
+
+    /// Where to listen: `none` turns a listener off, but not both.
+    fn listeners(&mut self, server: &mut grpc::Config) {
+        let mut listen = server.listen.map_or_else(|| NONE.to_owned(), |address| address.to_string());
+        self.take("server.listen", &mut listen, |_| true, "a string");
+        match listen.parse::<SocketAddr>() {
+            Ok(address) => server.listen = Some(address),
+            Err(_) if listen == NONE => server.listen = None,
+            Err(_) => self.problems.push(format!(
+                "server.listen: {listen:?} is not an address and port, as in 127.0.0.1:7700 (no host name), nor none"
+            )),
+        }
+        let mut socket = NONE.to_owned();
+        self.take("server.unix_socket", &mut socket, |given| !given.is_empty(), "a path, or none");
+        server.unix_socket = (socket != NONE).then(|| PathBuf::from(socket));
+        if server.listen.is_none() && server.unix_socket.is_none() {
+            self.problems.push("server.listen is none and server.unix_socket is too: nobody could call".to_owned());
+        }
     }
 
     fn limits(&mut self, limits: &mut grpc::Limits) {
@@ -251,7 +266,7 @@ mod tests {
         };
         let settings = Settings::load(&sources).unwrap();
         assert_eq!((settings.limits.max_k, settings.limits.max_dim, settings.limits.max_anchors), (30, 21, 12));
-        assert_eq!(settings.server.listen.to_string(), "[::1]:9");
+        assert_eq!(settings.server.listen.unwrap().to_string(), "[::1]:9");
         assert_eq!(settings.log.format, crate::telemetry::Format::Json);
 
         let (_, effective) = Settings::explain(&sources).unwrap();
@@ -277,6 +292,20 @@ mod tests {
         for (problem, says) in problems.iter().zip(["foo", "nowhere", "max_dim", "max_k", "log.filter", "limits.max_x"]) {
             assert!(problem.contains(says), "{problem}");
         }
+    }
+
+    #[test]
+    fn the_server_listens_somewhere() {
+        let load = |flags: &[&str]| {
+            let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+            Settings::load(&Sources { flags, ..Sources::default() }).map(|settings| settings.server)
+        };
+        let server = load(&["server.unix_socket=/run/negbank.sock", "server.listen=none"]).unwrap();
+        assert_eq!((server.listen, server.unix_socket), (None, Some("/run/negbank.sock".into())));
+        let server = load(&["server.unix_socket=none"]).unwrap();
+        assert!(server.listen.is_some() && server.unix_socket.is_none());
+        assert!(load(&["server.listen=none"]).unwrap_err().to_string().contains("nobody could call"));
+        assert!(load(&["server.unix_socket="]).unwrap_err().to_string().contains("server.unix_socket"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) async fn serve() -> Serving {
     let sources = Sources { flags: vec!["server.listen=127.0.0.1:0".to_owned()], ..Sources::default() };
     let settings = Settings::load(&sources).unwrap();
     let server = Server::bind(settings.server, settings.limits).await.unwrap();
-    let address = server.address().unwrap().to_string();
+    let address = server.address().unwrap().unwrap().to_string();
     let engine = Engine::start(settings.engine).unwrap();
     tokio::spawn(server.serve(engine, std::future::pending()));
     Serving { address }

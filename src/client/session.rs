@@ -73,7 +73,7 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
 impl Client {
-    /// Connects to `address`, `host:port` or `http://host:port`.
+    /// Connects to `address`: `host:port`, `http://host:port`, or `unix:/path` of a socket.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] if no server answers there within the connect timeout;
@@ -266,12 +266,17 @@ impl Client {
     }
 }
 
-/// `host:port`, perhaps behind `http://`. TLS is not spoken yet, so `https://` would be a promise that isn't kept.
+/// `host:port`, perhaps behind `http://`, or `unix:` and a path. TLS is not spoken yet, so `https://` would be a promise that isn't kept.
 fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
     let refuse = |reason: &str| {
-        let message = format!("{address:?} is not an address: {reason}; give host:port, as in 127.0.0.1:7700");
+        let message = format!("{address:?} is not an address: {reason}; give host:port, as in 127.0.0.1:7700, or unix:/path");
         ClientError::InvalidArgument { message, violations: Vec::new() }
     };
+    if let Some(path) = address.strip_prefix("unix:") {
+        let named = !path.trim_start_matches('/').is_empty();
+        let parsed = Endpoint::from_shared(address.to_owned()).map_err(|fault| refuse(&fault.to_string()));
+        return if named { parsed } else { Err(refuse("it names no socket")) };
+    }
     let authority = address.strip_prefix("http://").unwrap_or(address);
     if authority.contains("://") {
         return Err(refuse("only plain http is spoken"));

@@ -1,13 +1,16 @@
 //! Settings of the server.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where and how the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Address and port.
-    pub listen: SocketAddr,
+    /// Address and port; `None`: no TCP.
+    pub listen: Option<SocketAddr>,
+    /// Path of a Unix socket to listen on as well.
+    pub unix_socket: Option<PathBuf>,
     /// Deadline of calls that carry none.
     pub default_deadline: Duration,
     /// After SIGTERM, calls in flight may take this long; then the process ends.
@@ -19,7 +22,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 7700))),
+            unix_socket: None,
             default_deadline: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             max_message_bytes: 64 << 20,

@@ -11,9 +11,11 @@ pub mod server;
 mod shared_frames;
 mod stack;
 mod status;
+mod unix_socket;
 mod wire;
 mod writing;
 
 pub use config::Config;
 pub use convert::Limits;
 pub use server::{ServeError, Server};
+pub use unix_socket::SocketError;

@@ -1,15 +1,22 @@
-//! The server: services, health and reflection on one listener.
+//! The server: services, health and reflection on its listeners.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::TcpIncoming;
 
 use super::banks::BanksService;
 use super::frame::Framed;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
+use super::unix_socket::{self, SocketError, SocketFile};
 use super::{Config, Limits, stack};
 use crate::engine::Engine;
 use crate::proto::DESCRIPTORS;
@@ -21,12 +28,15 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// A server that listens and doesn't serve yet.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
     limits: Limits,
-    listener: TcpListener,
+    tcp: Option<TcpListener>,
+    unix: Option<(UnixListener, SocketFile)>,
 }
 
 /// Why the server does not run.
@@ -40,6 +50,14 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The path can't be listened on.
+    #[error("cannot listen at {} (setting server.unix_socket): {source}", path.display())]
+    Socket {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: SocketError,
+    },
     /// The transport failed.
     #[error("the server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -52,19 +70,33 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServeError::Listen`]
+    /// [`ServeError::Listen`], [`ServeError::Socket`]
     pub async fn bind(config: Config, limits: Limits) -> Result<Self, ServeError> {
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-        Ok(Self { config, limits, listener })
+        let tcp = match config.listen {
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?),
+            None => None,
+        };
+        let unix = match &config.unix_socket {
+            Some(path) => {
+                let bound = unix_socket::bind(path).await;
+                Some(bound.map_err(|source| ServeError::Socket { path: path.clone(), source })?)
+            }
+            None => None,
+        };
+        Ok(Self { config, limits, tcp, unix })
     }
 
-    /// The address it listens on, with the port that the system chose where port 0 was asked for.
+    /// The address it listens on, with the port that the system chose where port 0 was asked for; `None`: not over TCP.
     ///
     /// # Errors
     /// If the system doesn't tell.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.tcp.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// The path of the Unix socket that it listens on.
+    pub fn unix_socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(|(_, file)| file.path())
     }
 
     /// Serves until `stop` is ready; then says so in its health, takes no more calls and ends when those in flight have.
@@ -83,13 +115,16 @@ impl Server {
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
 
+        let (stopping, stopped) = watch::channel(());
         let stop = async move {
             stop.await;
             health.set_not_serving::<BanksServer<BanksService>>().await;
             health.set_not_serving::<SamplingServer<SamplingService>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            drop(stopping);
+            Ok(())
         };
-        tonic::transport::Server::builder()
+        let router = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES)
@@ -100,11 +135,42 @@ impl Server {
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
             .add_service(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent))
-            .add_service(Framed(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent)))
-            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener).with_nodelay(Some(true)), stop)
-            .await?;
+            .add_service(Framed(
+                SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent),
+            ));
+        let over_tcp = {
+            let (router, stopped) = (router.clone(), until_dropped(stopped.clone()));
+            async move {
+                let Some(listener) = self.tcp else { return Ok(()) };
+                let incoming = unhurried(TcpIncoming::from(listener).with_nodelay(Some(true)));
+                router.serve_with_incoming_shutdown(incoming, stopped).await
+            }
+        };
+        let over_unix = async move {
+            let Some((listener, _file)) = self.unix else { return Ok(()) };
+            let incoming = unhurried(UnixListenerStream::new(listener));
+            router.serve_with_incoming_shutdown(incoming, until_dropped(stopped)).await
+        };
+        tokio::try_join!(stop, over_tcp, over_unix)?;
         Ok(())
     }
+}
+
+async fn until_dropped(mut stopped: watch::Receiver<()>) {
+    // An error says that the sender is gone, and it sends nothing.
+    let _gone = stopped.changed().await;
+}
+
+/// A connection that can't be taken, since there are too many open files, say, is asked for again at once: without a pause that
+/// would keep a whole core busy.
+fn unhurried<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item = io::Result<C>> {
+    incoming.then(|accepted| async {
+        if let Err(fault) = &accepted {
+            tracing::warn!(%fault, "a connection could not be taken");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
 }
 
 fn reflection_builder() -> tonic_reflection::server::Builder<'static> {

@@ -1,7 +1,9 @@
 //! The real binary: it starts without configuration, tells the truth about its health, reflects itself, and drains.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use negbank::client::{Client, Options, rows};
@@ -17,33 +19,56 @@ use crate::live::{keyed, nearest};
 /// A `negbank serve` process; killed if the test forgets it.
 pub(crate) struct Process {
     child: Child,
+    /// `host:port`, or `unix:` and a path.
     pub(crate) address: String,
+    log: JoinHandle<String>,
 }
 
 impl Process {
+    /// On a free port.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_negbank"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_at("address=", &[&["--listen", "127.0.0.1:0"], arguments].concat())
+    }
+
+    /// On a Unix socket alone.
+    pub(crate) fn start_on_socket(path: &Path) -> Self {
+        let socket = format!("server.unix_socket={}", path.display());
+        let mut process = Self::start_at("unix_socket=", &["--set", "server.listen=none", "--set", &socket]);
+        assert_eq!(process.address, path.display().to_string());
+        process.address.insert_str(0, "unix:");
+        process
+    }
+
+    fn start_at(announced: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
+        let mut child = command.arg("serve").args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         log.read_line(&mut line).unwrap();
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = line.split(announced).nth(1).and_then(|rest| rest.split_whitespace().next());
         let address = address.unwrap_or_else(|| panic!("the first log line must say where it serves: {line:?}")).to_owned();
         // Keep reading, or a full pipe would stop the server.
-        std::thread::spawn(move || log.read_to_string(&mut String::new()));
-        Self { child, address }
+        let log = std::thread::spawn(move || {
+            log.read_to_string(&mut line).unwrap();
+            line
+        });
+        Self { child, address, log }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let killed = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    /// Kills the process and tells all that it logged.
+    pub(crate) fn killed(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let reader = std::thread::spawn(String::new);
+        std::mem::replace(&mut self.log, reader).join().unwrap()
+    }
+
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 }

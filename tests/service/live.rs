@@ -24,7 +24,7 @@ impl Live {
         let settings = Settings::load(&Sources { flags, ..Sources::default() }).unwrap();
         let engine = Engine::start(settings.engine).unwrap();
         let server = Server::bind(settings.server, settings.limits).await.unwrap();
-        let address = server.address().unwrap().to_string();
+        let address = server.address().unwrap().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
         let serving = async move {
             let stopped = async move { stopped.await.unwrap_or_default() };

@@ -29,5 +29,6 @@ mod scan;
 mod settling;
 mod short_answers;
 mod uniformity;
+mod unix_socket;
 mod waiting;
 mod writes;

@@ -15,7 +15,7 @@ def connect(address: str, timeout: float = 30.0, *, max_message_bytes: int = 64 
     """Connects to a server and has it answer once.
 
     Args:
-        address: "host:port" or "http://host:port"; `negbank serve` listens on 127.0.0.1:7700.
+        address: "host:port", "http://host:port" or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
         timeout: default deadline of the calls, in seconds; every call takes its own, too. Connecting has 5 s of it at most.
         max_message_bytes: largest request or answer, in bytes; the default is the server's.
 
