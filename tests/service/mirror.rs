@@ -23,6 +23,7 @@ pub(crate) struct Entry {
     pub(crate) row: Vec<f32>,
     pub(crate) label: Option<i64>,
     pub(crate) group: Option<u64>,
+    pub(crate) weight: f32,
     pub(crate) step: u64,
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn entries(chunk: &v1::ScanChunk) -> Vec<Entry> {
     let count = chunk.stamps.len();
     let (matrix, lens) = (rows.embeddings.unwrap_or_default(), [rows.ids.len(), rows.labels.len(), rows.has_label.len()]);
     assert_eq!((lens, [rows.groups.len(), rows.has_group.len(), rows.steps.len()]), ([count; 3], [count; 3]));
+    assert_eq!(rows.weights.len(), count);
     let floats = floats(&matrix);
     let dim = matrix.dim as usize;
     assert_eq!(floats.len(), count * dim);
@@ -112,14 +114,15 @@ pub(crate) fn entries(chunk: &v1::ScanChunk) -> Vec<Entry> {
         row: floats[at * dim..(at + 1) * dim].to_vec(),
         label: has(&rows.has_label, at).then(|| rows.labels[at]),
         group: has(&rows.has_group, at).then(|| rows.groups[at]),
+        weight: rows.weights[at],
         step: rows.steps[at],
     };
     (0..count).map(entry).collect()
 }
 
 fn same(mirrored: &Entry, expected: &ModelEntry) -> bool {
-    let columns = (mirrored.id, mirrored.label, mirrored.group, mirrored.step);
-    columns == (expected.id, expected.label, expected.group, expected.step)
+    let columns = (mirrored.id, mirrored.label, mirrored.group, mirrored.weight, mirrored.step);
+    columns == (expected.id, expected.label, expected.group, expected.weight, expected.step)
         && mirrored.row.len() == expected.row.len()
         && mirrored.row.iter().zip(&expected.row).all(|(got, want)| (f64::from(*got) - want).abs() < 1e-5)
 }

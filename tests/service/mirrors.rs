@@ -64,15 +64,15 @@ async fn a_mirror_equals_the_bank_after_every_random_history() {
     let banks = banks(&live).await;
     let (mut partial, mut whole) = (0, 0);
     for shards in [1, 2, 8] {
-        for capacity in [None, Some(37), Some(400)] {
+        for (kind, capacity) in [("keyed", None), ("keyed", Some(150)), ("queue", Some(37)), ("queue", Some(400))] {
             let mut random = Seed(u64::from(shards)).stream(0, capacity.unwrap_or(0));
-            let name = format!("b{shards}-{}", capacity.unwrap_or(0));
-            let bank = match capacity {
-                Some(capacity) => queue(&name, DIM as u32, shards, capacity as u64),
-                None => keyed(&name, DIM as u32, shards),
-            };
-            live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), ..bank }).await;
-            let mut model = ModelBank::new(v1::Metric::Dot, capacity, 0.5);
+            let name = format!("{kind}{shards}-{}", capacity.unwrap_or(0));
+            let queued = kind == "queue";
+            let bank = queue(&name, DIM as u32, shards, capacity.unwrap_or(0) as u64);
+            let kind = if queued { v1::BankKind::Queue } else { v1::BankKind::Keyed }.into();
+            live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), kind, ..bank }).await;
+            let mut model = ModelBank::new(v1::Metric::Dot, capacity.filter(|_| queued), 0.5);
+            model.keyed_capacity = capacity.filter(|_| !queued);
             let mut mirrors = [Mirror::default(), Mirror::default(), Mirror::default()];
             for round in 0..120 {
                 match random.below(5) {
@@ -101,7 +101,7 @@ async fn a_mirror_equals_the_bank_after_every_random_history() {
             }
         }
     }
-    assert!(partial > 1_000 && whole == 27, "{partial} {whole}");
+    assert!(partial > 1_500 && whole == 36, "{partial} {whole}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
