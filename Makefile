@@ -46,9 +46,11 @@ fix: $(VENV)/test
 	cd python && ../$(PY) -m ruff check --fix . && ../$(PY) -m ruff format .
 
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
-bench:
+bench: $(VENV)/package
 	$(CARGO) bench --locked --bench engine
 	$(CARGO) bench --locked --bench service
+	$(CARGO) build --release --locked --bin negbank
+	cd python && ../$(PY) -m bench --server-binary $(TARGET)/release/negbank --reports $(REPORTS)
 
 # Ten minutes of mixed load on a real server: does anything grow?
 soak:

@@ -50,6 +50,7 @@ impl Loopback {
 }
 
 /// A server of one constant answer, as a ready-made body and through tonic's codec.
+#[derive(Clone)]
 pub(crate) struct Constant {
     channel: Channel,
 }

@@ -39,6 +39,9 @@ pub(crate) fn write(answers: &[Answer], small: &Small, ingest: &[Ingest], memory
                 "served_mb_s": served,
                 "ratio": served / ceiling,
                 "ratio_to_loopback": served / answer.loopback.mb_s(answer.bytes),
+                "ceiling_4_in_flight_mb_s": answer.in_flight.0,
+                "served_4_in_flight_mb_s": answer.in_flight.1,
+                "ratio_4_in_flight": answer.in_flight.1 / answer.in_flight.0,
                 "p50_ms": answer.served.median_ms(),
                 "p99_ms": answer.served.quantile_ms(0.99),
             })

@@ -1,5 +1,6 @@
 //! Uniform answers beside the ceilings for the same bytes.
 
+use negbank::client::Client;
 use negbank::proto::v1;
 use prost::Message as _;
 use tokio::runtime::Runtime;
@@ -11,6 +12,7 @@ use crate::timing::{Times, now};
 const ANCHORS: usize = 256;
 const ROUNDS: usize = 12;
 const PER_ROUND: usize = 10;
+pub(crate) const IN_FLIGHT: usize = 4;
 
 /// One shape, measured.
 pub(crate) struct Answer {
@@ -21,6 +23,8 @@ pub(crate) struct Answer {
     pub(crate) constant: Times,
     pub(crate) plain: Times,
     pub(crate) served: Times,
+    /// MB/s of the constant body and of what is served, with [`IN_FLIGHT`] requests in flight.
+    pub(crate) in_flight: (f64, f64),
 }
 
 pub(crate) fn measure(server: &Runtime, client: &Runtime, serving: &Serving) -> Vec<Answer> {
@@ -36,8 +40,22 @@ pub(crate) fn measure(server: &Runtime, client: &Runtime, serving: &Serving) -> 
         ("shared", 4_096, shared, pooled),
     ];
     println!(
-        "{:<14} {:<20} {:>8}  {:>9} {:>9} {:>9} {:>9}  {:>6} {:>6}  {:>8} {:>8}  spread of served/constant",
-        "uniform", "scope", "MB", "loopback", "constant", "tonic", "served", "/const", "/loop", "p50 ms", "p99 ms"
+        "one request at a time, MB/s at the median; spread: quartiles of served / constant; then {IN_FLIGHT} in flight\n{:<14} {:<20} {:>8}  {:>9} {:>9} {:>9} {:>9}  {:>6} {:>6}  {:>8} {:>8}  {:>12}  {:>9} {:>9} {:>6}",
+        "uniform",
+        "scope",
+        "MB",
+        "loopback",
+        "constant",
+        "tonic",
+        "served",
+        "/const",
+        "/loop",
+        "p50 ms",
+        "p99 ms",
+        "spread",
+        "constant",
+        "served",
+        "/const"
     );
     cases.into_iter().map(|(name, k, scope, layout)| case(server, client, serving, (name, k, scope, layout))).collect()
 }
@@ -48,7 +66,7 @@ fn case(
     serving: &Serving,
     (name, k, scope, layout): (&'static str, u32, v1::Scope, v1::Layout),
 ) -> Answer {
-    let ask = |seed| v1::SampleRequest { layout: layout.into(), ..request(ANCHORS, uniform(k, scope), seed) };
+    let ask = move |seed| v1::SampleRequest { layout: layout.into(), ..request(ANCHORS, uniform(k, scope), seed) };
     let served = client.block_on(connect(&serving.address));
     let answer = client.block_on(served.sample(ask(0))).unwrap();
     let bytes = answer.encoded_len();
@@ -63,6 +81,7 @@ fn case(
         constant: Times::default(),
         plain: Times::default(),
         served: Times::default(),
+        in_flight: (0.0, 0.0),
     };
     for round in 0..=ROUNDS {
         let mut times = [(); 4].map(|()| Times::default());
@@ -83,15 +102,60 @@ fn case(
             [loopback, constant, plain, served].into_iter().zip(times).for_each(|(all, times)| all.extend(times));
         }
     }
+    measured.in_flight = client.block_on(in_flight(&constant, &served, bytes, ask));
     print(&measured);
     measured
 }
 
+/// MB/s of both in turns, medians.
+async fn in_flight(
+    constant: &Constant,
+    served: &Client,
+    bytes: usize,
+    ask: impl Fn(u64) -> v1::SampleRequest + Copy + Send + 'static,
+) -> (f64, f64) {
+    let (mut of_constant, mut of_served) = (Vec::new(), Vec::new());
+    for round in 0..7 {
+        let began = now();
+        let lane = |_| {
+            let mut constant = constant.clone();
+            tokio::spawn(async move {
+                for _ in 0..PER_ROUND {
+                    constant.body().await;
+                }
+            })
+        };
+        for lane in (0..IN_FLIGHT).map(lane).collect::<Vec<_>>() {
+            lane.await.unwrap();
+        }
+        of_constant.push(began.elapsed());
+        let began = now();
+        let lane = |lane: usize| {
+            let served = served.clone();
+            tokio::spawn(async move {
+                for turn in 0..PER_ROUND {
+                    let seed = (round * IN_FLIGHT + lane) * PER_ROUND + turn + 1_000_000;
+                    served.sample(ask(seed as u64)).await.unwrap();
+                }
+            })
+        };
+        for lane in (0..IN_FLIGHT).map(lane).collect::<Vec<_>>() {
+            lane.await.unwrap();
+        }
+        of_served.push(began.elapsed());
+    }
+    let rate = |mut took: Vec<std::time::Duration>| {
+        took.sort_unstable();
+        (bytes * IN_FLIGHT * PER_ROUND) as f64 / 1e6 / took[took.len() / 2].as_secs_f64()
+    };
+    (rate(of_constant), rate(of_served))
+}
+
 fn print(answer: &Answer) {
-    let Answer { shape, scope, bytes, loopback, constant, plain, served } = answer;
+    let Answer { shape, scope, bytes, loopback, constant, plain, served, in_flight } = answer;
     let rate = |times: &Times| times.mb_s(*bytes);
     println!(
-        "{shape:<14} {scope:<20} {:>8.2}  {:>9.0} {:>9.0} {:>9.0} {:>9.0}  {:>6.2} {:>6.2}  {:>8.3} {:>8.3}  {:.2} to {:.2}",
+        "{shape:<14} {scope:<20} {:>8.2}  {:>9.0} {:>9.0} {:>9.0} {:>9.0}  {:>6.2} {:>6.2}  {:>8.3} {:>8.3}  {:>12}  {:>9.0} {:>9.0} {:>6.2}",
         *bytes as f64 / 1e6,
         rate(loopback),
         rate(constant),
@@ -101,7 +165,13 @@ fn print(answer: &Answer) {
         rate(served) / rate(loopback),
         served.median_ms(),
         served.quantile_ms(0.99),
-        constant.quantile_ms(0.25) / served.quantile_ms(0.75),
-        constant.quantile_ms(0.75) / served.quantile_ms(0.25),
+        format!(
+            "{:.2} to {:.2}",
+            constant.quantile_ms(0.25) / served.quantile_ms(0.75),
+            constant.quantile_ms(0.75) / served.quantile_ms(0.25)
+        ),
+        in_flight.0,
+        in_flight.1,
+        in_flight.1 / in_flight.0,
     );
 }
