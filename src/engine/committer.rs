@@ -16,40 +16,52 @@ const ROWS_PER_HOLD: usize = 256;
 /// Called with what came of a mutation.
 pub(super) type Acknowledge = Box<dyn FnOnce(Result<Applied, EngineError>) + Send>;
 
-/// The way to a bank's committer thread, which ends when this is dropped and what is queued has been applied.
-#[derive(Debug)]
+/// Called with the sequence of each applied mutation.
+pub(super) type Announce = Box<dyn Fn(u64) + Send>;
+
+/// The way to a bank's committer thread, which ends when all clones of this are dropped and what is queued has been applied.
+#[derive(Debug, Clone)]
 pub(super) struct Committer {
     queue: Sender<(Mutation, Acknowledge)>,
     bound: usize,
 }
 
 impl Committer {
-    /// Starts the committer of `bank`, with room for `bound` waiting mutations; a keyed bank grows to `max_entries` at most.
-    pub(super) fn start(name: &BankName, bank: Arc<Shared<Bank>>, bound: usize, max_entries: usize) -> std::io::Result<Self> {
+    /// Starts the committer of `bank`, with room for `bound` waiting mutations; a keyed bank without a capacity grows to
+    /// `max_entries` at most. `announce` hears of a mutation before whoever sent it does.
+    pub(super) fn start(
+        name: &BankName,
+        bank: Arc<Shared<Bank>>,
+        bound: usize,
+        max_entries: usize,
+        announce: Announce,
+    ) -> std::io::Result<Self> {
         let (queue, mutations) = bounded(bound);
-        thread::Builder::new().name(format!("commit-{name}")).spawn(move || run(&bank, &mutations, max_entries))?;
+        let run = move || run(&bank, &mutations, max_entries, &announce);
+        thread::Builder::new().name(format!("commit-{name}")).spawn(run)?;
         Ok(Self { queue, bound })
     }
 
-    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused.
-    pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) {
-        let (error, acknowledge) = match self.queue.try_send((mutation, acknowledge)) {
-            Ok(()) => return,
-            Err(TrySendError::Full((_, acknowledge))) => {
-                let (queue, setting) = ("the bank's write queue", "compute.write_queue");
-                (EngineError::Busy { queue, limit: self.bound, setting }, acknowledge)
+    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a full queue.
+    pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) -> Result<(), EngineError> {
+        self.queue.try_send((mutation, acknowledge)).map_err(|refused| match refused {
+            TrySendError::Full(_) => {
+                EngineError::Busy { queue: "the bank's write queue", limit: self.bound, setting: "compute.write_queue" }
             }
-            Err(TrySendError::Disconnected((_, acknowledge))) => {
-                (EngineError::Internal("the bank's committer has ended"), acknowledge)
-            }
-        };
-        acknowledge(Err(error));
+            TrySendError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
+        })
     }
 }
 
-fn run(bank: &Shared<Bank>, mutations: &Receiver<(Mutation, Acknowledge)>, max_entries: usize) {
+fn run(bank: &Shared<Bank>, mutations: &Receiver<(Mutation, Acknowledge)>, max_entries: usize, announce: &Announce) {
     for (mutation, acknowledge) in mutations {
-        acknowledge(apply(bank, &mutation, max_entries));
+        let result = apply(bank, &mutation, max_entries);
+        if let Ok(applied) = &result
+            && !applied.duplicate
+        {
+            announce(applied.sequence);
+        }
+        acknowledge(result);
     }
 }
 

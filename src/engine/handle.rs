@@ -1,23 +1,23 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
-use super::committer::{self, Committer};
+use super::committer::Committer;
 use super::differing::differing;
 use super::pool::{Job, Pool};
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanPart, ScanQuery};
-use super::staging::{Failed, OpenStage, Staging, StagingLimits};
+use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
 use crate::bank::Bank;
-use crate::model::clock::{self, Deadline};
+use crate::model::clock::Deadline;
 use crate::model::{
     Applied, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
 };
@@ -47,12 +47,9 @@ pub struct BankHandle {
     state: Arc<Shared<Bank>>,
     committer: Committer,
     /// Sequence of the last acknowledged mutation, for those who wait for one.
-    acknowledged: Arc<watch::Sender<u64>>,
-    staging: Mutex<Staging<Reply>>,
+    acknowledged: watch::Sender<u64>,
+    stages: Stages,
 }
-
-/// Where a caller waits for what came of its write.
-type Reply = oneshot::Sender<Result<Applied, EngineError>>;
 
 /// Names listed in an error at most.
 const KNOWN_NAMES: usize = 10;
@@ -87,14 +84,19 @@ impl Engine {
             }
             Vacancy::Vacant(vacant) => {
                 let state = Arc::new(Shared::new(Bank::new(spec)));
-                let committer = Committer::start(vacant.key(), Arc::clone(&state), config.write_queue, config.max_entries)
+                let acknowledged = watch::Sender::new(0);
+                let announce = {
+                    let acknowledged = acknowledged.clone();
+                    Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
+                };
+                let (bound, most) = (config.write_queue, config.max_entries);
+                let committer = Committer::start(vacant.key(), Arc::clone(&state), bound, most, announce)
                     .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
                 let Seed(incarnation) =
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
-                let acknowledged = Arc::new(watch::Sender::new(0));
-                let staging = Mutex::new(Staging::new(StagingLimits::of(config)));
-                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged, staging });
+                let stages = Stages::new(config, committer.clone());
+                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged, stages });
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
         }
@@ -134,7 +136,7 @@ impl Engine {
     /// [`EngineError`]
     pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state, bank.open_stages())).await
+        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state, bank.stages.describe())).await
     }
 
     /// Reads entries by id.
@@ -167,12 +169,7 @@ impl Engine {
     /// [`EngineError`]
     pub async fn mutate(&self, bank: &BankHandle, mutation: Mutation, deadline: Deadline) -> Result<Applied, EngineError> {
         let (reply, answer) = oneshot::channel();
-        let acknowledged = Arc::clone(&bank.acknowledged);
-        let acknowledge = Box::new(move |result: Result<Applied, EngineError>| {
-            announce(&acknowledged, &result);
-            drop(reply.send(result));
-        });
-        bank.committer.submit(mutation, acknowledge);
+        bank.committer.submit(mutation, Box::new(move |result| drop(reply.send(result))))?;
         wait(answer, deadline).await
     }
 
@@ -187,19 +184,15 @@ impl Engine {
         batch: WriteBatch,
         deadline: Deadline,
     ) -> Result<Applied, EngineError> {
-        if let Some(done) = committer::known(&*bank.state.read()?, &batch)? {
-            return Ok(done);
-        }
         let (reply, mut answer) = oneshot::channel();
         let last_word = deadline.a_little_before().instant();
-        let until = bank.staged(|staging| staging.contribute(stage, batch, last_word, reply));
-        if let Some(until) = until
-            && let Ok(answered) = tokio::time::timeout_at(until.into(), &mut answer).await
-        {
-            return answered.unwrap_or(Err(EngineError::Internal("the committer panicked")));
+        let reply = Box::new(move |result| drop(reply.send(result)));
+        let until = bank.stages.contribute(&bank.state, stage, batch, last_word, reply);
+        if let Ok(answered) = tokio::time::timeout_at(until.into(), &mut answer).await {
+            return answered.unwrap_or(Err(EngineError::Internal("the thread that worked on the request panicked")));
         }
-        // Time is up for the stage, unless it has just been completed.
-        bank.staged(|_| Ok(()));
+        // Time is up for the stage, unless it is on its way to the bank.
+        bank.stages.settle();
         wait(answer, deadline).await
     }
 
@@ -285,33 +278,6 @@ impl Engine {
 }
 
 impl BankHandle {
-    /// Does something with the staged writes, after those whose time is up have failed and before those that are complete go to the
-    /// committer: in their order, since nobody else is at the stages meanwhile. `None` if it was refused, which the caller hears by
-    /// its reply.
-    fn staged<T>(&self, act: impl FnOnce(&mut Staging<Reply>) -> Result<T, Failed<Reply>>) -> Option<T> {
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut failed = staging.expire(clock::now());
-        let done = act(&mut staging).map_err(|refused| failed.push(refused)).ok();
-        while let Some(complete) = staging.complete() {
-            let shares = complete.shares();
-            let acknowledged = Arc::clone(&self.acknowledged);
-            let acknowledge = move |result: Result<Applied, EngineError>| {
-                announce(&acknowledged, &result);
-                shares.tell(&result, complete.waiting, |reply, share| drop(reply.send(share)));
-            };
-            self.committer.submit(Mutation::Stage(complete.batches), Box::new(acknowledge));
-        }
-        drop(staging);
-        for Failed { error, waiting } in failed {
-            waiting.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
-        }
-        done
-    }
-
-    fn open_stages(&self) -> Vec<OpenStage> {
-        self.staged(|staging| Ok(staging.describe())).unwrap_or_default()
-    }
-
     /// The bank's name.
     pub fn name(&self) -> &BankName {
         &self.name
@@ -334,13 +300,6 @@ impl BankHandle {
     pub fn now(&self) -> Result<(usize, Position), EngineError> {
         let bank = self.state.read()?;
         Ok((bank.entries(), self.position(bank.sequence())))
-    }
-}
-
-/// Wakes those who wait for a mutation; a duplicate is of an earlier one.
-fn announce(acknowledged: &watch::Sender<u64>, result: &Result<Applied, EngineError>) {
-    if let Ok(applied) = result {
-        acknowledged.send_modify(|last| *last = applied.sequence.max(*last));
     }
 }
 

@@ -11,6 +11,7 @@ mod pool;
 mod query;
 mod reading;
 mod scan;
+mod stages;
 mod staging;
 mod stalest;
 

@@ -1,19 +1,22 @@
-//! Staged writes: which ranks' batches are in, and when a stage is complete.
+//! Staged writes: which ranks' batches are in, when a stage is complete, and what its callers are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Config, EngineError};
+use super::EngineError;
 use crate::model::{Applied, Invalid, Stage, StageAt, WriteBatch};
 
-/// The open stages of a bank. Nothing here waits: whoever contributes, or whose time is up, is told what to do.
+/// The open stages of a bank, and the one that is on its way to the bank: one at a time, so that a stage that the bank refuses
+/// holds back those that come after it. Nothing here waits: whoever contributes, or whose time is up, is told what to do.
 ///
 /// `W` stands for a caller who waits.
 #[derive(Debug)]
 pub(super) struct Staging<W> {
-    open: BTreeMap<StageAt, Open<W>>,
-    /// The micro-batch that comes next in each of the last steps.
-    next: BTreeMap<u64, u32>,
+    open: BTreeMap<StageAt, Parts<W>>,
+    committing: Option<Committing<W>>,
+    /// Steps that committed last, the last one at the back, and the micro-batch that comes next in each.
+    next: VecDeque<(u64, u32)>,
     limits: StagingLimits,
 }
 
@@ -27,7 +30,7 @@ pub(super) struct StagingLimits {
 }
 
 #[derive(Debug)]
-struct Open<W> {
+struct Parts<W> {
     /// By rank.
     parts: Vec<Option<Part<W>>>,
     /// The earliest of its callers'.
@@ -40,54 +43,18 @@ struct Part<W> {
     waiting: Vec<W>,
 }
 
-/// A stage whose ranks are all in, and whose turn it is.
+/// A stage that was complete and of which the bank has not been heard yet.
 #[derive(Debug)]
-pub(super) struct Complete<W> {
+struct Committing<W> {
+    at: StageAt,
     /// In the order of the ranks.
-    pub(super) batches: Vec<WriteBatch>,
+    batches: Arc<[WriteBatch]>,
     /// Who waits for each rank's part.
-    pub(super) waiting: Vec<Vec<W>>,
+    waiting: Vec<Vec<W>>,
 }
 
-/// Which of the ids that the bank gave are each rank's.
-#[derive(Debug)]
-pub(super) struct Shares(Vec<usize>);
-
-impl<W> Complete<W> {
-    /// How the bank's answer is to be shared out.
-    pub(super) fn shares(&self) -> Shares {
-        let numbered = |batch: &WriteBatch| if batch.is_numbered_by_bank() { batch.rows() } else { 0 };
-        Shares(self.batches.iter().map(numbered).collect())
-    }
-}
-
-impl Shares {
-    /// Calls `tell` for everybody who waits, with what came of the stage and the ids of their own rows.
-    pub(super) fn tell<W>(
-        &self,
-        result: &Result<Applied, EngineError>,
-        waiting: Vec<Vec<W>>,
-        tell: impl Fn(W, Result<Applied, EngineError>),
-    ) {
-        let mut first = 0;
-        for (&numbered, waiting) in self.0.iter().zip(waiting) {
-            let of_rank = |applied: &Applied| Applied {
-                assigned: applied.assigned.get(first..first + numbered).unwrap_or_default().to_vec(),
-                ..applied.clone()
-            };
-            let share = result.as_ref().map(of_rank).map_err(Clone::clone);
-            waiting.into_iter().for_each(|caller| tell(caller, share.clone()));
-            first += numbered;
-        }
-    }
-}
-
-/// A stage that failed: nothing of it is applied.
-#[derive(Debug)]
-pub(super) struct Failed<W> {
-    pub(super) error: EngineError,
-    pub(super) waiting: Vec<W>,
-}
+/// What a caller is told.
+pub(super) type Answer<W> = (W, Result<Applied, EngineError>);
 
 /// An open stage, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,73 +75,112 @@ impl OpenStage {
 /// Steps whose next micro-batch is remembered.
 const STEPS_REMEMBERED: usize = 1_024;
 
-impl StagingLimits {
-    /// The limits of an engine.
-    pub(super) fn of(config: &Config) -> Self {
-        Self { stages: config.max_stages, rows: config.max_staged_rows }
-    }
-}
-
 impl<W> Staging<W> {
     pub(super) fn new(limits: StagingLimits) -> Self {
-        Self { open: BTreeMap::new(), next: BTreeMap::new(), limits }
+        Self { open: BTreeMap::new(), committing: None, next: VecDeque::new(), limits }
     }
 
     /// Adds a rank's batch, for which `waiting` waits until `deadline`, and returns until when the stage waits. The caller is given
-    /// back with the reason if the batch is refused.
+    /// back with the reason if the batch is refused. A copy of a batch joins it.
     pub(super) fn contribute(
         &mut self,
         stage: Stage,
         batch: WriteBatch,
         deadline: Instant,
         waiting: W,
-    ) -> Result<Instant, Failed<W>> {
-        if let Err(error) = self.check(stage, &batch) {
-            return Err(Failed { error, waiting: vec![waiting] });
+    ) -> (Instant, Option<Answer<W>>) {
+        if self.is_committing(stage, &batch)
+            && let Some(of_rank) = self.committing.as_mut().and_then(|stage_of| stage_of.waiting.get_mut(stage.rank as usize))
+        {
+            of_rank.push(waiting);
+            return (deadline, None);
         }
-        let new = || Open { parts: (0..stage.world_size).map(|_| None).collect(), deadline };
+        if let Err(error) = self.check(stage, &batch) {
+            return (deadline, Some((waiting, Err(error))));
+        }
+        let new = || Parts { parts: (0..stage.world_size).map(|_| None).collect(), deadline };
         let open = self.open.entry(stage.at).or_insert_with(new);
         open.deadline = open.deadline.min(deadline);
         if let Some(place) = open.parts.get_mut(stage.rank as usize) {
             place.get_or_insert_with(|| Part { batch, waiting: Vec::new() }).waiting.push(waiting);
         }
-        Ok(open.deadline)
+        (open.deadline, None)
     }
 
-    /// Takes the first stage, if its ranks are all in and its turn has come.
-    pub(super) fn complete(&mut self) -> Option<Complete<W>> {
+    /// True if this is a part of the stage that is on its way to the bank.
+    pub(super) fn is_committing(&self, stage: Stage, batch: &WriteBatch) -> bool {
+        self.committing.as_ref().is_some_and(|committing| {
+            committing.at == stage.at
+                && committing.batches.len() == stage.world_size as usize
+                && committing.batches.get(stage.rank as usize) == Some(batch)
+        })
+    }
+
+    /// The batches of the first stage in the order of their ranks, if they are all in, its turn has come and no other is on its way;
+    /// [`Self::committed`] must hear what the bank makes of them.
+    pub(super) fn complete(&mut self) -> Option<Arc<[WriteBatch]>> {
         let (at, open) = self.open.first_key_value()?;
-        let (at, expected) = (*at, self.next.get(&at.step).copied().unwrap_or(0));
         // A resumed job comes back to steps that have been: it may begin anew, but not skip a micro-batch.
-        if at.micro_batch > expected || open.parts.iter().any(Option::is_none) {
+        let early = at.micro_batch > self.expected(at.step);
+        if early || self.committing.is_some() || open.parts.iter().any(Option::is_none) {
             return None;
         }
-        let (_, open) = self.open.pop_first()?;
-        self.next.insert(at.step, at.micro_batch + 1);
-        if self.next.len() > STEPS_REMEMBERED {
-            self.next.pop_first();
-        }
+        let (at, open) = self.open.pop_first()?;
         let parts = open.parts.into_iter().flatten();
-        let (batches, waiting) = parts.map(|part| (part.batch, part.waiting)).unzip();
-        Some(Complete { batches, waiting })
+        let (batches, waiting): (Vec<_>, _) = parts.map(|part| (part.batch, part.waiting)).unzip();
+        let batches: Arc<[WriteBatch]> = batches.into();
+        self.committing = Some(Committing { at, batches: Arc::clone(&batches), waiting });
+        Some(batches)
     }
 
-    /// Takes the stages whose time is up.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Failed<W>> {
+    /// Hears what the bank made of the stage that was on its way, and says what its callers are told: each the ids of its own rows.
+    pub(super) fn committed(&mut self, result: &Result<Applied, EngineError>) -> Vec<Answer<W>> {
+        let Some(Committing { at, batches, waiting }) = self.committing.take() else { return Vec::new() };
+        if result.is_ok() {
+            self.next.retain(|(step, _)| *step != at.step);
+            self.next.push_back((at.step, at.micro_batch + 1));
+            if self.next.len() > STEPS_REMEMBERED {
+                self.next.pop_front();
+            }
+        }
+        let mut first = 0;
+        let mut answers = Vec::new();
+        for (batch, waiting) in batches.iter().zip(waiting) {
+            let numbered = if batch.is_numbered_by_bank() { batch.rows() } else { 0 };
+            let of_rank = |applied: &Applied| Applied {
+                assigned: applied.assigned.get(first..first + numbered).unwrap_or_default().to_vec(),
+                ..applied.clone()
+            };
+            let share = result.as_ref().map(of_rank).map_err(Clone::clone);
+            answers.extend(waiting.into_iter().map(|caller| (caller, share.clone())));
+            first += numbered;
+        }
+        answers
+    }
+
+    /// Fails the stages whose time is up: nothing of them is applied.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Answer<W>> {
         let due: Vec<StageAt> = self.open.iter().filter(|(_, open)| open.deadline <= now).map(|(at, _)| *at).collect();
-        let fail = |at: StageAt| {
-            let expected = self.next.get(&at.step).copied().unwrap_or(0);
-            let open = self.open.remove(&at)?;
+        let mut answers = Vec::new();
+        for at in due {
+            let expected = self.expected(at.step);
+            let Some(open) = self.open.remove(&at) else { continue };
             let (world_size, missing) = (open.parts.len(), open.missing());
-            let waiting = open.parts.into_iter().flatten().flat_map(|part| part.waiting).collect();
-            Some(Failed { error: EngineError::StageExpired { at, world_size, missing, expected }, waiting })
-        };
-        due.into_iter().filter_map(fail).collect()
+            let error = EngineError::StageExpired { at, world_size, missing, expected };
+            let waiting = open.parts.into_iter().flatten().flat_map(|part| part.waiting);
+            answers.extend(waiting.map(|caller| (caller, Err(error.clone()))));
+        }
+        answers
+    }
+
+    /// The micro-batch that comes next in a step.
+    fn expected(&self, step: u64) -> u32 {
+        self.next.iter().rev().find(|(of, _)| *of == step).map_or(0, |&(_, next)| next)
     }
 
     /// The open stages, in the order in which they will commit.
     pub(super) fn describe(&self) -> Vec<OpenStage> {
-        let of = |(at, open): (&StageAt, &Open<W>)| OpenStage {
+        let of = |(at, open): (&StageAt, &Parts<W>)| OpenStage {
             at: *at,
             world_size: open.parts.len() as u32,
             missing: open.missing().into_iter().take(OpenStage::MOST_NAMED).collect(),
@@ -212,7 +218,7 @@ impl<W> Staging<W> {
     }
 }
 
-impl<W> Open<W> {
+impl<W> Parts<W> {
     fn missing(&self) -> Vec<u32> {
         (0u32..).zip(&self.parts).filter(|(_, part)| part.is_none()).map(|(rank, _)| rank).collect()
     }
@@ -224,9 +230,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{EngineError, Staging, StagingLimits};
+    use super::{EngineError, STEPS_REMEMBERED, Staging, StagingLimits};
     use crate::model::clock::now;
-    use crate::model::{BankKind, BankSpec, Ids, Matrix, Metric, Stage, StageAt, WriteBatch};
+    use crate::model::{Applied, BankKind, BankSpec, Ids, Matrix, Metric, Stage, StageAt, WriteBatch};
 
     const AMPLE: StagingLimits = StagingLimits { stages: 64, rows: 1_000 };
 
@@ -238,6 +244,11 @@ mod tests {
 
     fn stage(step: u64, micro_batch: u32, rank: u32) -> Stage {
         Stage::new(StageAt { step, micro_batch }, rank, 3).unwrap()
+    }
+
+    fn accept<W: std::fmt::Debug>(staging: &mut Staging<W>, stage: Stage, value: f32, caller: W) {
+        let (_, refused) = staging.contribute(stage, batch(value), soon(), caller);
+        assert!(refused.is_none(), "{refused:?}");
     }
 
     fn soon() -> Instant {
@@ -257,10 +268,11 @@ mod tests {
                 let (step, micro_batch) = (u64::from(sent[rank as usize] / 2), sent[rank as usize] % 2);
                 sent[rank as usize] += 1;
                 let value = (step * 100) as f32 + (micro_batch * 10 + rank) as f32;
-                staging.contribute(stage(step, micro_batch, rank), batch(value), soon(), rank).unwrap();
-                while let Some(complete) = staging.complete() {
-                    prop_assert_eq!(&complete.waiting, &[vec![0], vec![1], vec![2]]);
-                    committed.extend(complete.batches.iter().map(|batch| batch.embedding(0)[0]));
+                accept(&mut staging, stage(step, micro_batch, rank), value, rank);
+                while let Some(batches) = staging.complete() {
+                    committed.extend(batches.iter().map(|batch| batch.embedding(0)[0]));
+                    let told: Vec<u32> = staging.committed(&Ok(Applied::default())).into_iter().map(|(rank, _)| rank).collect();
+                    prop_assert_eq!(told, [0, 1, 2]);
                 }
             }
             let expected = (0..3).flat_map(|step| [0, 1, 2, 10, 11, 12].map(|rest| (step * 100 + rest) as f32));
@@ -273,53 +285,99 @@ mod tests {
     fn an_expired_stage_names_its_missing_ranks_and_gives_way_to_the_next() {
         let mut staging = Staging::new(AMPLE);
         let early = now() + Duration::from_secs(1);
-        staging.contribute(stage(1, 0, 1), batch(0.0), soon(), "a").unwrap();
-        assert_eq!(staging.contribute(stage(1, 0, 1), batch(0.0), early, "a again").unwrap(), early);
-        for rank in 0..3 {
-            staging.contribute(stage(2, 0, rank), batch(0.0), soon(), "b").unwrap();
-        }
+        accept(&mut staging, stage(1, 0, 1), 0.0, "a");
+        let (until, refused) = staging.contribute(stage(1, 0, 1), batch(0.0), early, "a again");
+        assert!(until == early && refused.is_none());
+        (0..3).for_each(|rank| accept(&mut staging, stage(2, 0, rank), 0.0, "b"));
         assert!(staging.complete().is_none(), "step 1 comes first");
         assert!(staging.expire(now()).is_empty());
         assert_eq!(staging.describe()[0].missing, [0, 2]);
-        let failed = staging.expire(early).pop().unwrap();
-        assert_eq!(failed.waiting, ["a", "a again"]);
-        assert!(failed.error.to_string().contains("ranks 0, 2 of 3"), "{}", failed.error);
-        assert_eq!(staging.complete().unwrap().batches.len(), 3);
+        let failed = staging.expire(early);
+        assert_eq!(failed.iter().map(|(caller, _)| *caller).collect::<Vec<_>>(), ["a", "a again"]);
+        for (_, answer) in failed {
+            let error = answer.unwrap_err().to_string();
+            assert!(error.contains("ranks 0, 2 of 3"), "{error}");
+        }
+        assert_eq!(staging.complete().unwrap().len(), 3);
     }
 
     #[test]
     fn a_micro_batch_waits_for_the_one_before_it() {
         let mut staging = Staging::new(AMPLE);
-        for rank in 0..3 {
-            staging.contribute(stage(1, 1, rank), batch(1.0), soon(), ()).unwrap();
+        let commit = |staging: &mut Staging<()>| {
+            let value = staging.complete().map(|batches| batches[0].embedding(0)[0]);
+            staging.committed(&Ok(Applied::default()));
+            value
+        };
+        (0..3).for_each(|rank| accept(&mut staging, stage(1, 1, rank), 1.0, ()));
+        assert_eq!(commit(&mut staging), None);
+        (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), 0.0, ()));
+        assert_eq!((commit(&mut staging), commit(&mut staging), commit(&mut staging)), (Some(0.0), Some(1.0), None));
+        // A resumed job comes back to an early step, after more steps than are remembered.
+        for step in 1_000..1_000 + STEPS_REMEMBERED as u64 {
+            (0..3).for_each(|rank| accept(&mut staging, stage(step, 0, rank), 3.0, ()));
+            assert_eq!(commit(&mut staging), Some(3.0));
         }
-        assert!(staging.complete().is_none());
-        for rank in 0..3 {
-            staging.contribute(stage(1, 0, rank), batch(0.0), soon(), ()).unwrap();
+        for micro_batch in 0..3 {
+            (0..3).for_each(|rank| accept(&mut staging, stage(1, micro_batch, rank), 2.0, ()));
+            assert_eq!(commit(&mut staging), Some(2.0), "micro-batch {micro_batch}");
         }
-        let values = |batches: Vec<WriteBatch>| batches[0].embedding(0)[0];
-        assert_eq!(staging.complete().map(|complete| values(complete.batches)), Some(0.0));
-        assert_eq!(staging.complete().map(|complete| values(complete.batches)), Some(1.0));
-        for rank in 0..3 {
-            staging.contribute(stage(1, 0, rank), batch(2.0), soon(), ()).unwrap();
+    }
+
+    #[test]
+    fn copies_join_a_stage_on_its_way_and_a_refused_one_holds_back_the_next() {
+        let mut staging = Staging::new(AMPLE);
+        (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), rank as f32, "first"));
+        (0..3).for_each(|rank| accept(&mut staging, stage(1, 1, rank), 7.0, "next"));
+        assert_eq!(staging.complete().map(|batches| batches.len()), Some(3));
+        assert!(staging.is_committing(stage(1, 0, 2), &batch(2.0)) && !staging.is_committing(stage(1, 0, 2), &batch(1.0)));
+        accept(&mut staging, stage(1, 0, 2), 2.0, "copy");
+        assert!(staging.complete().is_none(), "one at a time");
+        let told = staging.committed(&Err(EngineError::DeadlineExceeded));
+        assert_eq!(told.iter().map(|(caller, _)| *caller).collect::<Vec<_>>(), ["first", "first", "first", "copy"]);
+        assert!(told.iter().all(|(_, answer)| answer.is_err()));
+        assert!(staging.complete().is_none(), "micro-batch 0 was not applied");
+        (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), rank as f32, "again"));
+        assert!(staging.complete().is_some());
+        staging.committed(&Ok(Applied::default()));
+        assert_eq!(staging.complete().map(|batches| batches[0].embedding(0)[0]), Some(7.0));
+    }
+
+    #[test]
+    fn each_rank_is_told_the_ids_of_its_own_rows() {
+        let spec = BankSpec::new(1, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+        let rows = |count: usize, ids| {
+            let rows = Matrix::new("x", 1, Metric::Dot, vec![1.0; count]).unwrap();
+            WriteBatch::new(&spec, ids, rows, None, None, None, None).unwrap()
+        };
+        let mut staging = Staging::new(AMPLE);
+        let batches = [rows(2, Ids::Assigned), rows(1, Ids::Given(vec![70])), rows(3, Ids::Assigned)];
+        for (rank, batch) in (0..).zip(batches) {
+            assert!(staging.contribute(stage(1, 0, rank), batch, soon(), rank).1.is_none());
         }
-        assert_eq!(staging.complete().map(|complete| values(complete.batches)), Some(2.0), "a resumed job repeats a step");
+        staging.complete().unwrap();
+        let applied = Applied { assigned: vec![10, 11, 13, 14, 15], ..Applied::default() };
+        let told: Vec<(u32, Vec<u64>)> =
+            staging.committed(&Ok(applied)).into_iter().map(|(rank, answer)| (rank, answer.unwrap().assigned)).collect();
+        assert_eq!(told, [(0, vec![10, 11]), (1, vec![]), (2, vec![13, 14, 15])]);
     }
 
     #[test]
     fn contradictions_and_too_much_are_refused() {
         let mut staging = Staging::new(StagingLimits { stages: 2, rows: 3 });
-        staging.contribute(stage(1, 0, 0), batch(0.0), soon(), ()).unwrap();
-        let other = staging.contribute(stage(1, 0, 0), batch(0.5), soon(), ()).unwrap_err();
-        assert!(matches!(other.error, EngineError::StageTaken { rank: 0, .. }));
-        let world = Stage { world_size: 4, ..stage(1, 0, 1) };
-        let other = staging.contribute(world, batch(0.0), soon(), ()).unwrap_err();
-        assert!(other.error.to_string().contains("other ranks of step 1, micro-batch 0 said 3"), "{}", other.error);
-        staging.contribute(stage(2, 0, 0), batch(0.0), soon(), ()).unwrap();
-        let third = staging.contribute(stage(3, 0, 0), batch(0.0), soon(), ()).unwrap_err();
-        assert!(third.error.to_string().contains("limits.max_stages"), "{}", third.error);
-        staging.contribute(stage(2, 0, 1), batch(0.0), soon(), ()).unwrap();
-        let fourth = staging.contribute(stage(2, 0, 2), batch(0.0), soon(), ()).unwrap_err();
-        assert!(fourth.error.to_string().contains("limits.max_staged_rows"), "{}", fourth.error);
+        let refusal = |staging: &mut Staging<()>, stage, value| {
+            let (_, refused) = staging.contribute(stage, batch(value), soon(), ());
+            refused.unwrap().1.unwrap_err()
+        };
+        accept(&mut staging, stage(1, 0, 0), 0.0, ());
+        assert!(matches!(refusal(&mut staging, stage(1, 0, 0), 0.5), EngineError::StageTaken { rank: 0, .. }));
+        let world = refusal(&mut staging, Stage { world_size: 4, ..stage(1, 0, 1) }, 0.0).to_string();
+        assert!(world.contains("other ranks of step 1, micro-batch 0 said 3"), "{world}");
+        accept(&mut staging, stage(2, 0, 0), 0.0, ());
+        let third = refusal(&mut staging, stage(3, 0, 0), 0.0).to_string();
+        assert!(third.contains("limits.max_stages"), "{third}");
+        accept(&mut staging, stage(2, 0, 1), 0.0, ());
+        let fourth = refusal(&mut staging, stage(2, 0, 2), 0.0).to_string();
+        assert!(fourth.contains("limits.max_staged_rows"), "{fourth}");
     }
 }

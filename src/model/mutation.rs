@@ -1,5 +1,7 @@
 //! Changes to a bank, as values: what the committer orders and the bank applies.
 
+use std::sync::Arc;
+
 use super::bank_spec::check_momentum;
 use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric, Origin};
 
@@ -9,7 +11,7 @@ pub enum Mutation {
     /// Rows to insert, move or append.
     Write(WriteBatch),
     /// The batches of all ranks of a stage, in the order of their ranks.
-    Stage(Vec<WriteBatch>),
+    Stage(Arc<[WriteBatch]>),
     /// Entries to remove, by id; unknown ids are ignored.
     Remove(Vec<u64>),
 }

@@ -247,6 +247,94 @@ async fn what_is_sent_again_joins_its_stage_and_is_a_duplicate_after_it() {
     assert_eq!(bank(&live.client, "docs").await.sequence, 1);
 }
 
+/// Every part of every stage is sent once or several times, the copies at the same time or after the stage; micro-batches of a step
+/// may overtake each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_staged_write_is_applied_once_however_often_it_is_sent() {
+    let live = Arc::new(Live::start(&[]).await);
+    live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), ..keyed("moves", 1, 8) }).await;
+    let (steps, ranks) = (60u64, 4u32);
+    // An entry for each part, which halves it.
+    let ids: Vec<u64> = (0..steps * 2 * u64::from(ranks)).collect();
+    live.write("moves", &ids, &vec![1.0; ids.len()], &[]).await;
+    let tasks: Vec<_> = (0..ranks).map(|rank| tokio::spawn(stage_all(Arc::clone(&live), rank, ranks, steps))).collect();
+    let mut copies = 0;
+    for task in tasks {
+        copies += task.await.unwrap();
+    }
+    assert!(copies > ids.len() * 3 / 2, "only {copies} copies of {} parts were sent", ids.len());
+    let moved = all(&live.client, "moves", ids).await;
+    assert!(moved.iter().all(|&x| x == 0.5), "an entry that was not halved exactly once");
+    let moves = bank(&live.client, "moves").await;
+    assert_eq!((moves.sequence, moves.stages.len()), (1 + 2 * steps, 0));
+}
+
+/// Sends one rank's parts of all stages, and returns how many copies that took.
+async fn stage_all(live: Arc<Live>, rank: u32, ranks: u32, steps: u64) -> usize {
+    let mut random = Seed(77).stream(0, rank as usize);
+    let mut copies = 0;
+    for step in 0..steps {
+        let mut sent = Vec::new();
+        let first = random.below(2) as u32;
+        for micro_batch in [first, 1 - first] {
+            let number = step * 2 + u64::from(micro_batch);
+            let id = number * u64::from(ranks) + u64::from(rank);
+            let stage = v1::Stage { step, micro_batch, rank, world_size: ranks };
+            let part = numbered("moves", &format!("rank-{rank}"), 1, number + 1, &[id], &[0.0]);
+            let part = v1::WriteRequest { stage: Some(stage), ..part };
+            for _ in 0..1 + random.below(3) {
+                let (client, part) = (live.client.clone(), part.clone());
+                sent.push((micro_batch, tokio::spawn(async move { client.write(part).await.unwrap() })));
+            }
+            if random.below(3) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        copies += sent.len();
+        let mut positions = [const { Vec::new() }; 2];
+        for (micro_batch, answer) in sent {
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.sequence, 2 + step * 2 + u64::from(micro_batch), "stages commit in order");
+            assert!(answer.duplicate || answer.updated == u64::from(ranks), "the counts are the whole stage's");
+            positions[micro_batch as usize].push(answer.position);
+        }
+        for mut positions in positions {
+            positions.dedup();
+            assert_eq!(positions.len(), 1, "every copy has the same position");
+        }
+    }
+    copies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_the_bank_refuses_is_refused_to_every_rank() {
+    let live = Live::start(&["limits.max_entries=3", "limits.max_stages=2", "limits.max_staged_rows=3"]).await;
+    live.create(keyed("docs", 1, 2)).await;
+    let send = |request: v1::WriteRequest| {
+        let client = live.client.clone();
+        tokio::spawn(async move { client.write(request).await })
+    };
+    let refused = |answer: Result<v1::WriteResponse, ClientError>, setting: &str| {
+        let Err(ClientError::ResourceExhausted { message, .. }) = answer else { panic!("{answer:?}") };
+        assert!(message.contains(setting), "{message}");
+    };
+    live.write("docs", &[1, 2], &[1.0, 1.0], &[]).await;
+    let first = send(staged("docs", 0, 0, 2, &[3], &[1.0]));
+    until(&live.client, |bank| bank.stages.len() == 1).await;
+    refused(live.client.write(staged("docs", 0, 1, 2, &[4], &[1.0])).await, "limits.max_entries");
+    refused(first.await.unwrap(), "limits.max_entries");
+    assert_eq!(bank(&live.client, "docs").await.sequence, 1, "nothing was applied");
+
+    let waiting = [send(staged("docs", 5, 0, 2, &[1], &[1.0])), send(staged("docs", 6, 0, 2, &[1], &[1.0]))];
+    until(&live.client, |bank| bank.stages.len() == 2).await;
+    refused(live.client.write(staged("docs", 7, 0, 2, &[1], &[1.0])).await, "limits.max_stages");
+    refused(live.client.write(staged("docs", 5, 1, 2, &[1, 2], &[1.0, 1.0])).await, "limits.max_staged_rows");
+    for (step, waiting) in (5..).zip(waiting) {
+        let last = live.client.write(staged("docs", step, 1, 2, &[2], &[1.0])).await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().position, last.position);
+    }
+}
+
 #[tokio::test]
 async fn a_place_outside_the_world_is_refused() {
     let live = Live::start(&["limits.max_ranks=8"]).await;

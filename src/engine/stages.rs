@@ -1,0 +1,93 @@
+//! The staged writes of a bank, between their callers and the committer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::committer::{self, Acknowledge, Committer};
+use super::staging::{Answer, OpenStage, Staging, StagingLimits};
+use super::{Config, EngineError};
+use crate::bank::Bank;
+use crate::model::{Applied, Mutation, Stage, WriteBatch, clock};
+use crate::rows::Shared;
+
+/// The way of a rank's batch to the committer, together with the other ranks'. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Stages {
+    staging: Arc<Mutex<Staging<Acknowledge>>>,
+    committer: Committer,
+}
+
+impl std::fmt::Debug for Stages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stages").finish_non_exhaustive()
+    }
+}
+
+impl Stages {
+    pub(super) fn new(config: &Config, committer: Committer) -> Self {
+        let limits = StagingLimits { stages: config.max_stages, rows: config.max_staged_rows };
+        Self { staging: Arc::new(Mutex::new(Staging::new(limits))), committer }
+    }
+
+    /// Adds a rank's batch; `reply` hears what came of its stage, or at once that the batch was refused or applied before. Returns
+    /// until when the stage waits: whoever waits calls [`Self::settle`] then.
+    pub(super) fn contribute(
+        &self,
+        bank: &Shared<Bank>,
+        stage: Stage,
+        batch: WriteBatch,
+        deadline: Instant,
+        reply: Acknowledge,
+    ) -> Instant {
+        self.act(|staging, answers| {
+            // The bank knows a batch before the staging forgets it, so that a copy of it is never taken for a new one.
+            let known = match staging.is_committing(stage, &batch) {
+                true => Ok(None),
+                false => bank.read().map_err(EngineError::from).and_then(|bank| committer::known(&bank, &batch)),
+            };
+            let (until, refused) = match known {
+                Ok(None) => staging.contribute(stage, batch, deadline, reply),
+                Ok(Some(done)) => (deadline, Some((reply, Ok(done)))),
+                Err(error) => (deadline, Some((reply, Err(error)))),
+            };
+            answers.extend(refused);
+            until
+        })
+    }
+
+    /// Fails the stages whose time is up, and submits the one whose turn that makes it.
+    pub(super) fn settle(&self) {
+        self.act(|_, _| ());
+    }
+
+    /// The open stages.
+    pub(super) fn describe(&self) -> Vec<OpenStage> {
+        self.act(|staging, _| staging.describe())
+    }
+
+    /// Does something with the staging, after those whose time is up have failed and before the one that is complete is submitted.
+    fn act<T>(&self, act: impl FnOnce(&mut Staging<Acknowledge>, &mut Vec<Answer<Acknowledge>>) -> T) -> T {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = staging.expire(clock::now());
+        let done = act(&mut staging, &mut answers);
+        self.submit(&mut staging, &mut answers);
+        drop(staging);
+        answers.into_iter().for_each(|(reply, answer)| reply(answer));
+        done
+    }
+    /// Sends the stage that is complete to the committer.
+    fn submit(&self, staging: &mut Staging<Acknowledge>, answers: &mut Vec<Answer<Acknowledge>>) {
+        while let Some(batches) = staging.complete() {
+            let stages = self.clone();
+            let acknowledge = Box::new(move |result| stages.committed(&result));
+            if let Err(error) = self.committer.submit(Mutation::Stage(batches), acknowledge) {
+                answers.extend(staging.committed(&Err(error)));
+            }
+        }
+    }
+
+    /// Passes on what the bank made of a stage, and submits the next.
+    fn committed(&self, result: &Result<Applied, EngineError>) {
+        self.act(|staging, answers| answers.extend(staging.committed(result)));
+    }
+}
