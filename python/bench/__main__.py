@@ -1,6 +1,7 @@
 """Rows a second into numpy, from a real server: added to the report that the Rust benchmarks wrote.
 
-Run by `make bench`; by hand, from `python/`: python -m bench --server-binary ../target/release/negbank --reports ../target/reports
+Run by `make bench`. By hand, from `python/`:
+    python -m bench --server-binary ../target/release/negbank --reports ../target/reports
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from demo.service import running_server
 
 import negbank
-from demo.service import running_server
 
 ENTRIES, DIM = 65_536, 128
 ANCHORS, K = 256, 64
@@ -32,7 +33,7 @@ def main() -> None:
         rates = {layout: _rates(bank, layout) for layout in ("per_anchor", "pooled")}
     report = arguments.reports / "bench.json"
     figures = json.loads(report.read_text()) if report.exists() else {}
-    print(f"\nPython: {ANCHORS} anchors x {K} uniform of {ENTRIES} x {DIM} f32, embeddings and ids as numpy arrays, one call at a time")
+    print(f"\nPython: {ANCHORS} anchors x {K} uniform of {ENTRIES} x {DIM} f32, ids and embeddings as numpy arrays, one by one")
     for layout, rows in rates.items():
         low, middle, high = (np.percentile(rows, share) for share in (10, 50, 90))
         print(f"{layout:<12} {middle / 1e6:6.2f} M rows/s (10 % to 90 %: {low / 1e6:.2f} to {high / 1e6:.2f})")
