@@ -39,6 +39,9 @@ pub enum EngineError {
         /// Entries asked for.
         wanted: u64,
     },
+    /// Create it, if it is still wanted.
+    #[error("bank {0} was deleted while the request waited for it")]
+    Deleted(BankName),
     /// The position is of a bank that is gone.
     #[error("the position is not of this bank {0}: the bank was deleted and created anew since")]
     OtherHistory(BankName),

@@ -49,6 +49,8 @@ pub struct BankHandle {
     /// Sequence of the last acknowledged mutation, for those who wait for one.
     acknowledged: watch::Sender<u64>,
     stages: Stages,
+    /// True once the bank is deleted, for those who wait for something of it.
+    deleted: watch::Sender<bool>,
 }
 
 /// Names listed in an error at most.
@@ -96,7 +98,9 @@ impl Engine {
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
                 let stages = Stages::new(config, committer.clone());
-                let bank = Arc::new(BankHandle { name, spec, incarnation, state, committer, acknowledged, stages });
+                let deleted = watch::Sender::new(false);
+                let bank = BankHandle { name, spec, incarnation, state, committer, acknowledged, stages, deleted };
+                let bank = Arc::new(bank);
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
         }
@@ -126,6 +130,8 @@ impl Engine {
     pub fn delete_bank(&self, name: &str) -> Result<usize, EngineError> {
         let parsed = BankName::parse("name", name)?;
         let (_, bank) = self.inner.banks.remove(&parsed).ok_or_else(|| self.not_found(name))?;
+        bank.deleted.send_replace(true);
+        bank.stages.close(&EngineError::Deleted(bank.name.clone()));
         // A bank that can't be trusted must still be deletable.
         Ok(bank.now().map_or(0, |(entries, _)| entries))
     }
@@ -168,6 +174,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]
     pub async fn mutate(&self, bank: &BankHandle, mutation: Mutation, deadline: Deadline) -> Result<Applied, EngineError> {
+        if deadline.has_passed() {
+            return Err(EngineError::DeadlineExceeded);
+        }
         let (reply, answer) = oneshot::channel();
         bank.committer.submit(mutation, Box::new(move |result| drop(reply.send(result))))?;
         wait(answer, deadline).await
@@ -200,7 +209,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::TooFewEntries`] at once or, if it may wait, shortly before the deadline, so that the caller still hears
-    /// it; [`EngineError::OtherHistory`]; [`EngineError::DeadlineExceeded`] if the history does not come so far.
+    /// it; [`EngineError::OtherHistory`]; [`EngineError::DeadlineExceeded`] if the history does not come so far;
+    /// [`EngineError::Deleted`].
     pub async fn await_condition(
         &self,
         bank: &BankHandle,
@@ -210,7 +220,7 @@ impl Engine {
         if condition == Condition::default() {
             return Ok(());
         }
-        let mut acknowledged = bank.acknowledged.subscribe();
+        let (mut acknowledged, mut deleted) = (bank.acknowledged.subscribe(), bank.deleted.subscribe());
         let last_word = deadline.a_little_before().instant().into();
         loop {
             acknowledged.borrow_and_update();
@@ -219,8 +229,9 @@ impl Engine {
                 Some(unmet @ EngineError::TooFewEntries { .. }) if !condition.wait => return Err(unmet),
                 Some(unmet) => unmet,
             };
-            if tokio::time::timeout_at(last_word, acknowledged.changed()).await.is_err() {
-                return Err(unmet);
+            tokio::select! {
+                _ = deleted.wait_for(|&deleted| deleted) => return Err(EngineError::Deleted(bank.name.clone())),
+                waited = tokio::time::timeout_at(last_word, acknowledged.changed()) => drop(waited.map_err(|_| unmet)?),
             }
         }
     }

@@ -60,6 +60,11 @@ impl Stages {
         self.act(|_, _| ());
     }
 
+    /// Ends the wait of all open stages, and of whoever comes later.
+    pub(super) fn close(&self, why: &EngineError) {
+        self.act(|staging, answers| answers.extend(staging.close(why)));
+    }
+
     /// The open stages.
     pub(super) fn describe(&self) -> Vec<OpenStage> {
         self.act(|staging, _| staging.describe())

@@ -18,6 +18,8 @@ pub(super) struct Staging<W> {
     /// Steps that committed last, the last one at the back, and the micro-batch that comes next in each.
     next: VecDeque<(u64, u32)>,
     limits: StagingLimits,
+    /// Why nobody may contribute any more.
+    closed: Option<EngineError>,
 }
 
 /// How much may wait.
@@ -77,7 +79,7 @@ const STEPS_REMEMBERED: usize = 1_024;
 
 impl<W> Staging<W> {
     pub(super) fn new(limits: StagingLimits) -> Self {
-        Self { open: BTreeMap::new(), committing: None, next: VecDeque::new(), limits }
+        Self { open: BTreeMap::new(), committing: None, next: VecDeque::new(), limits, closed: None }
     }
 
     /// Adds a rank's batch, for which `waiting` waits until `deadline`, and returns until when the stage waits. The caller is given
@@ -173,6 +175,13 @@ impl<W> Staging<W> {
         answers
     }
 
+    /// Fails all open stages, and whoever contributes later, for the reason given.
+    pub(super) fn close(&mut self, why: &EngineError) -> Vec<Answer<W>> {
+        self.closed = Some(why.clone());
+        let parts = std::mem::take(&mut self.open).into_values().flat_map(|open| open.parts.into_iter().flatten());
+        parts.flat_map(|part| part.waiting).map(|caller| (caller, Err(why.clone()))).collect()
+    }
+
     /// The micro-batch that comes next in a step.
     fn expected(&self, step: u64) -> u32 {
         self.next.iter().rev().find(|(of, _)| *of == step).map_or(0, |&(_, next)| next)
@@ -189,6 +198,9 @@ impl<W> Staging<W> {
     }
 
     fn check(&self, stage: Stage, batch: &WriteBatch) -> Result<(), EngineError> {
+        if let Some(why) = &self.closed {
+            return Err(why.clone());
+        }
         let Some(open) = self.open.get(&stage.at) else {
             return self.has_room(batch.rows(), true);
         };

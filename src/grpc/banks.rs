@@ -1,7 +1,5 @@
 //! The Banks service.
 
-use std::time::Duration;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
@@ -18,7 +16,6 @@ use crate::proto::v1::banks_server::Banks;
 pub(super) struct BanksService {
     pub(super) engine: Engine,
     pub(super) limits: Limits,
-    pub(super) default_deadline: Duration,
 }
 
 #[tonic::async_trait]
@@ -26,7 +23,7 @@ impl Banks for BanksService {
     type ScanStream = Chunks;
 
     async fn stalest(&self, request: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
@@ -38,13 +35,13 @@ impl Banks for BanksService {
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let bank = self.engine.bank(&request.get_ref().bank).map_err(|e| status::engine(&e))?;
         Ok(Response::new(scan::chunks(self, bank, request.get_ref(), deadline).await?))
     }
 
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
         let bank = self.engine.create_bank(name, spec).map_err(|e| status::engine(&e))?;
         let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
@@ -52,14 +49,14 @@ impl Banks for BanksService {
     }
 
     async fn get_bank(&self, request: Request<v1::GetBankRequest>) -> Result<Response<v1::Bank>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let bank = self.engine.bank(&request.get_ref().name).map_err(|e| status::engine(&e))?;
         let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
     }
 
     async fn list_banks(&self, request: Request<v1::ListBanksRequest>) -> Result<Response<v1::ListBanksResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let mut banks = Vec::new();
         for bank in self.engine.banks() {
             let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
@@ -74,7 +71,7 @@ impl Banks for BanksService {
     }
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let write = Write::prepare(request, bank, &self.limits)?;
@@ -82,7 +79,7 @@ impl Banks for BanksService {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
@@ -94,7 +91,7 @@ impl Banks for BanksService {
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let ids = convert::remove_ids(request, &self.limits).map_err(|e| status::invalid(&e))?;

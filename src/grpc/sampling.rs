@@ -1,8 +1,6 @@
 //! The Sampling service.
 
 use std::sync::Arc;
-use std::time::Duration;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Limits};
@@ -21,14 +19,13 @@ use crate::proto::v1::sampling_server::Sampling;
 pub(super) struct SamplingService {
     pub(super) engine: Engine,
     pub(super) limits: Limits,
-    pub(super) default_deadline: Duration,
     pub(super) shared: SharedFrames,
 }
 
 #[tonic::async_trait]
 impl Sampling for SamplingService {
     async fn sample(&self, request: Request<v1::SampleRequest>) -> Result<Response<v1::SampleResponse>, Status> {
-        let deadline = deadline::of(request.metadata(), self.default_deadline);
+        let deadline = deadline::of(&request);
         let mut request = request.into_inner();
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;

@@ -108,10 +108,9 @@ impl Server {
         health.set_serving::<BanksServer<BanksService>>().await;
         health.set_serving::<SamplingServer<SamplingService>>().await;
 
-        let default_deadline = self.config.default_deadline;
-        let banks = BanksService { engine: engine.clone(), limits: self.limits.clone(), default_deadline };
+        let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
         let shared = SharedFrames::new(self.limits.max_answer_bytes);
-        let sampling = SamplingService { engine, limits: self.limits.clone(), default_deadline, shared };
+        let sampling = SamplingService { engine, limits: self.limits.clone(), shared };
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
 
@@ -130,7 +129,7 @@ impl Server {
             .max_frame_size(FRAME_BYTES)
             .http2_keepalive_interval(Some(stack::KEEPALIVE))
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
-            .layer(stack::layers())
+            .layer(stack::layers(self.config.default_deadline))
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)

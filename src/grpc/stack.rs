@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
+use tonic::body::Body;
 use tower::ServiceBuilder;
 use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-/// The layers' type.
-pub(super) type Layers = Stack<TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>, Identity>;
+use super::deadline::DeadlineLayer;
+use super::status;
 
-/// The layers of every call.
-pub(super) fn layers() -> Layers {
+/// The layers' type.
+pub(super) type Layers =
+    Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>, Identity>>>;
+
+type Respond = fn(http::Response<Body>) -> http::Response<Body>;
+
+/// The layers of every call; one that carries no deadline has the default one.
+pub(super) fn layers(default_deadline: Duration) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -23,6 +31,11 @@ pub(super) fn layers() -> Layers {
                 .on_request(DefaultOnRequest::new().level(Level::TRACE))
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
         )
+        // tonic refuses a large message without a word about the setting that allows it.
+        .layer(MapResponseLayer::new(status::with_setting as Respond))
+        // From the headers on, so that the time of the upload counts, and so that a call that comes too late is not even decoded.
+        // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
+        .layer(DeadlineLayer { default: default_deadline })
         .into_inner()
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -20,12 +21,28 @@ pub(super) fn invalid(refused: &Invalid) -> Status {
     Status::with_error_details(Code::InvalidArgument, refused.to_string(), details)
 }
 
+/// The status of a call whose deadline has passed.
+pub(super) fn late() -> Status {
+    engine(&EngineError::DeadlineExceeded)
+}
+
+/// Names the setting where the transport refused a message for its size; only then does it answer OUT_OF_RANGE.
+pub(super) fn with_setting(response: http::Response<Body>) -> http::Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(refused) if refused.code() == Code::OutOfRange => {
+            let message = format!("{} (setting server.max_message_bytes): send less at a time", refused.message());
+            Status::resource_exhausted(message).into_http()
+        }
+        _ => response,
+    }
+}
+
 /// The status of anything that the engine refused or failed at.
 pub(super) fn engine(error: &EngineError) -> Status {
     let message = error.to_string();
     match error {
         EngineError::Invalid(refused) => invalid(refused),
-        EngineError::NotFound { .. } => Status::not_found(message),
+        EngineError::NotFound { .. } | EngineError::Deleted(_) => Status::not_found(message),
         EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } => Status::already_exists(message),
         EngineError::TooFewEntries { .. }
         | EngineError::OtherHistory(_)

@@ -60,6 +60,18 @@ impl Process {
         assert!(killed.success());
     }
 
+    /// Threads of the process.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
+    /// Bytes of memory that the process holds.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     /// Kills the process and tells all that it logged.
     pub(crate) fn killed(mut self) -> String {
         self.child.kill().unwrap();

@@ -9,9 +9,12 @@
     reason = "tests may fail loudly, and a scenario reads best in one piece"
 )]
 
+mod abuse;
+mod bad_callers;
 mod bad_input;
 mod bank_model;
 mod concurrent;
+mod deleted;
 mod exact;
 mod forms;
 mod half_precision;
@@ -22,6 +25,7 @@ mod mirror;
 mod mirrors;
 mod model;
 mod random_requests;
+mod raw;
 mod readme;
 mod refresh;
 mod reproducible;

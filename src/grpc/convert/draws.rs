@@ -61,6 +61,9 @@ fn nearest(field: &str, k: u32, message: &v1::Nearest, limits: &Limits, invalid:
             return None;
         }
     };
+    if !message.beta.is_finite() {
+        invalid.push(format!("{field}.beta"), format!("is {}: it must be finite", message.beta));
+    }
     let rules = message.rules.unwrap_or_default();
     Some(Nearest {
         skip: message.skip as usize,
