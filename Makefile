@@ -95,6 +95,11 @@ $(VENV)/demo: $(VENV)/package python/demo/requirements.txt
 	$(PY) -m pip install --quiet -r python/demo/requirements.txt
 	touch $@
 
-$(VENV)/test: $(VENV)/package python/requirements-test.txt python/demo/requirements.txt
+# 540 MB: the tests of tensors want the real thing.
+$(VENV)/torch: $(VENV)/bin/python python/install_torch.py
+	$(PY) python/install_torch.py
+	touch $@
+
+$(VENV)/test: $(VENV)/package $(VENV)/torch python/requirements-test.txt python/demo/requirements.txt
 	$(PY) -m pip install --quiet -r python/requirements-test.txt -r python/demo/requirements.txt
 	touch $@

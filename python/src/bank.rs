@@ -1,10 +1,11 @@
 //! Banks: their settings on the way out, their description on the way back.
 
 use negbank::client::ClientError;
-use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Metric};
+use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Dtype, Metric, OpenStage};
 use pyo3::prelude::*;
 
 use crate::failure::invalid;
+use crate::floats::dtype;
 
 /// `negbank.requests.BankSettings`.
 #[derive(FromPyObject)]
@@ -16,6 +17,7 @@ pub(crate) struct BankSettings {
     momentum: Option<f32>,
     capacity: Option<u64>,
     shards: Option<u32>,
+    dtype: String,
 }
 
 impl BankSettings {
@@ -40,7 +42,7 @@ impl BankSettings {
             momentum: self.momentum,
             capacity: self.capacity.unwrap_or_default(),
             shards: self.shards.unwrap_or_default(),
-            ..CreateBankRequest::default()
+            dtype: dtype(&self.dtype)?.into(),
         })
     }
 }
@@ -61,6 +63,18 @@ pub(crate) struct BankDescription {
     labels: u64,
     groups: u64,
     bytes_per_entry: u64,
+    dtype: &'static str,
+    writers: u64,
+    stages: Vec<StageDescription>,
+}
+
+/// The fields of `negbank.OpenStage`, as a dict.
+#[derive(IntoPyObject)]
+pub(crate) struct StageDescription {
+    step: u64,
+    micro_batch: u32,
+    world_size: u32,
+    missing_ranks: Vec<u32>,
 }
 
 impl From<Bank> for BankDescription {
@@ -83,8 +97,22 @@ impl From<Bank> for BankDescription {
             labels: bank.labels,
             groups: bank.groups,
             bytes_per_entry: bank.bytes_per_entry,
+            dtype: match bank.dtype() {
+                Dtype::Unspecified | Dtype::F32 => "float32",
+                Dtype::F16 => "float16",
+                Dtype::Bf16 => "bfloat16",
+            },
+            writers: bank.writers,
+            stages: bank.stages.into_iter().map(StageDescription::from).collect(),
             name: bank.name,
         }
+    }
+}
+
+impl From<OpenStage> for StageDescription {
+    fn from(stage: OpenStage) -> Self {
+        let OpenStage { step, micro_batch, world_size, missing_ranks } = stage;
+        Self { step, micro_batch, world_size, missing_ranks }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The only place where an error of the client becomes an exception of `negbank.errors`.
 
-use negbank::client::{ClientError, FieldViolation};
+use negbank::client::{ClientError, Code, FieldViolation};
 use pyo3::prelude::*;
 
 /// The exception for `error`.
@@ -44,6 +44,16 @@ fn instance(py: Python<'_>, error: ClientError) -> PyResult<Bound<'_, PyAny>> {
         ClientError::DeadlineExceeded(message) => {
             plain("DeadlineExceeded", format!("{message}; give the call more time (timeout=, in seconds) or ask for less"))
         }
-        other @ ClientError::Other { .. } => plain("Error", other.to_string()),
+        ClientError::Other { code, message } => {
+            let class = match code {
+                Code::Unauthenticated => "Unauthenticated",
+                Code::PermissionDenied => "PermissionDenied",
+                Code::Unimplemented => "Unimplemented",
+                Code::Internal | Code::Unknown | Code::DataLoss => "InternalError",
+                Code::Cancelled | Code::Aborted => "Cancelled",
+                _ => "Error",
+            };
+            plain(class, message)
+        }
     }
 }

@@ -7,15 +7,22 @@ mod bank;
 mod column;
 mod failure;
 mod fetch;
+mod flight;
+mod floats;
 mod rows;
 mod runtime;
 mod sample;
+mod scan;
 mod session;
 mod write;
 
 /// The extension module.
 #[pyo3::pymodule]
 mod _negbank {
+    #[pymodule_export]
+    use super::flight::Flight;
+    #[pymodule_export]
+    use super::scan::Chunks;
     #[pymodule_export]
     use super::session::Session;
 

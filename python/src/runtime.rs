@@ -38,7 +38,7 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, work: impl Future<Output = T> + Send
 
 /// The process's runtime, started by the first call. The lock is only ever held with the GIL, under which Python forks, so
 /// that no child inherits it locked.
-fn runtime() -> PyResult<&'static Runtime> {
+pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     let mut known = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = process::id();
     if let Some((process, runtime)) = *known

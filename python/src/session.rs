@@ -6,22 +6,25 @@ use std::time::Duration;
 use std::{mem, process};
 
 use negbank::client::{Client, ClientError, Options};
-use negbank::proto::v1::{DeleteBankRequest, FetchRequest, GetBankRequest, RemoveRequest};
+use negbank::proto::v1::{DeleteBankRequest, FetchRequest, GetBankRequest, RemoveRequest, StalestRequest};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use tokio::time::timeout;
 
 use crate::bank::{BankDescription, BankSettings};
 use crate::failure::{exception, invalid, located};
-use crate::fetch::Fetched;
-use crate::runtime::wait;
+use crate::fetch::{FetchCall, Fetched, Stalest};
+use crate::flight::Flight;
+use crate::runtime::{runtime, wait};
 use crate::sample::{SampleCall, Sampled};
+use crate::scan::{Chunks, ScanCall};
 use crate::write::{WriteBatch, Written, values};
 
 /// Longest wait for a server's first answer.
 const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
 
-/// A connection that any thread may use, calls side by side. Unpickled, and in a forked process, it connects anew.
+/// A connection that any thread may use, calls side by side. Unpickled, and in a forked process, it connects anew, as another
+/// writer. The methods named `start_*` return at once and call `landed(answer, fault)` when the call has ended.
 #[pyclass(frozen, module = "negbank._negbank")]
 pub(crate) struct Session {
     address: String,
@@ -38,22 +41,25 @@ struct Connected {
 #[pymethods]
 impl Session {
     #[new]
-    fn new(py: Python<'_>, address: String, timeout: f64, max_message_bytes: usize) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        address: String,
+        timeout: f64,
+        max_message_bytes: usize,
+        retries: u32,
+        writer: Option<String>,
+    ) -> PyResult<Self> {
         let timeout = seconds(timeout).map_err(|fault| exception(py, fault))?;
-        let options = Options {
-            timeout,
-            connect_timeout: timeout.min(CONNECT_AT_MOST),
-            max_message_bytes,
-            retries: 0,
-            ..Options::default()
-        };
+        let connect_timeout = timeout.min(CONNECT_AT_MOST);
+        let options = Options { timeout, connect_timeout, max_message_bytes, retries, writer };
         let client = connect(py, &address, &options)?;
         Ok(Self { address, options, connected: Mutex::new(Connected { process: process::id(), client }) })
     }
 
     /// The arguments that make this session again: what pickle keeps of it.
-    fn __getnewargs__(&self) -> (&str, f64, usize) {
-        (&self.address, self.options.timeout.as_secs_f64(), self.options.max_message_bytes)
+    fn __getnewargs__(&self) -> (&str, f64, usize, u32, Option<&str>) {
+        let Options { timeout, max_message_bytes, retries, writer, .. } = &self.options;
+        (&self.address, timeout.as_secs_f64(), *max_message_bytes, *retries, writer.as_deref())
     }
 
     /// The server's address, as given.
@@ -83,20 +89,23 @@ impl Session {
     }
 
     fn write(&self, py: Python<'_>, batch: WriteBatch<'_>, timeout: Option<f64>) -> PyResult<Written> {
-        let request = batch.into_message()?;
+        let request = batch.into_message(py)?;
         self.call(py, timeout, async move |client| client.write(request).await.map(Written::from))
     }
 
-    fn fetch(
-        &self,
-        py: Python<'_>,
-        bank: String,
-        ids: PyReadonlyArray1<'_, u64>,
-        at_least: Vec<u8>,
-        timeout: Option<f64>,
-    ) -> PyResult<Fetched> {
-        let request = FetchRequest { bank, ids: values(Some(ids)), at_least: at_least.into(), ..FetchRequest::default() };
+    fn start_write(&self, py: Python<'_>, batch: WriteBatch<'_>, timeout: Option<f64>, landed: Py<PyAny>) -> PyResult<Flight> {
+        let request = batch.into_message(py)?;
+        self.start(py, timeout, landed, async move |client| client.write(request).await.map(Written::from))
+    }
+
+    fn fetch(&self, py: Python<'_>, call: FetchCall<'_>, timeout: Option<f64>) -> PyResult<Fetched> {
+        let request: FetchRequest = call.into_message(py)?;
         self.call(py, timeout, async move |client| client.fetch_columns(request).await.map(Fetched::from))
+    }
+
+    fn start_fetch(&self, py: Python<'_>, call: FetchCall<'_>, timeout: Option<f64>, landed: Py<PyAny>) -> PyResult<Flight> {
+        let request: FetchRequest = call.into_message(py)?;
+        self.start(py, timeout, landed, async move |client| client.fetch_columns(request).await.map(Fetched::from))
     }
 
     fn remove(&self, py: Python<'_>, bank: String, ids: PyReadonlyArray1<'_, u64>, timeout: Option<f64>) -> PyResult<u64> {
@@ -104,9 +113,29 @@ impl Session {
         self.call(py, timeout, async move |client| client.remove(request).await.map(|answer| answer.removed))
     }
 
-    fn sample(&self, py: Python<'_>, call: SampleCall<'_>, timeout: Option<f64>) -> PyResult<Sampled> {
+    fn stalest(&self, py: Python<'_>, bank: String, k: u32, at_least: Vec<u8>, timeout: Option<f64>) -> PyResult<Stalest> {
+        let request = StalestRequest { bank, k, at_least: at_least.into() };
+        self.call(py, timeout, async move |client| client.stalest(request).await.map(Stalest::from))
+    }
+
+    fn scan(&self, py: Python<'_>, call: ScanCall, timeout: Option<f64>) -> PyResult<Chunks> {
         let request = call.into_message(py)?;
-        self.call(py, timeout, async move |client| client.sample_columns(request).await.map(Sampled::from))
+        let scan = self.call(py, timeout, async move |client| client.scan(request).await)?;
+        Ok(Chunks::new(scan, self.address.clone()))
+    }
+
+    fn sample(&self, py: Python<'_>, call: SampleCall<'_>, timeout: Option<f64>) -> PyResult<Sampled> {
+        let retries = call.retries().unwrap_or(self.options.retries);
+        let request = call.into_message(py)?;
+        let send = async move |client: Client| client.with_retries(retries).sample_columns(request).await.map(Sampled::from);
+        self.call(py, timeout, send)
+    }
+
+    fn start_sample(&self, py: Python<'_>, call: SampleCall<'_>, timeout: Option<f64>, landed: Py<PyAny>) -> PyResult<Flight> {
+        let retries = call.retries().unwrap_or(self.options.retries);
+        let request = call.into_message(py)?;
+        let send = async move |client: Client| client.with_retries(retries).sample_columns(request).await.map(Sampled::from);
+        self.start(py, timeout, landed, send)
     }
 }
 
@@ -118,10 +147,30 @@ impl Session {
         timeout: Option<f64>,
         send: impl FnOnce(Client) -> F,
     ) -> PyResult<T> {
-        let timeout = timeout.map(seconds).transpose().map_err(|fault| exception(py, fault))?;
-        let client = self.client(py)?.with_timeout(timeout.unwrap_or(self.options.timeout));
+        let client = self.client_for(py, timeout)?;
         let answer = wait(py, send(client))?;
         answer.map_err(|fault| exception(py, located(fault, &self.address)))
+    }
+
+    /// One call that runs by itself.
+    fn start<T, F>(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        landed: Py<PyAny>,
+        send: impl FnOnce(Client) -> F,
+    ) -> PyResult<Flight>
+    where
+        T: for<'py> IntoPyObject<'py> + Send + 'static,
+        F: Future<Output = Result<T, ClientError>> + Send + 'static,
+    {
+        let client = self.client_for(py, timeout)?;
+        Ok(Flight::start(runtime()?, send(client), self.address.clone(), landed))
+    }
+
+    fn client_for(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Client> {
+        let timeout = timeout.map(seconds).transpose().map_err(|fault| exception(py, fault))?;
+        Ok(self.client(py)?.with_timeout(timeout.unwrap_or(self.options.timeout)))
     }
 
     /// This process's client. A forked child has the parent's client but not the threads that serve it: it gets its own, and
@@ -147,7 +196,7 @@ fn connect(py: Python<'_>, address: &str, options: &Options) -> PyResult<Client>
     let within = options.connect_timeout;
     let answered = async {
         let client = Client::connect(address, options.clone()).await?;
-        client.list_banks().await.map(|_| client)
+        client.with_retries(0).list_banks().await.map(|_| client)
     };
     let work = async {
         match timeout(within, answered).await {

@@ -1,48 +1,57 @@
 //! Writes: numpy columns to a message, and what the bank did with them.
 
-use negbank::client::rows;
-use negbank::proto::v1::{Matrix, WriteRequest, WriteResponse};
-use numpy::{Element, PyReadonlyArray1, PyReadonlyArray2};
+use negbank::proto::v1::{Stage, WriteRequest, WriteResponse};
+use numpy::{Element, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::column::Column;
+use crate::floats::FloatMatrix;
 
 /// `negbank.requests.WriteBatch`.
 #[derive(FromPyObject)]
 pub(crate) struct WriteBatch<'py> {
     bank: String,
-    embeddings: PyReadonlyArray2<'py, f32>,
+    embeddings: FloatMatrix<'py>,
     ids: Option<PyReadonlyArray1<'py, u64>>,
     labels: Option<PyReadonlyArray1<'py, i64>>,
     has_label: Option<PyReadonlyArray1<'py, u8>>,
     groups: Option<PyReadonlyArray1<'py, u64>>,
     has_group: Option<PyReadonlyArray1<'py, u8>>,
+    weights: Option<PyReadonlyArray1<'py, f32>>,
     step: Option<u64>,
     momentum: Option<f32>,
+    stage: Option<StageCall>,
+}
+
+/// `negbank.Stage`.
+#[derive(FromPyObject)]
+struct StageCall {
+    step: u64,
+    rank: u32,
+    world_size: u32,
+    micro_batch: u32,
 }
 
 impl WriteBatch<'_> {
     /// The message of this batch; the arrays are copied once, into it.
-    pub(crate) fn into_message(self) -> PyResult<WriteRequest> {
+    pub(crate) fn into_message(self, py: Python<'_>) -> PyResult<WriteRequest> {
+        let stage =
+            self.stage.map(|StageCall { step, rank, world_size, micro_batch }| Stage { step, rank, world_size, micro_batch });
         Ok(WriteRequest {
-            embeddings: Some(matrix(&self.embeddings)?),
+            embeddings: Some(self.embeddings.into_message(py)?),
             ids: values(self.ids),
             labels: values(self.labels),
             has_label: values(self.has_label).into(),
             groups: values(self.groups),
             has_group: values(self.has_group).into(),
+            weights: values(self.weights),
             step: self.step,
             momentum: self.momentum,
             bank: self.bank,
-            ..WriteRequest::default()
+            stage,
+            origin: None,
         })
     }
-}
-
-/// The message of an array of rows, with its width, so that the server can tell another bank's rows from its own.
-pub(crate) fn matrix(array: &PyReadonlyArray2<'_, f32>) -> PyResult<Matrix> {
-    let dim = u32::try_from(array.as_array().ncols()).unwrap_or(u32::MAX);
-    Ok(Matrix { dim, ..rows(array.as_slice()?) })
 }
 
 /// The values of a column; none for a column that is left out.

@@ -74,6 +74,8 @@ def test_an_unknown_bank_is_not_found_and_the_known_ones_are_named(client: negba
         ({"dim": 2, "momentum": "half"}, "momentum"),
         ({"dim": 2, "shards": 65}, "shards"),
         ({"dim": 2, "kind": "queue"}, "capacity"),
+        ({"dim": 2, "dtype": "float8"}, "dtype"),
+        ({"dim": 2, "dtype": "bfloat16", "momentum": 0.99}, "momentum"),
         ({"dim": 2, "kind": "queue", "capacity": 10, "momentum": 0.5}, "momentum"),
     ],
 )

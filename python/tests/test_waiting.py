@@ -98,7 +98,7 @@ def test_a_server_that_stalls_meets_the_deadline_and_recovers(own_server: Server
 
 def test_a_server_that_left_is_unavailable_and_met_again_after_its_restart() -> None:
     server = ServerProcess()
-    client = negbank.connect(server.address)
+    client = negbank.connect(server.address, retries=0)
     server.stop()
     with pytest.raises(negbank.Unavailable, match=server.address):
         client.list_banks()
@@ -110,7 +110,7 @@ def test_a_server_that_left_is_unavailable_and_met_again_after_its_restart() -> 
 
 
 def test_a_server_that_dies_during_a_call_is_unavailable(own_server: ServerProcess) -> None:
-    bank = negbank.connect(own_server.address).create_bank("dies", dim=1)
+    bank = negbank.connect(own_server.address, retries=0).create_bank("dies", dim=1)
     own_server.suspend()
     death = threading.Timer(0.2, own_server.kill)
     death.start()
@@ -122,7 +122,7 @@ def test_a_server_that_dies_during_a_call_is_unavailable(own_server: ServerProce
 def test_a_full_queue_says_when_to_come_back() -> None:
     server = ServerProcess("compute.queue=1", "compute.threads=1")
     try:
-        bank = negbank.connect(server.address).create_bank("busy", dim=2)
+        bank = negbank.connect(server.address, retries=0).create_bank("busy", dim=2)
         with pytest.raises(negbank.ResourceExhausted, match=r"compute\.queue") as busy:
             bank.sample(10_000, negbank.Uniform(1))
         assert busy.value.retry_after is not None

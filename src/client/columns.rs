@@ -69,6 +69,20 @@ pub struct FetchColumns {
     pub step: Option<u64>,
 }
 
+/// `negbank.v1.StalestResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct StalestColumns {
+    /// Without embeddings
+    #[prost(message, optional, tag = "1")]
+    pub rows: Option<RowColumns>,
+    /// The bank's sequence
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// The bank's step
+    #[prost(uint64, optional, tag = "3")]
+    pub step: Option<u64>,
+}
+
 /// `negbank.v1.DrawAnswer`.
 #[derive(Clone, PartialEq, Message)]
 pub struct DrawColumns {
@@ -187,7 +201,7 @@ pub struct ScanColumns {
 mod tests {
     use prost::Message;
 
-    use super::{FetchColumns, SampleColumns, ScanColumns};
+    use super::{FetchColumns, SampleColumns, ScanColumns, StalestColumns};
     use crate::proto::v1;
 
     /// `message` sent as one and received as the other.
@@ -258,6 +272,8 @@ mod tests {
         assert_eq!(columns.draws[0].scores, [0.25f32.to_le_bytes(), 0.5f32.to_le_bytes()].concat());
         assert_eq!(received::<v1::SampleResponse>(&columns), sampled);
         assert_eq!(received::<v1::FetchResponse>(&received::<FetchColumns>(&fetched)), fetched);
+        let stalest = v1::StalestResponse { rows: Some(rows()), sequence: 3, step: Some(4) };
+        assert_eq!(received::<v1::StalestResponse>(&received::<StalestColumns>(&stalest)), stalest);
         assert_eq!(received::<v1::ScanChunk>(&received::<ScanColumns>(&scanned)), scanned);
     }
 }

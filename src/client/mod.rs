@@ -31,8 +31,9 @@ mod session;
 mod unary;
 mod writer;
 
-pub use columns::{DrawColumns, FetchColumns, FloatColumn, RowColumns, SampleColumns, ScanColumns};
+pub use columns::{DrawColumns, FetchColumns, FloatColumn, RowColumns, SampleColumns, ScanColumns, StalestColumns};
 pub use error::{ClientError, FieldViolation};
 pub use matrix::{floats, rows};
 pub use scan::Scan;
 pub use session::{Client, Options};
+pub use tonic::Code;

@@ -13,11 +13,11 @@ use super::retry::Backoff;
 use super::scan::Scan;
 use super::unary::{frame, unary};
 use super::writer::Writer;
-use super::{ClientError, FetchColumns, FieldViolation, SampleColumns};
+use super::{ClientError, FetchColumns, FieldViolation, SampleColumns, StalestColumns};
 use crate::proto::v1::{
     Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, FetchRequest, FetchResponse, GetBankRequest,
     ListBanksRequest, ListBanksResponse, RemoveRequest, RemoveResponse, SampleRequest, SampleResponse, ScanRequest,
-    StalestRequest, StalestResponse, WriteRequest, WriteResponse,
+    StalestRequest, WriteRequest, WriteResponse,
 };
 
 /// How a client talks to its server.
@@ -178,11 +178,11 @@ impl Client {
         self.call("/negbank.v1.Banks/Remove", &request, Again::IfRefused).await
     }
 
-    /// Lists the entries of a keyed bank that most need a refresh.
+    /// Lists the entries of a keyed bank that most need a refresh, their columns as they came.
     ///
     /// # Errors
     /// [`ClientError`]
-    pub async fn stalest(&self, request: StalestRequest) -> Result<StalestResponse, ClientError> {
+    pub async fn stalest(&self, request: StalestRequest) -> Result<StalestColumns, ClientError> {
         self.call("/negbank.v1.Banks/Stalest", &request, Again::Always).await
     }
 
@@ -233,6 +233,7 @@ impl Client {
         let frame = frame(message)?;
         let deadline = Deadline::after(self.timeout);
         let mut backoff = Backoff::new(self.retries);
+        let mut before = None;
         while let Some(left) = deadline.left() {
             let sent = unary(self.channel.clone(), path, frame.clone(), left, self.max_message_bytes);
             let fault = match timeout(left, sent).await {
@@ -246,8 +247,10 @@ impl Client {
                 Some(wait) => sleep(wait).await,
                 None => return Err(fault),
             }
+            before = Some(fault);
         }
-        Err(ClientError::DeadlineExceeded(format!("no answer within {:?}", self.timeout)))
+        // Where the last try was only cut short, the one before says what is wrong.
+        Err(before.unwrap_or_else(|| ClientError::DeadlineExceeded(format!("no answer within {:?}", self.timeout))))
     }
 
     /// Refuses a message that the transport would: by then all it says is "transport error".

@@ -10,49 +10,75 @@
 
 Shapes: B anchors, K negatives an anchor, U distinct entries served, R rows of a write, d floats an embedding.
 Scores: higher is closer. A client, its banks and its answers may be used from any thread; calls release the GIL.
+Arrays: numpy's, or torch tensors where the anchors (of `fetch`, the ids) are one; the package itself needs numpy only.
 """
 
 from ._negbank import VERSION as __version__
 from .bank import Bank
 from .client import Client, connect
 from .draws import Nearest, Uniform
-from .entries import Entries
+from .entries import Entries, Stalest
 from .errors import (
     AlreadyExists,
+    Cancelled,
     DeadlineExceeded,
     Error,
     FailedPrecondition,
+    InternalError,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     ShortAnswer,
+    Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
-from .info import BankInfo, SampleInfo
+from .filters import Filters
+from .info import BankInfo, OpenStage, SampleInfo
+from .mirror import Changes, Mirror
 from .negatives import Negatives
+from .pending import Pending
 from .picks import Picks
 from .receipts import Enqueued, Written
+from .scanning import Everything, ScanChunk
+from .writes import Stage, Write
 
 __all__ = [
     "AlreadyExists",
     "Bank",
     "BankInfo",
+    "Cancelled",
+    "Changes",
     "Client",
     "DeadlineExceeded",
     "Enqueued",
     "Entries",
     "Error",
+    "Everything",
     "FailedPrecondition",
+    "Filters",
+    "InternalError",
     "InvalidArgument",
+    "Mirror",
     "Nearest",
     "Negatives",
     "NotFound",
+    "OpenStage",
+    "Pending",
+    "PermissionDenied",
     "Picks",
     "ResourceExhausted",
     "SampleInfo",
+    "ScanChunk",
     "ShortAnswer",
+    "Stage",
+    "Stalest",
+    "Unauthenticated",
     "Unavailable",
+    "Unimplemented",
     "Uniform",
+    "Write",
     "Written",
     "__version__",
     "connect",

@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .errors import InvalidArgument
 from .integers import integers, masked_vector, vector
 from .matrices import floats, matrix
 from .per_anchor import per_anchor
-from .requests import AnchorColumns
+from .requests import AnchorColumns, FloatMatrix
 from .scalars import whole
 
 
@@ -29,12 +28,12 @@ def anchor_columns(
 ) -> AnchorColumns:
     """Columns for anchors given as embeddings, as ids of stored entries, or as a number of them."""
     ids = None if anchor_ids is None else vector(anchor_ids, np.uint64, "anchor_ids")
-    embeddings: npt.NDArray[np.float32] | None = None
+    embeddings: FloatMatrix | None = None
     if isinstance(anchors, (int, np.integer)):
         count = whole(anchors, "anchors")
     elif anchors is not None:
         embeddings = matrix(anchors, dim, "anchors")
-        count = embeddings.shape[0]
+        count = embeddings.rows
     elif ids is not None:
         count = ids.size
     else:

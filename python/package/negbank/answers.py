@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,18 @@ class BankFields(TypedDict):
     labels: int
     groups: int
     bytes_per_entry: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+    writers: int
+    stages: list[StageFields]
+
+
+class StageFields(TypedDict):
+    """The fields of `OpenStage`."""
+
+    step: int
+    micro_batch: int
+    world_size: int
+    missing_ranks: list[int]
 
 
 class WriteAnswer(TypedDict):
@@ -39,10 +51,10 @@ class WriteAnswer(TypedDict):
 
 
 class RowColumns(TypedDict):
-    """Columns of entries, embeddings flat; a column that was not sent is empty."""
+    """Columns of entries, embeddings flat (uint16: the bits of bfloat16); a column that was not sent is empty."""
 
     ids: npt.NDArray[np.uint64]
-    embeddings: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     has_label: npt.NDArray[np.bool_]
     groups: npt.NDArray[np.uint64]
@@ -56,6 +68,29 @@ class FetchAnswer(TypedDict):
 
     found: npt.NDArray[np.bool_]
     rows: RowColumns
+    sequence: int
+    step: int | None
+
+
+class StalestAnswer(TypedDict):
+    """Entries without embeddings, the stalest first."""
+
+    rows: RowColumns
+    sequence: int
+    step: int | None
+
+
+class ChunkAnswer(TypedDict):
+    """A part of a scan."""
+
+    rows: RowColumns
+    stamps: npt.NDArray[np.uint64]
+    gone: npt.NDArray[np.uint64]
+    whole: bool
+    last: bool
+    position: bytes
+    consistent: bool
+    entries: int
     sequence: int
     step: int | None
 

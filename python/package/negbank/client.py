@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Literal, SupportsIndex
 
 from ._negbank import Session
+from .away import OnUnavailable, check_on_unavailable
 from .bank import Bank
 from .info import BankInfo
 from .requests import BankSettings
 from .scalars import real_or_none, whole, whole_or_none
 
 
-def connect(address: str, timeout: float = 30.0, *, max_message_bytes: int = 64 << 20) -> Client:
+def connect(
+    address: str,
+    timeout: float = 30.0,
+    *,
+    max_message_bytes: int = 64 << 20,
+    writer: str | None = None,
+    retries: SupportsIndex = 5,
+    on_unavailable: OnUnavailable = "raise",
+) -> Client:
     """Connects to a server and has it answer once.
 
     Args:
         address: "host:port", "http://host:port" or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
-        timeout: default deadline of the calls, in seconds; every call takes its own, too. Connecting has 5 s of it at most.
+        timeout: default deadline of the calls, in seconds, all tries of a call included; every call takes its own, too.
+            Connecting has 5 s of it at most.
         max_message_bytes: largest request or answer, in bytes; the default is the server's.
+        writer: this process's name among the bank's writers, 1 to 128 bytes such as "train-7/rank-3"; default: host and
+            process. The bank recognises a write that comes again by it, a random number that every connection draws anew,
+            and the write's own number.
+        retries: how often a call is tried again, within its timeout, where the server is away or says when to come back; the
+            waits grow from 0.1 to 2 s, 1.6 to 3.1 s in all with the default. 0: never. Reads, draws, writes and
+            `create_bank` are tried again; `remove` and `delete_bank` only where the server refused them.
+        on_unavailable: what `Bank.sample` does where the server is away: "raise", or "in_batch", see there.
 
     Raises:
-        Unavailable: no server answers there.
+        Unavailable: no server answers there. The first connection is tried once.
         InvalidArgument: this is no address, or no deadline.
     """
-    return Client(Session(address, timeout, whole(max_message_bytes, "max_message_bytes", 48)))
+    check_on_unavailable(on_unavailable)
+    name = f"{socket.gethostname()}/{os.getpid()}"[:128] if writer is None else writer
+    bytes_at_most, tries = whole(max_message_bytes, "max_message_bytes", 48), whole(retries, "retries")
+    return Client(Session(address, timeout, bytes_at_most, tries, name), on_unavailable)
 
 
 class Client:
     """A connection to a server; get one from `connect`.
 
-    Usable from many threads at once, picklable, and usable in a forked process (both connect anew). It reconnects by itself
-    after a server's restart. Every call takes `timeout` in seconds (default: the client's) and may raise `Unavailable` or
-    `DeadlineExceeded`.
+    Usable from many threads at once; picklable (address and settings), and usable in a forked process and in a DataLoader's
+    workers: they connect anew. It reconnects by itself after a server's restart. Every call takes `timeout` in seconds
+    (default: the client's) and may raise `Unavailable` or `DeadlineExceeded`.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, on_unavailable: OnUnavailable = "raise") -> None:
         """Of `connect`; not called by users."""
         self._session = session
+        self._on_unavailable: OnUnavailable = on_unavailable
 
     def create_bank(
         self,
@@ -48,6 +71,7 @@ class Client:
         capacity: SupportsIndex | None = None,
         shards: SupportsIndex | None = None,
         *,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         timeout: float | None = None,
     ) -> Bank:
         """Creates a bank; where it exists with these settings, returns it.
@@ -58,8 +82,11 @@ class Client:
             kind: "keyed", one entry per id, moved by momentum on a rewrite; or "queue", first in, first out.
             metric: "cosine" (rows and anchors are normalised), "dot", or "l2" (the score is minus the squared distance).
             momentum: m of v <- norm(m v + (1 - m) x), in [0, 1); default 0.5; 0 replaces. Keyed banks only.
-            capacity: most entries held. Required for a queue, and for no other kind.
+            capacity: most entries held. Required for a queue. In a keyed bank, which is unbounded by default, a new id then
+                evicts the entry of the oldest step.
             shards: 1 to 64, default 8; draws depend on it.
+            dtype: how embeddings are stored. The halves take half the memory; a keyed bank of them has to move enough for
+                its moves not to be rounded away: momentum at most 0.9 with bfloat16, 0.99 with float16.
             timeout: seconds.
 
         Raises:
@@ -75,20 +102,27 @@ class Client:
             momentum=real_or_none(momentum, "momentum"),
             capacity=whole_or_none(capacity, "capacity", 64),
             shards=whole_or_none(shards, "shards"),
+            dtype=dtype,
         )
-        return Bank(self._session, BankInfo(**self._session.create_bank(settings, timeout)))
+        return self._opened(BankInfo.of(self._session.create_bank(settings, timeout)), read_only=False)
 
-    def bank(self, name: str, *, timeout: float | None = None) -> Bank:
-        """The bank of that name. Raises NotFound, which names the banks there are."""
-        return Bank(self._session, BankInfo(**self._session.get_bank(name, timeout)))
+    def bank(self, name: str, *, read_only: bool = False, timeout: float | None = None) -> Bank:
+        """The bank of that name. Raises NotFound, which names the banks there are.
+
+        `read_only`: the handle refuses to write, for evaluation jobs that must not change what a trainer fills.
+        """
+        return self._opened(BankInfo.of(self._session.get_bank(name, timeout)), read_only=read_only)
 
     def list_banks(self, *, timeout: float | None = None) -> list[BankInfo]:
         """Every bank as it stands now, by name."""
-        return [BankInfo(**fields) for fields in self._session.list_banks(timeout)]
+        return [BankInfo.of(fields) for fields in self._session.list_banks(timeout)]
 
     def delete_bank(self, name: str, *, timeout: float | None = None) -> int:
         """Deletes a bank and returns how many entries it held. Raises NotFound."""
         return self._session.delete_bank(name, timeout)
+
+    def _opened(self, info: BankInfo, *, read_only: bool) -> Bank:
+        return Bank(self._session, info, on_unavailable=self._on_unavailable, read_only=read_only)
 
     def __repr__(self) -> str:
         return f"<Client of {self._session.address}>"

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from .errors import InvalidArgument
+from .filters import Filters
 from .scalars import real_or_none, whole, whole_or_none
 
 
@@ -13,16 +14,26 @@ from .scalars import real_or_none, whole, whole_or_none
 class Uniform:
     """`k` of the n eligible entries, every set of k equally likely, without replacement.
 
-    log_q is -ln n; the probability that an entry is among the k is k / n. Needs no embedding of the anchor. With
-    `with_replacement` the k are drawn independently: k of them whenever n >= 1, perhaps some twice.
+    log_q is -ln n; the probability that an entry is among the k is k / n. Needs no embedding of the anchor.
+
+    Args:
+        k: negatives per anchor.
+        with_replacement: the k are drawn independently: k of them whenever n >= 1, perhaps some twice.
+        scope: "per_anchor": each anchor draws for itself. "shared": one set for all anchors (sampled softmax), far less to
+            compute and to send. It is drawn from the entries that pass the filters which don't depend on the anchor; what an
+            anchor's own filters exclude is False in its row of `Negatives.mask`. Set those logits to -inf.
+        filters: in place of the call's, for this draw only.
     """
 
     k: int
     _: KW_ONLY
     with_replacement: bool = False
+    scope: Literal["per_anchor", "shared"] = "per_anchor"
+    filters: Filters | None = None
 
     def __post_init__(self) -> None:
         whole(self.k, "k")
+        _check_scope(self.scope)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,9 @@ class Nearest:
             positives (NV-Retriever uses 0.95). Needs `positive_scores` or `positive_ids`, as the next two do.
         margin: keep s <= p - margin.
         within: keep s > p - within; with margin=0 the semi-hard band of FaceNet.
+        count_exact: also count the entries that pass the filters, `info.n`, and then the score rules, `info.n_scored`. Costs a
+            whole scan.
+        filters: in place of the call's, for this draw only.
     """
 
     k: int
@@ -63,6 +77,8 @@ class Nearest:
     max_positive_fraction: float | None = None
     margin: float | None = None
     within: float | None = None
+    count_exact: bool = False
+    filters: Filters | None = None
 
     def __post_init__(self) -> None:
         whole(self.k, "k")
@@ -73,3 +89,8 @@ class Nearest:
             raise InvalidArgument.of("beta", 'is needed by choose="softmax", and by nothing else')
         for rule in ("beta", "min_score", "max_score", "max_positive_fraction", "margin", "within"):
             real_or_none(getattr(self, rule), rule)
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in ("per_anchor", "shared"):
+        raise InvalidArgument.of("scope", f'{scope!r} is none: give "per_anchor" or "shared"')

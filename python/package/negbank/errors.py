@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,14 +10,38 @@ import numpy.typing as npt
 
 
 class Error(Exception):
-    """Base of every error of this package; raised itself for what none of the others says."""
+    """Base of every error of this package; raised itself for what none of the others says.
+
+    Attributes:
+        field: what was wrong, a parameter or its path in the server's message (`embeddings[17]`); None where the error is of
+            no one field.
+        limit: the limit that was passed, where one was.
+        setting: the server's setting that changes that limit (`limits.max_k`), where there is one.
+        retry_after: seconds after which to call again, where the server named them.
+    """
+
+    field: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The limit that was passed."""
+        found = re.search(r"limit (?:of|is) (\d+)|is full: (\d+) wait", str(self))
+        return int(found[1] or found[2]) if found else None
+
+    @property
+    def setting(self) -> str | None:
+        """The setting of that limit."""
+        found = re.search(r"\b(?:limits|compute|server|gather)\.\w+", str(self))
+        return found[0] if found else None
 
 
 class InvalidArgument(Error, ValueError):
     """Mend the arguments. Nothing was changed.
 
     `violations` lists the faults found, the first 16 at most, as (field, reason); the field is a parameter of the call, or
-    its path in the server's message (`embeddings[17]` is row 17, `draws[1].k` the k of the second draw).
+    its path in the server's message (`embeddings[17]` is row 17, `draws[1].k` the k of the second draw). `field` is the
+    first's.
     """
 
     violations: list[tuple[str, str]]
@@ -24,6 +49,7 @@ class InvalidArgument(Error, ValueError):
     def __init__(self, message: str, violations: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.violations = list(violations)
+        self.field = self.violations[0][0] if self.violations else None
 
     @classmethod
     def of(cls, parameter: str, reason: str) -> InvalidArgument:
@@ -36,7 +62,7 @@ class NotFound(Error, LookupError):
 
 
 class AlreadyExists(Error):
-    """A bank of that name exists with other settings; the message names them."""
+    """A bank of that name exists with other settings, which the message names; or this rank staged another batch already."""
 
 
 class FailedPrecondition(Error):
@@ -49,8 +75,6 @@ class ResourceExhausted(Error):
     `retry_after`: seconds after which to call again; None: calling again won't help, the message names the limit.
     """
 
-    retry_after: float | None
-
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -62,6 +86,26 @@ class Unavailable(Error, ConnectionError):
 
 class DeadlineExceeded(Error, TimeoutError):
     """No answer within `timeout`. A write may or may not have been applied."""
+
+
+class Unauthenticated(Error):
+    """The server does not know who calls."""
+
+
+class PermissionDenied(Error):
+    """The server knows who calls and does not allow it."""
+
+
+class Unimplemented(Error):
+    """The server is older than this package, or no negbank: it does not know the call."""
+
+
+class Cancelled(Error):
+    """The call was given up before it ended."""
+
+
+class InternalError(Error):
+    """The server, or a proxy before it, failed for a reason of its own; its log says which."""
 
 
 class ShortAnswer(Error):

@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from .answers import BankFields
+from .home import Array
+
+
+@dataclass(frozen=True)
+class OpenStage:
+    """A staged write that waits for ranks; of the missing ones the first 64."""
+
+    step: int
+    micro_batch: int
+    world_size: int
+    missing_ranks: list[int]
 
 
 @dataclass(frozen=True)
@@ -15,7 +25,8 @@ class BankInfo:
 
     `capacity` is None where there is no bound, `momentum` where there is none (queues), `step` until a write carries one.
     `sequence` counts the write batches applied; `labels` and `groups` are the distinct ones held; `bytes_per_entry` is
-    memory for the embedding and its columns.
+    memory for the embedding and its columns; `writers` those whose writes are recognised when they come again; `stages` the
+    staged writes that wait for ranks.
     """
 
     name: str
@@ -31,6 +42,15 @@ class BankInfo:
     labels: int
     groups: int
     bytes_per_entry: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+    writers: int
+    stages: list[OpenStage]
+
+    @classmethod
+    def of(cls, fields: BankFields) -> BankInfo:
+        """From the native half's answer."""
+        stages = [OpenStage(**stage) for stage in fields["stages"]]
+        return cls(**{**fields, "stages": stages})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +61,8 @@ class SampleInfo:
         seed: the one used; with it the same request on the same history of writes draws the same.
         reproducible: False if a write came between the answer's reads.
         n: per draw, u32 [B]: entries that passed the anchor's filters; None where score rules leave that unknown.
+        n_scored: per draw, u32 [B]: entries that then passed the score rules; None without `Nearest(count_exact=True)`.
+        n_shared: per draw, the entries that a shared set was drawn from; None for other draws.
         log_partition: per draw, f32 [B]: ln sum exp(beta s) over the anchor's window (-inf where it is empty); None for other
             draws than "softmax".
         kappa: per draw, f32 [B]: see `Nearest(without_replacement=True)`; None for other draws.
@@ -51,16 +73,22 @@ class SampleInfo:
             "label", "age", "score". A scan examines only entries that could make the ranking.
         sequence_first, sequence_last: the bank's sequence at the first and last read; equal: one consistent state.
         step: the bank's training step at the last read; None until a write carries one.
+        unavailable: the server was away, and this answer, which holds nothing, was made here (`on_unavailable="in_batch"`).
+
+    Arrays are torch tensors where the anchors are, unsigned integers then int64.
     """
 
     seed: int
     reproducible: bool
-    n: list[npt.NDArray[np.uint32] | None]
-    log_partition: list[npt.NDArray[np.float32] | None]
-    kappa: list[npt.NDArray[np.float32] | None]
+    n: list[Array | None]
+    n_scored: list[Array | None]
+    n_shared: list[int | None]
+    log_partition: list[Array | None]
+    kappa: list[Array | None]
     plans: list[str]
     shortfalls: dict[str, int]
     rejections: dict[str, int]
     sequence_first: int
     sequence_last: int
     step: int | None
+    unavailable: bool = False

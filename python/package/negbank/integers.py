@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgument
+from .tensors import host_array, is_tensor
 
 Integer = TypeVar("Integer", np.uint64, np.int64)
 Mask = npt.NDArray[np.uint8]
@@ -59,6 +60,8 @@ def masked_vector(values: Any, dtype: type[Integer], parameter: str) -> tuple[np
 
 def _without_none(values: Any) -> tuple[Any, npt.NDArray[np.bool_] | None]:
     """`values` with 0 for None, and where that was; `values` themselves where there is no None."""
+    if is_tensor(values):
+        return values, None
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.dtype.kind != "O":
         return values, None
@@ -69,6 +72,11 @@ def _without_none(values: Any) -> tuple[Any, npt.NDArray[np.bool_] | None]:
 
 
 def _as_array(values: Any, parameter: str) -> npt.NDArray[Any]:
+    if is_tensor(values):
+        array, dtype = host_array(values, parameter)
+        if dtype == "bfloat16":
+            raise InvalidArgument.of(parameter, f"must be whole numbers, got {values.dtype}")
+        return array
     try:
         array = np.asarray(values)
         # numpy makes floats, which can't hold them, of lists that mix small numbers with those above 2**63 - 1.

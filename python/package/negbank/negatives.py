@@ -2,118 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, TypeVar
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .answers import DrawAnswer, SampleAnswer
+from .answers import SampleAnswer
+from .asking import Asked
 from .errors import FailedPrecondition
+from .home import Array
 from .info import SampleInfo
 from .picks import Picks
+from .receipts import Enqueued, Written
+from .sample_info import sample_info
+from .served import Served
 from .short_answer import short_answer
-
-Scalar = TypeVar("Scalar", np.int64, np.float32)
 
 
 class Negatives:
-    """Negatives for B anchors, pooled: U distinct entries as row columns, and picks [B, K] that point into them.
+    """Negatives for B anchors: the columns of the entries served, and picks [B, K].
 
-    K is the total of the draws' k; the draws lie side by side along it, in the request's order, each k wide. Embeddings of
-    the negatives: `negs.embeddings[negs.indices]`, [B, K, d]. A row column that was not asked for raises AttributeError.
+    K is the total of the draws' k; the draws lie side by side along it, in the request's order, each k wide. What a row is
+    depends on the layout. "pooled": [U], each of the U distinct entries once, and `indices` point to them: embeddings of the
+    negatives are `negs.embeddings[negs.indices]`, [B, K, d]. "per_anchor": [B, K], a row a pick, so that `negs.embeddings` is
+    [B, K, d] itself, and there are no `indices`.
+
+    Arrays are numpy's, or torch tensors on the anchors' device where the anchors are a tensor: then integers are int64, and
+    embeddings are of the anchors' dtype where that is a half. They carry no gradient. A row column that was not asked for
+    raises AttributeError.
     """
 
     def __init__(
-        self,
-        answer: SampleAnswer,
-        widths: Sequence[int],
-        columns: Sequence[str],
-        dim: int,
-        *,
-        pad: bool,
-        step: int | None,
+        self, answer: SampleAnswer, asked: Asked, *, written: Written | Enqueued | None = None, unavailable: bool = False
     ) -> None:
-        """`widths`: k of each draw; `columns`: those asked for; `dim`: of the bank; `step`: the trainer's."""
+        """Of `Bank.sample`; not called by users."""
         self._rows = answer["rows"]
-        self._draws: list[DrawAnswer] = answer["draws"]
-        self._widths = tuple(widths)
-        self._columns = frozenset(columns)
-        self._pad = pad
-        self._step = answer["step"] if step is None else step
+        self._asked = asked
+        self._pad = asked.pad or unavailable
+        self._step = answer["step"] if asked.step is None else asked.step
+        sizes = [served.size for served in _served(answer, asked, [0] * len(asked.draws))]
+        self._draws = _served(answer, asked, list(accumulate(sizes, initial=0)))
         floats = self._rows["embeddings"]
-        if {"ids", "embeddings"} <= self._columns and floats.size != self._rows["ids"].size * dim:
+        if {"ids", "embeddings"} <= asked.columns and floats.size != self._rows["ids"].size * asked.dim:
             raise FailedPrecondition(
-                f"the bank no longer has embeddings of {dim} floats: it was deleted and created anew; open it again with"
+                f"the bank no longer has embeddings of {asked.dim} floats: it was deleted and created anew; open it again with"
                 " client.bank(name)"
             )
-        self._embeddings = floats.reshape(-1, dim)
-        self.counts: npt.NDArray[np.uint32] = np.stack([draw["counts"] for draw in self._draws], axis=1)
-        """u32 [B, D]: picks that each anchor got from each of the D draws."""
-        self.info: SampleInfo = _info(answer)
+        self.info: SampleInfo = sample_info(answer, asked, unavailable=unavailable)
         """How the answer was made: seed, sizes of the eligible sets, shortfalls; see `SampleInfo`."""
+        self.written: Written | Enqueued | None = written
+        """What the request's `write` did; None without one."""
 
-    @property
-    def embeddings(self) -> npt.NDArray[np.float32]:
-        """f32 [U, d], as stored (of unit length in a cosine bank)."""
-        self._need("embeddings")
-        return self._embeddings
+    @cached_property
+    def counts(self) -> Array:
+        """u32 [B, D]: picks that each anchor got from each of the D draws."""
+        return self._home.array(self._counts)
 
-    @property
-    def ids(self) -> npt.NDArray[np.uint64]:
-        """u64 [U]."""
-        self._need("ids")
-        return self._rows["ids"]
+    @cached_property
+    def embeddings(self) -> Array:
+        """Floats of the dtype asked for, [U, d], or [B, K, d] by anchor: as stored (of unit length in a cosine bank).
 
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """i64 [U]; 0 where `has_label` is False."""
-        self._need("labels")
-        return self._rows["labels"]
+        bfloat16 is uint16 (its bits) in numpy, or ml_dtypes.bfloat16 where ml_dtypes is imported.
+        """
+        return self._home.floats(self._row("embeddings", self._rows["embeddings"].reshape(-1, self._asked.dim)))
 
-    @property
-    def has_label(self) -> npt.NDArray[np.bool_]:
-        """bool [U]: the entry has a label."""
-        self._need("labels")
-        return self._rows["has_label"]
+    @cached_property
+    def ids(self) -> Array:
+        """u64, [U] or [B, K]."""
+        return self._home.array(self._row("ids", self._rows["ids"]))
 
-    @property
-    def groups(self) -> npt.NDArray[np.uint64]:
-        """u64 [U]; 0 where `has_group` is False."""
-        self._need("groups")
-        return self._rows["groups"]
+    @cached_property
+    def labels(self) -> Array:
+        """i64, [U] or [B, K]; 0 where `has_label` is False."""
+        return self._home.array(self._row("labels", self._rows["labels"]))
 
-    @property
-    def has_group(self) -> npt.NDArray[np.bool_]:
-        """bool [U]: the entry has a group."""
-        self._need("groups")
-        return self._rows["has_group"]
+    @cached_property
+    def has_label(self) -> Array:
+        """bool, [U] or [B, K]: the entry has a label."""
+        return self._home.array(self._row("labels", self._rows["has_label"]))
 
-    @property
-    def steps(self) -> npt.NDArray[np.uint64]:
-        """u64 [U]: training step of the entry's last write; 0: none was given."""
-        self._need("steps")
-        return self._rows["steps"]
+    @cached_property
+    def groups(self) -> Array:
+        """u64, [U] or [B, K]; 0 where `has_group` is False."""
+        return self._home.array(self._row("groups", self._rows["groups"]))
 
-    @property
-    def ages(self) -> npt.NDArray[np.int64]:
-        """i64 [U], training steps: the `step` given to `sample` (else the bank's own) less each entry's."""
+    @cached_property
+    def has_group(self) -> Array:
+        """bool, [U] or [B, K]: the entry has a group."""
+        return self._home.array(self._row("groups", self._rows["has_group"]))
+
+    @cached_property
+    def steps(self) -> Array:
+        """u64, [U] or [B, K]: training step of the entry's last write; 0: none was given."""
+        return self._home.array(self._row("steps", self._rows["steps"]))
+
+    @cached_property
+    def weights(self) -> Array:
+        """f32, [U] or [B, K]: sampling weight; 1 where none was given."""
+        return self._home.array(self._row("weights", self._rows["weights"]))
+
+    @cached_property
+    def ages(self) -> Array:
+        """i64, [U] or [B, K], training steps: the `step` given to `sample` (else the bank's own) less each entry's."""
         now = 0 if self._step is None else self._step
-        return np.int64(now) - self.steps.astype(np.int64)
+        return self._home.array(np.int64(now) - self._row("steps", self._rows["steps"]).astype(np.int64))
 
     @cached_property
-    def indices(self) -> npt.NDArray[np.int64]:
-        """i64 [B, K]: rows of the picks; with pad=True -1 where `mask` is False. Raises ShortAnswer, see `mask`."""
-        return self._wide([draw["indices"] for draw in self._draws], np.int64(-1))
+    def indices(self) -> Array:
+        """i64 [B, K]: rows of the picks; with pad=True -1 where there is none. Raises ShortAnswer, see `mask`.
+
+        In a shared draw those of the whole set, for every anchor. AttributeError in the per-anchor layout.
+        """
+        if not self._asked.pooled:
+            raise AttributeError("the per-anchor layout has no indices: embeddings, ids and the like are [B, K] themselves")
+        return self._home.array(self._side_by_side([d.wide(d.answer["indices"], np.int64(-1)) for d in self._draws]))
 
     @cached_property
-    def scores(self) -> npt.NDArray[np.float32]:
+    def scores(self) -> Array:
         """f32 [B, K]: higher is closer; NaN where none was computed. Raises ShortAnswer, see `mask`."""
-        return self._wide([draw["scores"] for draw in self._draws], np.float32(np.nan))
+        return self._home.array(self._side_by_side([d.numbers(d.answer["scores"]) for d in self._draws]))
 
     @cached_property
-    def log_q(self) -> npt.NDArray[np.float32]:
+    def log_q(self) -> Array:
         """f32 [B, K]: natural log of the probability with which *one* draw picks the entry. Raises ShortAnswer, see `mask`.
 
         NaN where there is no such probability: `Nearest` with choose="top" is deterministic.
@@ -121,89 +133,89 @@ class Negatives:
         The logQ correction of sampled softmax, with logits already divided by the temperature: each negative's logit becomes
         `logit - (log_q + ln k)`, k the draw's count; the positive's logit stays as it is. log_q is negative or zero, so
         subtracting -ln n raises the logits by ln n: k negatives stand for n. Without ln k the partition is overstated k-fold;
-        with the sign reversed it is understated. In a mixture each log_q is of its own draw.
+        with the sign reversed it is understated. In a mixture each log_q is of its own draw. In a shared draw k is the number
+        that the mask leaves to the anchor.
         """
-        return self._wide([draw["log_q"] for draw in self._draws], np.float32(np.nan))
+        return self._home.array(self._side_by_side([d.numbers(d.answer["log_q"]) for d in self._draws]))
 
     @cached_property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """bool [B, K]: True where there is a negative.
+    def log_q_mix(self) -> Array:
+        """f32 [B, K]: ln sum_j (k_j / K) q_j, the log-probability of the entry under the whole mixture.
 
-        Where it is not True everywhere, `indices`, `scores` and `log_q` raise ShortAnswer unless `sample` had pad=True.
+        With it one correction serves all picks of a mixture: `logit - (log_q_mix + ln K)`. NaN unless `sample` was asked for
+        it with log_q_mix=True. Raises ShortAnswer, see `mask`.
         """
-        blocks = [np.arange(k) < draw["counts"][:, None] for draw, k in zip(self._draws, self._widths, strict=True)]
-        return np.concatenate(blocks, axis=1)
+        return self._home.array(self._side_by_side([d.numbers(d.answer["log_q_mix"]) for d in self._draws]))
+
+    @cached_property
+    def mask(self) -> Array:
+        """bool [B, K]: True where there is a negative of this anchor. Set other logits to -inf.
+
+        Where draws came back short, the other [B, K] arrays raise ShortAnswer unless `sample` had pad=True. In a shared draw
+        False also where the anchor's own filters exclude an entry of the set: `indices` point to it all the same, scores and
+        log_q are NaN.
+        """
+        return self._home.array(np.concatenate([served.mask for served in self._draws], axis=1))
 
     def anchor(self, i: int) -> Picks:
         """The negatives of anchor `i`, in 0..B - 1: as many as there were. Raises IndexError for another `i`."""
-        anchors = self.counts.shape[0]
+        anchors = self._counts.shape[0]
         if not 0 <= i < anchors:
             raise IndexError(f"anchor {i} of {anchors}")
-        spans = [slice(ends[i] - draw["counts"][i], ends[i]) for draw, ends in zip(self._draws, self._ends, strict=True)]
-        pairs = list(zip(self._draws, spans, strict=True))
+        places = [served.of_anchor(i) for served in self._draws]
+        rows, scores, log_q = [], [], []
+        for served, at in zip(self._draws, places, strict=True):
+            rows.append(served.answer["indices"][at] if self._asked.pooled else served.rows.start + at)
+            columns = np.arange(at.size) if not served.shared else at
+            scores.append(served.numbers(served.answer["scores"])[i, columns])
+            log_q.append(served.numbers(served.answer["log_q"])[i, columns])
+        indices = np.concatenate(rows)
+        array = self._home.array
         return Picks(
-            indices=np.concatenate([draw["indices"][span] for draw, span in pairs]),
-            draws=np.repeat(np.arange(len(pairs)), self.counts[i]),
-            scores=np.concatenate([_sent(draw, "scores")[span] for draw, span in pairs]),
-            log_q=np.concatenate([_sent(draw, "log_q")[span] for draw, span in pairs]),
-            _row_ids=lambda: self.ids,
+            indices=array(indices),
+            draws=array(np.repeat(np.arange(len(places)), [at.size for at in places])),
+            scores=array(np.concatenate(scores)),
+            log_q=array(np.concatenate(log_q)),
+            _ids=lambda: array(self._need("ids", self._rows["ids"])[indices]),
         )
 
     def __repr__(self) -> str:
-        anchors, draws = self.counts.shape
-        width = sum(self._widths)
-        return f"<Negatives B={anchors} K={width} D={draws}, {int(self.counts.sum())} of {anchors * width} picks>"
+        anchors, draws = self._counts.shape
+        width = sum(self._asked.widths)
+        return f"<Negatives B={anchors} K={width} D={draws}, {int(self._counts.sum())} of {anchors * width} picks>"
+
+    @property
+    def _home(self) -> Any:
+        return self._asked.home
 
     @cached_property
-    def _ends(self) -> list[npt.NDArray[np.int64]]:
-        return [np.cumsum(draw["counts"], dtype=np.int64) for draw in self._draws]
+    def _counts(self) -> npt.NDArray[np.uint32]:
+        return np.stack([served.counts for served in self._draws], axis=1)
 
-    def _need(self, column: str) -> None:
-        if column not in self._columns:
-            asked = ", ".join(sorted(self._columns))
-            raise AttributeError(f"this answer has no {column}: sample was called with columns {asked}")
+    def _need(self, column: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if column not in self._asked.columns:
+            listed = ", ".join(sorted(self._asked.columns))
+            raise AttributeError(f"this answer has no {column}: sample was called with columns {listed}")
+        return values
 
-    def _wide(self, flat: list[npt.NDArray[Scalar]], fill: Scalar) -> npt.NDArray[Scalar]:
-        """Flat columns, one per draw, side by side as [B, K]."""
-        if not self._pad and (self.counts != self._widths).any():
-            raise short_answer(self.counts, sum(self._widths), self.info.shortfalls)
-        blocks = [
-            _block(column, draw["counts"], k, fill) for column, draw, k in zip(flat, self._draws, self._widths, strict=True)
-        ]
+    def _row(self, column: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A row column as the layout has it."""
+        self._need(column, values)
+        if self._asked.pooled:
+            return values
+        return self._side_by_side([served.wide(values[served.rows], values.dtype.type(0)) for served in self._draws])
+
+    def _side_by_side(self, blocks: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        if not self._pad:
+            short = np.logical_or.reduce([served.short for served in self._draws])
+            if short.any():
+                raise short_answer(self._counts, short, sum(self._asked.widths), self.info.shortfalls)
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
 
-def _block(column: npt.NDArray[Scalar], counts: npt.NDArray[np.uint32], k: int, fill: Scalar) -> npt.NDArray[Scalar]:
-    if column.size == counts.size * k:
-        return column.reshape(counts.size, k)
-    block = np.full((counts.size, k), fill)
-    if column.size:
-        block[np.arange(k) < counts[:, None]] = column
-    return block
-
-
-def _sent(draw: DrawAnswer, name: Literal["scores", "log_q"]) -> npt.NDArray[np.float32]:
-    column = draw[name]
-    return column if column.size else np.full(draw["indices"].size, np.nan, dtype=np.float32)
-
-
-def _info(answer: SampleAnswer) -> SampleInfo:
-    draws = answer["draws"]
-    return SampleInfo(
-        seed=answer["seed"],
-        reproducible=answer["reproducible"],
-        n=[draw["n"] if draw["n"].size else None for draw in draws],
-        log_partition=[draw["log_partition"] if draw["log_partition"].size else None for draw in draws],
-        kappa=[draw["kappa"] if draw["kappa"].size else None for draw in draws],
-        plans=[draw["plan"] for draw in draws],
-        shortfalls=_total([draw["shortfalls"] for draw in draws]),
-        rejections=_total([draw["rejections"] for draw in draws]),
-        sequence_first=answer["sequence_first"],
-        sequence_last=answer["sequence_last"],
-        step=answer["step"],
-    )
-
-
-def _total(counts: list[dict[str, int]]) -> dict[str, int]:
-    reasons = sorted({reason for one in counts for reason in one})
-    return {reason: sum(one.get(reason, 0) for one in counts) for reason in reasons}
+def _served(answer: SampleAnswer, asked: Asked, starts: list[int]) -> list[Served]:
+    served = []
+    for draw, k, shared, start in zip(answer["draws"], asked.widths, asked.shared, starts, strict=False):
+        one = Served(draw, k, shared, slice(0, 0))
+        served.append(Served(draw, k, shared, slice(start, start + one.size)))
+    return served

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .draws import Nearest
 from .per_anchor import PerAnchor
+
+if TYPE_CHECKING:
+    from .draws import Nearest
+    from .writes import Stage
 
 Ids = npt.NDArray[np.uint64]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FloatMatrix:
+    """`rows` x `dim` floats of `dtype` ("float32", "float16", "bfloat16"): `data` is their memory, row-major."""
+
+    data: npt.NDArray[np.uint8]
+    rows: int
+    dim: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class BankSettings:
     momentum: float | None
     capacity: int | None
     shards: int | None
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -34,14 +49,16 @@ class WriteBatch:
     """Rows to write. `has_*` is 1 where the row has a value; None: every row has one."""
 
     bank: str
-    embeddings: Floats
+    embeddings: FloatMatrix
     ids: Ids | None
     labels: Labels | None
     has_label: Mask | None
     groups: Ids | None
     has_group: Mask | None
+    weights: Floats | None
     step: int | None
     momentum: float | None
+    stage: Stage | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,7 @@ class AnchorColumns:
     """What negatives are drawn for, `rows` of them."""
 
     rows: int
-    embeddings: Floats | None
+    embeddings: FloatMatrix | None
     ids: Ids | None
     labels: Labels | None
     has_label: Mask | None
@@ -67,11 +84,13 @@ class DrawCall:
     k: int
     with_replacement: bool
     nearest: Nearest | None
+    filters: FilterColumns | None
+    scope: str
 
 
 @dataclass(frozen=True)
 class FilterColumns:
-    """Which entries are eligible, for every draw."""
+    """Which entries are eligible."""
 
     exclude_self: bool | None
     exclude_same_group: bool | None
@@ -98,3 +117,30 @@ class SampleCall:
     wait_for_entries: bool
     seed: int | None
     columns: list[str]
+    layout: str
+    dtype: str
+    log_q_mix: bool
+    write: WriteBatch | None
+    retries: int | None
+
+
+@dataclass(frozen=True)
+class FetchCall:
+    """Entries to read by id."""
+
+    bank: str
+    ids: Ids
+    at_least: bytes
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ScanCall:
+    """A bank to read, or what changed in it `since` a position; `chunk_rows` 0: the server's choice."""
+
+    bank: str
+    dtype: str
+    without_embeddings: bool
+    chunk_rows: int
+    at_least: bytes
+    since: bytes

@@ -15,10 +15,12 @@ _WHY = {
 }
 
 
-def short_answer(counts: npt.NDArray[np.uint32], k: int, shortfalls: dict[str, int]) -> ShortAnswer:
-    """The error for `counts` [B, D] that add up to less than `k` for some anchors."""
+def short_answer(
+    counts: npt.NDArray[np.uint32], is_short: npt.NDArray[np.bool_], k: int, shortfalls: dict[str, int]
+) -> ShortAnswer:
+    """The error for `counts` [B, D] that add up to less than `k` for the anchors that are short."""
     got = counts.sum(axis=1)
-    short = np.flatnonzero(got < k)
+    short = np.flatnonzero(is_short)
     named = ", ".join(map(str, short[:_SHOWN])) + (", ..." if short.size > _SHOWN else "")
     reasons = "; ".join(f"{count} {reason} ({_WHY.get(reason, 'see info')})" for reason, count in shortfalls.items())
     return ShortAnswer(

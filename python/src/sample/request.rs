@@ -2,20 +2,22 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Anchors, Choose, Column, Draw, Filters, IdLists, Nearest, SampleRequest, ScoreLists, ScoreRules, Uniform, draw,
+    Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, SampleRequest, Scope, ScoreLists, ScoreRules, Uniform,
+    draw,
 };
-use numpy::{PyReadonlyArray1, PyReadonlyArray2};
+use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
 use crate::failure::{exception, invalid};
-use crate::write::{matrix, values};
+use crate::floats::{FloatMatrix, encoding};
+use crate::write::{WriteBatch, values};
 
 /// `negbank.requests.SampleCall`.
 #[derive(FromPyObject)]
 pub(crate) struct SampleCall<'py> {
     bank: String,
     anchors: AnchorColumns<'py>,
-    draws: Vec<DrawCall>,
+    draws: Vec<DrawCall<'py>>,
     filters: FilterColumns<'py>,
     step: Option<u64>,
     at_least: Vec<u8>,
@@ -23,13 +25,18 @@ pub(crate) struct SampleCall<'py> {
     wait_for_entries: bool,
     seed: Option<u64>,
     columns: Vec<String>,
+    layout: String,
+    dtype: String,
+    log_q_mix: bool,
+    write: Option<WriteBatch<'py>>,
+    retries: Option<u32>,
 }
 
 /// `negbank.requests.AnchorColumns`.
 #[derive(FromPyObject)]
 struct AnchorColumns<'py> {
     rows: u32,
-    embeddings: Option<PyReadonlyArray2<'py, f32>>,
+    embeddings: Option<FloatMatrix<'py>>,
     ids: Option<PyReadonlyArray1<'py, u64>>,
     labels: Option<PyReadonlyArray1<'py, i64>>,
     has_label: Option<PyReadonlyArray1<'py, u8>>,
@@ -56,10 +63,12 @@ struct IdsPerAnchor<'py> {
 
 /// `negbank.requests.DrawCall`.
 #[derive(FromPyObject)]
-struct DrawCall {
+struct DrawCall<'py> {
     k: u32,
     with_replacement: bool,
     nearest: Option<NearestCall>,
+    filters: Option<FilterColumns<'py>>,
+    scope: String,
 }
 
 /// `negbank.Nearest`.
@@ -76,6 +85,7 @@ struct NearestCall {
     max_positive_fraction: Option<f32>,
     margin: Option<f32>,
     within: Option<f32>,
+    count_exact: bool,
 }
 
 /// `negbank.requests.FilterColumns`.
@@ -93,29 +103,38 @@ struct FilterColumns<'py> {
 }
 
 impl SampleCall<'_> {
+    /// How often the call may be tried again; none: as often as any other.
+    pub(crate) fn retries(&self) -> Option<u32> {
+        self.retries
+    }
+
     /// The message of this request; the arrays are copied once, into it.
     pub(crate) fn into_message(self, py: Python<'_>) -> PyResult<SampleRequest> {
+        let refuse = |fault| exception(py, fault);
         let draws: Result<_, ClientError> = self.draws.into_iter().map(DrawCall::into_message).collect();
         let columns: Result<_, ClientError> = self.columns.iter().map(|name| column(name)).collect();
         Ok(SampleRequest {
             bank: self.bank,
-            anchors: Some(self.anchors.into_message()?),
-            draws: draws.map_err(|fault| exception(py, fault))?,
+            anchors: Some(self.anchors.into_message(py)?),
+            draws: draws.map_err(refuse)?,
             filters: Some(self.filters.into_message()),
             step: self.step,
             at_least: self.at_least.into(),
             min_entries: self.min_entries,
             wait_for_entries: self.wait_for_entries,
             seed: self.seed,
-            columns: columns.map_err(|fault| exception(py, fault))?,
-            ..SampleRequest::default()
+            columns: columns.map_err(refuse)?,
+            encoding: encoding(&self.dtype).map_err(refuse)?.into(),
+            layout: layout(&self.layout).map_err(refuse)?.into(),
+            log_q_mix: self.log_q_mix,
+            write: self.write.map(|write| write.into_message(py)).transpose()?,
         })
     }
 }
 
 impl AnchorColumns<'_> {
-    fn into_message(self) -> PyResult<Anchors> {
-        let embeddings = self.embeddings.as_ref().map(matrix).transpose()?;
+    fn into_message(self, py: Python<'_>) -> PyResult<Anchors> {
+        let embeddings = self.embeddings.map(|matrix| matrix.into_message(py)).transpose()?;
         let ids = |lists: IdsPerAnchor<'_>| IdLists { values: values(Some(lists.values)), counts: values(Some(lists.counts)) };
         let scores =
             |lists: ScoresPerAnchor<'_>| ScoreLists { values: values(Some(lists.values)), counts: values(Some(lists.counts)) };
@@ -150,13 +169,19 @@ impl FilterColumns<'_> {
     }
 }
 
-impl DrawCall {
+impl DrawCall<'_> {
     fn into_message(self) -> Result<Draw, ClientError> {
         let strategy = match self.nearest {
             None => draw::Strategy::Uniform(Uniform { with_replacement: self.with_replacement }),
             Some(nearest) => draw::Strategy::Nearest(nearest.into_message()?),
         };
-        Ok(Draw { k: self.k, strategy: Some(strategy), filters: None, ..Draw::default() })
+        let scope = match self.scope.as_str() {
+            "per_anchor" => Scope::PerAnchor,
+            "shared" => Scope::Shared,
+            other => return Err(invalid("scope", format!("{other:?} is none: give \"per_anchor\" or \"shared\""))),
+        };
+        let filters = self.filters.map(FilterColumns::into_message);
+        Ok(Draw { k: self.k, strategy: Some(strategy), filters, scope: scope.into() })
     }
 }
 
@@ -185,8 +210,16 @@ impl NearestCall {
             rules: Some(rules),
             beta: self.beta.unwrap_or_default(),
             without_replacement: self.without_replacement,
-            ..Nearest::default()
+            count_exact: self.count_exact,
         })
+    }
+}
+
+fn layout(name: &str) -> Result<Layout, ClientError> {
+    match name {
+        "pooled" => Ok(Layout::Pooled),
+        "per_anchor" => Ok(Layout::PerAnchor),
+        other => Err(invalid("layout", format!("{other:?} is none: give \"pooled\" or \"per_anchor\""))),
     }
 }
 
@@ -199,8 +232,10 @@ fn column(name: &str) -> Result<i32, ClientError> {
         "steps" => Column::Steps,
         "scores" => Column::Scores,
         "log_q" => Column::LogQ,
+        "weights" => Column::Weights,
         other => {
-            let reason = format!("{other:?} is none: there are ids, embeddings, labels, groups, steps, scores and log_q");
+            let reason =
+                format!("{other:?} is none: there are ids, embeddings, labels, groups, steps, weights, scores and log_q");
             return Err(invalid("columns", reason));
         }
     };

@@ -1,0 +1,72 @@
+"""A relay before a server, that can lose an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+
+class Relay:
+    """Passes bytes both ways between its own port and the server's."""
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._armed = threading.Event()
+        self.cuts = 0
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def cut_after_next_answer(self) -> None:
+        """Once the next request has been answered, closes the connection instead of passing the answer on."""
+        self._armed.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._server))
+                asked = threading.Event()
+                threading.Thread(target=self._forward, args=(near, far, asked), daemon=True).start()
+                threading.Thread(target=self._back, args=(near, far, asked), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(1 << 16):
+                far.sendall(data)
+                if self._armed.is_set() and _carries_a_message(data):
+                    asked.set()
+        _close(near, far)
+
+    def _back(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(1 << 16):
+                if asked.is_set() and _carries_a_message(data):
+                    self._armed.clear()
+                    self.cuts += 1
+                    break
+                near.sendall(data)
+        _close(near, far)
+
+
+def _carries_a_message(frames: bytes) -> bool:
+    """Whether HTTP/2 frames hold headers or data: other ones are pings, settings and windows."""
+    while len(frames) >= 9:
+        if frames[3] in (0, 1):
+            return True
+        frames = frames[9 + int.from_bytes(frames[:3], "big") :]
+    return False
+
+
+def _close(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
