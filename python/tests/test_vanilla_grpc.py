@@ -57,11 +57,9 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server
 def stubs(request: pytest.FixtureRequest, generated: tuple[Any, ...], listening: tuple[ServerProcess, Path]) -> Iterator[Stubs]:
     """Stubs over one transport; the banks that a test leaves are deleted."""
     server, path = listening
-    # The C core would send the socket's path as the host, percent-encoded, which is no host.
-    options = [("grpc.default_authority", "localhost")] if request.param == "unix" else []
     target = f"unix:{path}" if request.param == "unix" else server.address
     bank, sampling, bank_grpc, sampling_grpc = generated
-    with grpc.insecure_channel(target, options=options) as channel:
+    with grpc.insecure_channel(target) as channel:
         stubs = Stubs(bank, sampling, bank_grpc.BanksStub(channel), sampling_grpc.SamplingStub(channel))
         yield stubs
         for there in stubs.banks.ListBanks(bank.ListBanksRequest(), timeout=10).banks:

@@ -1,10 +1,12 @@
 //! The service as the wire sees it: protobuf becomes a domain value once, on the way in, and an answer once, on the way out.
 
+mod authority;
 mod banks;
 pub mod config;
 pub mod convert;
 mod deadline;
 mod frame;
+mod local_stream;
 mod sampling;
 mod scan;
 pub mod server;

@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::banks::BanksService;
 use super::frame::Framed;
+use super::local_stream::LocalStream;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
 use super::unix_socket::{self, SocketError, SocketFile};
@@ -147,7 +148,7 @@ impl Server {
         };
         let over_unix = async move {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
-            let incoming = unhurried(UnixListenerStream::new(listener));
+            let incoming = unhurried(UnixListenerStream::new(listener)).map(|accepted| accepted.map(LocalStream::new));
             router.serve_with_incoming_shutdown(incoming, until_dropped(stopped)).await
         };
         tokio::try_join!(stop, over_tcp, over_unix)?;
