@@ -22,8 +22,8 @@ def main() -> None:
     """Does nothing where torch can be imported."""
     if imports():
         return
-    pip("install", "--no-deps", TORCH)
-    pip("install", *ITS_OWN_NEEDS)
+    pip("install", "--no-deps", "--no-warn-conflicts", TORCH)
+    pip("install", "--no-warn-conflicts", *ITS_OWN_NEEDS)
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         stand_in_for_cuda(Path(output(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").strip()))
     if not imports():

@@ -23,6 +23,8 @@ mod columns;
 mod deadline;
 mod entropy;
 mod error;
+mod incoming;
+mod large_field;
 mod matrix;
 mod retry;
 mod rope;

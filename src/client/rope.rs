@@ -1,11 +1,12 @@
 //! A message in the pieces in which it arrived.
 
 use std::collections::VecDeque;
+use std::mem;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 
-/// Pieces of memory, read as one. A `bytes` field that is decoded from it is copied, once, into memory of its own, which turns
-/// into a `Vec<u8>` without another copy.
+/// Pieces of memory, read as one. A `bytes` field that is a piece of its own is handed over as it is; any other is copied into
+/// memory of its own. Either turns into a `Vec<u8>` without another copy, a piece if nobody else has it.
 #[derive(Debug, Default)]
 pub(super) struct Rope {
     front: Bytes,
@@ -44,6 +45,16 @@ impl Buf for Rope {
         }
         self.front.advance(count);
     }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        if len > 0 && len == self.front.len() {
+            self.len -= len;
+            return mem::replace(&mut self.front, self.rest.pop_front().unwrap_or_default());
+        }
+        let mut copy = BytesMut::with_capacity(len);
+        copy.put(self.take(len));
+        copy.freeze()
+    }
 }
 
 #[cfg(test)]
@@ -76,11 +87,15 @@ mod tests {
 
     #[test]
     fn a_copy_becomes_a_vec_where_it_lies() {
-        let piece = Bytes::from(vec![7u8; 1 << 20]);
-        let mut rope = Rope::default();
-        rope.push(piece.clone());
-        rope.push(piece);
-        for len in [1 << 20, 1 << 19] {
+        let piece = vec![7u8; 1 << 20];
+        let whole = piece.as_ptr();
+        let mut rope = rope(&[b"ab"]);
+        rope.push(piece.into());
+        rope.push(vec![8u8; 1 << 20].into());
+        assert_eq!(rope.copy_to_bytes(2), "ab");
+        let taken = Vec::from(rope.copy_to_bytes(1 << 20));
+        assert_eq!((taken.as_ptr(), taken.len()), (whole, 1 << 20));
+        for len in [1 << 19, 1 << 18] {
             let copy = rope.copy_to_bytes(len);
             let lies = copy.as_ptr();
             let taken = Vec::from(copy);

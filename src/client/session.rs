@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::deadline::Deadline;
 use super::retry::Backoff;
 use super::scan::Scan;
-use super::unary::{frame, unary};
+use super::unary::{Method, frame, unary};
 use super::writer::Writer;
 use super::{ClientError, FetchColumns, FieldViolation, SampleColumns, StalestColumns};
 use crate::proto::v1::{
@@ -67,6 +67,15 @@ enum Again {
     IfRefused,
 }
 
+/// Answers end with their rows' embeddings: `rows`, `embeddings`, `data`.
+const SAMPLE: Method = Method { path: "/negbank.v1.Sampling/Sample", large: &[1, 2, 1] };
+const FETCH: Method = Method { path: "/negbank.v1.Banks/Fetch", large: &[2, 2, 1] };
+
+/// A method whose answer has no large field.
+const fn small(path: &'static str) -> Method {
+    Method { path, large: &[] }
+}
+
 /// HTTP/2 receive windows and frames for answers of megabytes; the defaults (64 KiB and 16 KiB) halve the throughput.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
@@ -118,7 +127,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`], as every call
     pub async fn create_bank(&self, request: CreateBankRequest) -> Result<Bank, ClientError> {
-        self.call("/negbank.v1.Banks/CreateBank", &request, Again::Always).await
+        self.call(small("/negbank.v1.Banks/CreateBank"), &request, Again::Always).await
     }
 
     /// Describes a bank.
@@ -126,7 +135,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn get_bank(&self, request: GetBankRequest) -> Result<Bank, ClientError> {
-        self.call("/negbank.v1.Banks/GetBank", &request, Again::Always).await
+        self.call(small("/negbank.v1.Banks/GetBank"), &request, Again::Always).await
     }
 
     /// Describes all banks.
@@ -134,7 +143,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn list_banks(&self) -> Result<ListBanksResponse, ClientError> {
-        self.call("/negbank.v1.Banks/ListBanks", &ListBanksRequest {}, Again::Always).await
+        self.call(small("/negbank.v1.Banks/ListBanks"), &ListBanksRequest {}, Again::Always).await
     }
 
     /// Deletes a bank.
@@ -142,7 +151,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn delete_bank(&self, request: DeleteBankRequest) -> Result<DeleteBankResponse, ClientError> {
-        self.call("/negbank.v1.Banks/DeleteBank", &request, Again::IfRefused).await
+        self.call(small("/negbank.v1.Banks/DeleteBank"), &request, Again::IfRefused).await
     }
 
     /// Writes a batch.
@@ -151,7 +160,7 @@ impl Client {
     /// [`ClientError`]. After [`ClientError::DeadlineExceeded`] the batch may or may not have been applied.
     pub async fn write(&self, mut request: WriteRequest) -> Result<WriteResponse, ClientError> {
         let again = self.sign(&mut request);
-        self.call("/negbank.v1.Banks/Write", &request, again).await
+        self.call(small("/negbank.v1.Banks/Write"), &request, again).await
     }
 
     /// Reads entries by id.
@@ -159,7 +168,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn fetch(&self, request: FetchRequest) -> Result<FetchResponse, ClientError> {
-        self.call("/negbank.v1.Banks/Fetch", &request, Again::Always).await
+        self.call(FETCH, &request, Again::Always).await
     }
 
     /// As [`fetch`](Self::fetch), its columns as they came.
@@ -167,7 +176,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn fetch_columns(&self, request: FetchRequest) -> Result<FetchColumns, ClientError> {
-        self.call("/negbank.v1.Banks/Fetch", &request, Again::Always).await
+        self.call(FETCH, &request, Again::Always).await
     }
 
     /// Removes entries by id.
@@ -175,7 +184,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn remove(&self, request: RemoveRequest) -> Result<RemoveResponse, ClientError> {
-        self.call("/negbank.v1.Banks/Remove", &request, Again::IfRefused).await
+        self.call(small("/negbank.v1.Banks/Remove"), &request, Again::IfRefused).await
     }
 
     /// Lists the entries of a keyed bank that most need a refresh, their columns as they came.
@@ -183,7 +192,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn stalest(&self, request: StalestRequest) -> Result<StalestColumns, ClientError> {
-        self.call("/negbank.v1.Banks/Stalest", &request, Again::Always).await
+        self.call(small("/negbank.v1.Banks/Stalest"), &request, Again::Always).await
     }
 
     /// Reads a whole bank, or what changed in it, chunk by chunk. The deadline is that of the whole stream, and a stream that
@@ -202,7 +211,7 @@ impl Client {
     /// [`ClientError`]
     pub async fn sample(&self, mut request: SampleRequest) -> Result<SampleResponse, ClientError> {
         let again = request.write.as_mut().map_or(Again::Always, |write| self.sign(write));
-        self.call("/negbank.v1.Sampling/Sample", &request, again).await
+        self.call(SAMPLE, &request, again).await
     }
 
     /// As [`sample`](Self::sample), its columns as they came.
@@ -211,7 +220,7 @@ impl Client {
     /// [`ClientError`]
     pub async fn sample_columns(&self, mut request: SampleRequest) -> Result<SampleColumns, ClientError> {
         let again = request.write.as_mut().map_or(Again::Always, |write| self.sign(write));
-        self.call("/negbank.v1.Sampling/Sample", &request, again).await
+        self.call(SAMPLE, &request, again).await
     }
 
     /// Gives a write its number, and says when it may be sent again under it.
@@ -223,19 +232,14 @@ impl Client {
     }
 
     /// One call under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
-    async fn call<A: Message + Default>(
-        &self,
-        path: &'static str,
-        message: &impl Message,
-        again: Again,
-    ) -> Result<A, ClientError> {
+    async fn call<A: Message + Default>(&self, method: Method, message: &impl Message, again: Again) -> Result<A, ClientError> {
         self.check_size(message)?;
         let frame = frame(message)?;
         let deadline = Deadline::after(self.timeout);
         let mut backoff = Backoff::new(self.retries);
         let mut before = None;
         while let Some(left) = deadline.left() {
-            let sent = unary(self.channel.clone(), path, frame.clone(), left, self.max_message_bytes);
+            let sent = unary(self.channel.clone(), method, frame.clone(), left, self.max_message_bytes);
             let fault = match timeout(left, sent).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => ClientError::from(status),

@@ -69,7 +69,8 @@ class Writing(Handle):
     ) -> Pending[Written]:
         """As `write`, at once: the arrays have been copied when this returns; the result comes later, see `Pending`.
 
-        `columns` are the other parameters of `write`, by name. Two writes in flight apply in either order.
+        `columns` are the other parameters of `write`, by name. Two writes in flight apply in either order. Keep fewer than
+        1,024 of them in flight: the bank remembers that many of a writer's numbers, and refuses older ones.
         """
         batch = self._keyed(ids, embeddings, **columns)
         return Pending.start(lambda landed: self._session.start_write(batch, timeout, landed), written)
@@ -101,7 +102,7 @@ class Writing(Handle):
     def enqueue_async(self, embeddings: npt.ArrayLike, *, timeout: float | None = None, **columns: Any) -> Pending[Enqueued]:
         """As `enqueue`, at once: the arrays have been copied when this returns; the result comes later, see `Pending`.
 
-        `columns` are the other parameters of `enqueue`, by name. Two writes in flight apply in either order.
+        `columns` are the other parameters of `enqueue`, by name. As to order and number in flight, see `write_async`.
         """
         batch, home = self._queued(embeddings, **columns)
         return Pending.start(
