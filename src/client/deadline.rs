@@ -11,7 +11,9 @@ pub(super) struct Deadline(Instant);
 impl Deadline {
     /// The moment in `timeout` from now.
     pub(super) fn after(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout)
+        let now = Instant::now();
+        // A wait too long for the clock to hold is as good as a year.
+        Self(now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600)))
     }
 
     /// The time until then; none once it has come.

@@ -120,6 +120,7 @@ impl From<SampleError> for EngineError {
         match error {
             SampleError::Invalid(invalid) => Self::Invalid(invalid),
             SampleError::Poisoned(poisoned) => Self::Poisoned(poisoned),
+            SampleError::TooLarge(_) => Self::Invalid(Invalid::one("draws", error.to_string())),
             SampleError::Unwanted => Self::DeadlineExceeded,
         }
     }

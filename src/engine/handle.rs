@@ -197,7 +197,10 @@ impl Engine {
         let last_word = deadline.a_little_before().instant();
         let reply = Box::new(move |result| drop(reply.send(result)));
         let until = bank.stages.contribute(&bank.state, stage, batch, last_word, reply);
-        if let Ok(answered) = tokio::time::timeout_at(until.into(), &mut answer).await {
+        let mut absence = Absence { stages: &bank.stages, until: until.into(), left: true };
+        let answered = tokio::time::timeout_at(until.into(), &mut answer).await;
+        absence.left = false;
+        if let Ok(answered) = answered {
             return answered.unwrap_or(Err(EngineError::Internal("the thread that worked on the request panicked")));
         }
         // Time is up for the stage, unless it is on its way to the bank.
@@ -350,6 +353,26 @@ fn scan_job(mut cursor: Cursor, wanted: Wanted) -> (Job, NextPart) {
         drop(reply.send(part.map(|part| (cursor, part))));
     });
     (job, next)
+}
+
+/// Sees to it that a stage fails in time though a caller has hung up who would have called it.
+struct Absence<'a> {
+    stages: &'a Stages,
+    until: tokio::time::Instant,
+    /// False once the caller has waited long enough.
+    left: bool,
+}
+
+impl Drop for Absence<'_> {
+    fn drop(&mut self) {
+        if let (true, Ok(runtime)) = (self.left, tokio::runtime::Handle::try_current()) {
+            let (stages, until) = (self.stages.clone(), self.until);
+            runtime.spawn(async move {
+                tokio::time::sleep_until(until).await;
+                stages.settle();
+            });
+        }
+    }
 }
 
 /// Tells the compute threads that the caller left: when the call is dropped half-way, or is over anyway.

@@ -53,7 +53,7 @@ pub(super) fn jobs(
         wanted: wanted.clone(),
         blocks,
         joined: Mutex::new(Joined {
-            merge: Merge::new(query.draws().len()),
+            merge: Merge::new(query.draws().len(), query.form().most_bytes),
             refused: None,
             running: parts,
             answer: Some(answer),
@@ -90,9 +90,9 @@ impl Joint {
         let result = self.part(part);
         let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         joined.running -= 1;
-        match result {
-            Ok(answer) => joined.merge.add(part, answer),
-            Err(refused) if joined.refused.as_ref().is_none_or(|(first, _)| part < *first) => {
+        match result.and_then(|answer| joined.merge.add(part, answer)) {
+            Ok(()) => {}
+            Err(refused) if joined.refused.as_ref().is_none_or(|(first, there)| outranks(&refused, part, there, *first)) => {
                 joined.refused = Some((part, refused));
             }
             Err(_) => {}
@@ -100,7 +100,7 @@ impl Joint {
         if joined.running > 0 {
             return;
         }
-        let merge = std::mem::replace(&mut joined.merge, Merge::new(0));
+        let merge = std::mem::replace(&mut joined.merge, Merge::new(0, 0));
         let (refused, answer) = (joined.refused.take(), joined.answer.take());
         drop(joined);
         let whole = match refused {
@@ -113,7 +113,8 @@ impl Joint {
     }
 
     fn part(&self, part: usize) -> Result<Part, SampleError> {
-        if !self.wanted.holds() {
+        let refused = || self.joined.lock().unwrap_or_else(PoisonError::into_inner).refused.is_some();
+        if !self.wanted.holds() || refused() {
             return Err(SampleError::Unwanted);
         }
         let wanted = || self.wanted.holds();
@@ -124,4 +125,11 @@ impl Joint {
         let anchors = start..self.query.anchors().count.min(start + BLOCK);
         answer_block(&self.bank, &self.query, anchors, &self.recycler, &wanted)
     }
+}
+
+/// True if a refusal is to be told instead of another: parts stop when one is refused, so that they did says least; else the first
+/// part's, so that the same request is refused in the same words.
+fn outranks(refused: &SampleError, part: usize, there: &SampleError, first: usize) -> bool {
+    let stopped = |refused: &SampleError| matches!(refused, SampleError::Unwanted);
+    (stopped(refused), part) < (stopped(there), first)
 }

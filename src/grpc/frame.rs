@@ -32,7 +32,8 @@ impl Frame {
         let message = head.len() + tail.iter().map(Bytes::len).sum::<usize>();
         let mut prefixed = BytesMut::with_capacity(PREFIX + head.len());
         prefixed.put_u8(0);
-        prefixed.put_u32(message as u32);
+        // Far below 4 GiB: the limits see to that.
+        prefixed.put_u32(u32::try_from(message).unwrap_or(u32::MAX));
         prefixed.put_slice(head.as_slice());
         let mut pieces = vec![prefixed.freeze()];
         pieces.extend(tail);

@@ -1,5 +1,6 @@
 //! The exact scan: rows against a block of anchors.
 
+use super::counted::Counted;
 use super::ranking::{Ranked, Ranking};
 use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
@@ -49,7 +50,7 @@ pub struct Found {
     /// The best entries, best first.
     pub ranking: Vec<Ranked>,
     /// Admitted entries whose score lies in the probe's `counted` range.
-    pub counted: usize,
+    pub counted: Counted,
 }
 
 /// Rows that lie one after the other in memory, and the slots that they are of.
@@ -84,7 +85,7 @@ pub struct Scan<'a> {
     stride: usize,
     probes: Vec<Probe<'a>>,
     rankings: Vec<Ranking>,
-    counts: Vec<usize>,
+    counts: Vec<Counted>,
     norms: Vec<f64>,
     panels: Vec<Panel>,
     hits: Vec<Hit>,
@@ -111,7 +112,7 @@ impl<'a> Scan<'a> {
             metric,
             stride,
             rankings: probes.iter().map(|probe| Ranking::new(probe.depth)).collect(),
-            counts: vec![0; probes.len()],
+            counts: vec![Counted::default(); probes.len()],
             norms: probes.iter().map(|probe| momentum::norm(probe.anchor)).collect(),
             probes,
             panels,
@@ -166,7 +167,7 @@ impl<'a> Scan<'a> {
 
     /// What was found for each probe.
     pub fn found(self) -> impl Iterator<Item = Found> {
-        let found = |(ranking, counted): (Ranking, usize)| Found { ranking: ranking.into_sorted(), counted };
+        let found = |(ranking, counted): (Ranking, Counted)| Found { ranking: ranking.into_sorted(), counted };
         self.rankings.into_iter().zip(self.counts).map(found)
     }
 
@@ -182,7 +183,9 @@ impl<'a> Scan<'a> {
         if !(takes || counts) || !admit.admits(probe, slot) {
             return;
         }
-        self.counts[probe] += usize::from(counts);
+        if counts {
+            self.counts[probe].note(shard, slot);
+        }
         if !self.probes[probe].range.keeps(score) {
             admit.out_of_range();
         } else if takes {

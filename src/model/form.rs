@@ -45,6 +45,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Whether a SHARED draw scores its set against every anchor.
     pub scores_of_shared: bool,
+    /// Bytes of embeddings that the answer may have at most: writers make more rows of one entry while it is drawn.
+    pub most_bytes: usize,
     /// Whether each pick's log-probability under the whole mixture is answered.
     pub log_q_mix: bool,
 }
@@ -52,6 +54,13 @@ pub struct Form {
 impl Form {
     /// These columns, pooled, as f32.
     pub fn pooled(columns: Columns) -> Self {
-        Self { columns, layout: Layout::Pooled, encoding: Encoding::F32, scores_of_shared: columns.scores, log_q_mix: false }
+        Self {
+            columns,
+            layout: Layout::Pooled,
+            encoding: Encoding::F32,
+            scores_of_shared: columns.scores,
+            most_bytes: usize::MAX,
+            log_q_mix: false,
+        }
     }
 }

@@ -62,6 +62,19 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// Moves what is left of much into memory of its size, so that the rest can be used for something else.
+    pub fn compact(&mut self) {
+        if self.bytes.len() < self.bytes.capacity() / 2
+            && let Some(home) = self.home.clone()
+        {
+            let mut smaller = home.buffer(self.bytes.len());
+            smaller.bytes.extend_from_slice(&self.bytes);
+            std::mem::swap(self, &mut smaller);
+        }
+    }
+}
+
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes

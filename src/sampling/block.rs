@@ -16,6 +16,10 @@ use crate::rows::{Recycler, Shared};
 /// Anchors in a block: four panels of the scan.
 pub const BLOCK: usize = 64;
 
+/// How often a block is searched anew because writers were faster than its search; after that, anchors whose ranking can't be mended
+/// are searched for in their closing holds.
+const SEARCHES_AGAIN: usize = 2;
+
 /// Answers the anchors `block` of `query`, gathering rows into memory of `recycler`. Asks `wanted` between holds, and gives up
 /// when it says no.
 ///
@@ -38,20 +42,33 @@ pub fn answer_block(
         drawings.push((draw.scope == Scope::PerAnchor).then(|| Drawing::new(query, number, draw)));
     }
     for drawing in drawings.iter_mut().flatten() {
-        drawing.search(&mut observed, &anchors, wanted)?;
+        drawing.search(&mut observed, (&anchors, 0), wanted)?;
     }
     let mut rows = room(&mut observed, query, &drawings, anchors.len(), recycler)?;
-    for (at, anchor) in anchors.iter_mut().enumerate() {
+    let mut patience = SEARCHES_AGAIN;
+    let mut at = 0;
+    while at < anchors.len() {
         if !wanted() {
             return Err(SampleError::Unwanted);
         }
         let bank = observed.read()?;
-        let now = observed.anchor_now(&bank, query, anchor);
+        let now = observed.anchor_now(&bank, query, &anchors[at]);
         let moved = now.is_some();
         if let Some(now) = now {
-            *anchor = now;
+            anchors[at] = now;
         }
-        close(&bank, query, &mut drawings, anchor, (at, moved), &mut rows);
+        if patience > 0 && drawings.iter().flatten().any(|drawing| drawing.is_stale(&bank, moved)) {
+            // In short holds again, for all that are left, rather than one by one under the lock.
+            drop(bank);
+            patience -= 1;
+            for drawing in drawings.iter_mut().flatten() {
+                drawing.search(&mut observed, (&anchors, at), wanted)?;
+            }
+            continue;
+        }
+        close(&bank, query, &mut drawings, &anchors[at], (at, moved), &mut rows);
+        rows.check_size(&query.form())?;
+        at += 1;
     }
     let draws = drawings.into_iter().map(|drawing| drawing.map(|drawing| drawing.answer)).collect();
     Ok(Part { rows, draws, seen: observed.seen()? })

@@ -32,15 +32,20 @@ impl<'q> Drawing<'q> {
         Self { query, number, draw, eligibility, searched: None, answer: DrawAnswer::empty(plan, replace) }
     }
 
-    /// Ranks entries for all of `anchors`, if this is a scored draw.
+    /// True if what was found for the anchors is no more good enough to start from; `moved`: for another anchor.
+    pub(super) fn is_stale(&self, bank: &Bank, moved: bool) -> bool {
+        self.searched.as_ref().is_some_and(|searched| moved || searched.is_stale(bank))
+    }
+
+    /// Ranks entries for the block's `anchors` from number `first` on, if this is a scored draw.
     pub(super) fn search(
         &mut self,
         observed: &mut Observed<'_>,
-        anchors: &[Anchor],
+        (anchors, first): (&[Anchor], usize),
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), SampleError> {
         if let Strategy::Nearest(nearest) = &self.draw.strategy {
-            let searched = search(observed, anchors, &self.eligibility, nearest, &mut self.answer.rejections, wanted)?;
+            let searched = search(observed, (anchors, first), &self.eligibility, nearest, &mut self.answer.rejections, wanted)?;
             self.answer.plan = searched.plan;
             self.searched = Some(searched);
         }

@@ -89,6 +89,7 @@ impl Gathered {
             end += row_bytes;
         }
         bytes.truncate(end);
+        self.embeddings.compact();
         self.len = kept;
     }
 }

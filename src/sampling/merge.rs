@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use super::SampleError;
 use super::gathered::Gathered;
 use super::observed::Seen;
 use super::part::{Part, PartRows, Pool};
@@ -21,11 +22,13 @@ pub struct Merge {
     known: FxHashMap<(u64, u64), u32>,
     draws: Vec<Option<DrawAnswer>>,
     seen: Option<Seen>,
+    /// Bytes of embeddings that there may be.
+    most_bytes: usize,
 }
 
 impl Merge {
-    /// Nothing yet, of a request with that many draws.
-    pub fn new(draws: usize) -> Self {
+    /// Nothing yet, of a request with that many draws whose answer may have that many bytes of embeddings.
+    pub fn new(draws: usize, most_bytes: usize) -> Self {
         Self {
             next: 0,
             waiting: BTreeMap::new(),
@@ -33,16 +36,27 @@ impl Merge {
             known: FxHashMap::default(),
             draws: vec![None; draws],
             seen: None,
+            most_bytes,
         }
     }
 
     /// Adds part number `number`; each number comes once.
-    pub fn add(&mut self, number: usize, part: Part) {
+    ///
+    /// # Errors
+    /// [`SampleError::TooLarge`]
+    pub fn add(&mut self, number: usize, part: Part) -> Result<(), SampleError> {
         self.waiting.insert(number, part);
         while let Some(part) = self.waiting.remove(&self.next) {
             self.next += 1;
             self.join(part);
+            let bytes: usize = self.rows.iter().flat_map(|rows| &rows.embeddings).map(Bytes::len).sum();
+            if bytes > self.most_bytes {
+                self.rows.clear();
+                self.waiting.clear();
+                return Err(SampleError::TooLarge(self.most_bytes));
+            }
         }
+        Ok(())
     }
 
     /// The whole answer; `None` if a part, or the answer of a draw, is missing.

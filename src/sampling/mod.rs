@@ -40,6 +40,13 @@ pub enum SampleError {
     /// The bank is inconsistent.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+    /// Writers made so many rows of the entries that were served that the answer is too large.
+    #[error(
+        "the answer grew past {0} bytes of embeddings (setting limits.max_answer_bytes), since entries were rewritten while it was \
+         drawn and each version that is served is a row: ask for fewer anchors or a smaller k, encoding F16 or BF16, or columns \
+         without EMBEDDINGS (ids only)"
+    )]
+    TooLarge(usize),
     /// Nobody waits for the answer any more.
     #[error("the request was cancelled or its deadline passed")]
     Unwanted,

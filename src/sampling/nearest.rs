@@ -6,13 +6,10 @@ use super::anchors::Anchor;
 use super::choose::choose;
 use super::eligibility::Eligibility;
 use super::picked::Picked;
-use super::search::{identity, probe, search_depth, search_held};
+use super::search::{MOST_MENDED, identity, probe, search_depth, search_held};
 use crate::bank::{Bank, Place};
 use crate::index::{Found, Ranked};
 use crate::model::{Nearest, Reason, ReasonCounts, Stream};
-
-/// Changed rows judged anew in one hold at most; beyond them a scan is cheaper.
-const MOST_PATCHED: u64 = 16_384;
 
 /// The closing hold of one anchor: makes what a search found, with the change counter when it began, true of the bank as it
 /// stands now, and chooses k of it. Without a search it is made here.
@@ -26,14 +23,13 @@ pub(super) fn settle(
     stream: &mut Stream,
 ) -> Picked {
     let current = found.and_then(|(found, began)| match bank.revision() == began {
-        true => Some(found),
-        // A count can't be mended: which of the changed entries it held is not known.
-        false if nearest.count_exact => None,
-        false => {
-            patched(bank, anchor, eligibility, nearest, &found.ranking, began).map(|ranking| Found { ranking, counted: 0 })
-        }
+        true => Some((found.ranking, found.counted.len())),
+        false => patched(bank, anchor, eligibility, nearest, &found, began),
     });
-    let Found { mut ranking, counted } = current.unwrap_or_else(|| search_held(bank, anchor, eligibility, nearest));
+    let (mut ranking, counted) = current.unwrap_or_else(|| {
+        let found = search_held(bank, anchor, eligibility, nearest);
+        (found.ranking, found.counted.len())
+    });
     ranking.truncate(nearest.depth());
     if nearest.candidates.is_some() {
         let range = nearest.rules.range(anchor.positive);
@@ -64,7 +60,7 @@ pub(super) fn place(ranked: &Ranked) -> Place {
     Place { shard: ranked.shard, slot: ranked.slot }
 }
 
-/// The ranking as a scan of the bank as it stands now would give it; `None` if only such a scan can tell.
+/// The ranking, and the count, as a scan of the bank as it stands now would give them; `None` if only such a scan can tell.
 ///
 /// Entries that no write has touched since the scan began keep their rank; touched ones are judged anew. If the scan's ranking
 /// was full, entries below its last one are unknown: then the result must not reach below it.
@@ -73,28 +69,31 @@ fn patched(
     anchor: &Anchor,
     eligibility: &Eligibility,
     nearest: &Nearest,
-    ranking: &[Ranked],
+    found: &Found,
     began: u64,
-) -> Option<Vec<Ranked>> {
+) -> Option<(Vec<Ranked>, usize)> {
     let probe = probe(anchor, nearest, nearest.depth())?;
-    let changed: FxHashSet<Place> = bank.changed_since(began, MOST_PATCHED)?.collect();
+    let changed: FxHashSet<Place> = bank.changed_since(began, MOST_MENDED)?.collect();
     let judged = |&place: &Place| {
         let columns = bank.columns(place);
         let identity = identity(columns, place.slot)?;
         let score = anchor.score(bank, place)?;
-        let passes = eligibility.rejects(anchor, columns, place.slot).is_none() && probe.range.keeps(score);
-        passes.then_some(Ranked { score, shard: place.shard, slot: place.slot, identity })
+        let admitted = eligibility.rejects(anchor, columns, place.slot).is_none();
+        admitted.then_some(Ranked { score, shard: place.shard, slot: place.slot, identity })
     };
+    let judged: Vec<Ranked> = changed.iter().filter_map(judged).collect();
     let untouched = |ranked: &&Ranked| !changed.contains(&place(ranked));
-    let mut patched: Vec<Ranked> = ranking.iter().filter(untouched).copied().collect();
-    patched.extend(changed.iter().filter_map(judged));
+    let mut patched: Vec<Ranked> = found.ranking.iter().filter(untouched).copied().collect();
+    patched.extend(judged.iter().filter(|ranked| probe.range.keeps(ranked.score)));
     patched.sort_unstable();
     patched.truncate(nearest.depth());
-    let was_full = ranking.len() >= search_depth(nearest);
-    let known_down_to = ranking.last().filter(|_| was_full);
+    let was_full = found.ranking.len() >= search_depth(nearest);
+    let known_down_to = found.ranking.last().filter(|_| was_full);
     let known = |ranked: &Ranked| known_down_to.is_none_or(|last| ranked <= last);
     let complete = !was_full || (patched.len() == nearest.depth() && patched.last().is_some_and(known));
-    complete.then_some(patched)
+    let before = changed.iter().filter(|place| found.counted.holds(place.shard, place.slot)).count();
+    let now = judged.iter().filter(|ranked| probe.counted.is_some_and(|range| range.keeps(ranked.score))).count();
+    complete.then_some((patched, found.counted.len() - before + now))
 }
 
 /// Why `served` of k: too few eligible entries, then too few in the score rules, then skip and window.

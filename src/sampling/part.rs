@@ -2,6 +2,7 @@
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+use super::SampleError;
 use super::gathered::Gathered;
 use super::observed::Seen;
 use crate::bank::{Bank, Place};
@@ -60,6 +61,16 @@ impl PartRows {
                 Self::PerDraw(expected.iter().map(|&rows| Gathered::new(form, rows, spec, recycler)).collect())
             }
         }
+    }
+
+    /// Refuses what has grown past what the form allows.
+    pub(super) fn check_size(&self, form: &Form) -> Result<(), SampleError> {
+        let bytes = |gathered: &Gathered| gathered.embeddings.as_ref().len();
+        let held: usize = match self {
+            Self::Pooled(pool) => bytes(&pool.gathered),
+            Self::PerDraw(draws) => draws.iter().map(bytes).sum(),
+        };
+        if held > form.most_bytes { Err(SampleError::TooLarge(form.most_bytes)) } else { Ok(()) }
     }
 
     /// Copies the picks of a draw for one anchor, and notes in `answer` which rows they are.

@@ -16,6 +16,8 @@ const WORK_PER_HOLD: usize = 2 << 20;
 /// What a search found, anchor by anchor.
 #[derive(Debug)]
 pub(super) struct Searched {
+    /// The first anchor of the block that was searched for.
+    first: usize,
     found: Vec<Option<Found>>,
     /// Bank's change counter when the search began.
     began: u64,
@@ -25,20 +27,29 @@ pub(super) struct Searched {
 impl Searched {
     /// What was found for anchor number `at` of the block, once, and the bank's change counter when the search began.
     pub(super) fn take(&mut self, at: usize) -> Option<(Found, u64)> {
-        Some((self.found.get_mut(at)?.take()?, self.began))
+        Some((self.found.get_mut(at.checked_sub(self.first)?)?.take()?, self.began))
+    }
+
+    /// True if more has changed since the search began than can be made good in one hold.
+    pub(super) fn is_stale(&self, bank: &Bank) -> bool {
+        bank.revision() - self.began > MOST_MENDED
     }
 }
 
-/// Searches the bank for a block of anchors, in short holds. Writes may come between the holds, so rankings are a little deeper
+/// Changes that the closing hold makes good at most: one score each.
+pub(super) const MOST_MENDED: u64 = 16_384;
+
+/// Searches the bank for the block's `anchors` from number `first` on, in short holds. Writes may come between the holds, so rankings are a little deeper
 /// than asked for, and `nearest::settle` brings them up to date.
 pub(super) fn search(
     observed: &mut Observed<'_>,
-    anchors: &[Anchor],
+    (anchors, first): (&[Anchor], usize),
     eligibility: &Eligibility,
     nearest: &Nearest,
     rejections: &mut ReasonCounts,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Searched, SampleError> {
+    let anchors = anchors.get(first..).unwrap_or_default();
     let (scan, began, tile, plan) = {
         let bank = observed.read()?;
         let stride = stride(bank.spec().dim());
@@ -52,7 +63,7 @@ pub(super) fn search(
         (Plan::PostingList, Some(labels)) => search.lists(labels)?,
         _ => search.rows()?,
     }
-    Ok(Searched { found: search.scan.found().map(Some).collect(), began, plan })
+    Ok(Searched { first, found: search.scan.found().map(Some).collect(), began, plan })
 }
 
 /// The same for one anchor in one hold: nothing can change under it, whatever it costs the writers.

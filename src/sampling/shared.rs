@@ -80,6 +80,7 @@ fn attempt(
                 return Ok(None);
             }
             held = Some(bank).filter(|_| hold_on);
+            set.score(&anchors, part);
         }
         drop(held);
         draws.push(Some(set.answer(&anchors, wanted)?));
@@ -97,7 +98,7 @@ struct Set<'q> {
     /// When each entry was last written, as it was drawn.
     revisions: Vec<u64>,
     entries: Vec<Entry>,
-    /// Padded rows, where scores are asked for.
+    /// Padded rows of the part that was gathered last, where scores are asked for.
     embeddings: Vec<f32>,
     /// Size of each anchor's eligible set.
     n: Vec<usize>,
@@ -140,11 +141,28 @@ impl<'q> Set<'q> {
         if !places.iter().zip(&self.revisions[from..]).all(as_drawn) {
             return false;
         }
+        self.embeddings.clear();
         if self.query.form().scores_of_shared {
             places.iter().for_each(|&place| bank.padded_row(place).append_to(&mut self.embeddings));
         }
         rows.serve(bank, self.number, places.iter().copied(), &mut self.answer);
         true
+    }
+
+    /// Scores the part that was gathered last, part number `part`, against every anchor.
+    fn score(&mut self, anchors: &[Anchor], part: usize) {
+        let drawn = self.places.len();
+        if self.embeddings.is_empty() || anchors.iter().any(|anchor| anchor.row.is_none()) {
+            return;
+        }
+        self.answer.scores.resize(anchors.len() * drawn, 0.0);
+        for (anchor, scores) in anchors.iter().zip(self.answer.scores.chunks_exact_mut(drawn)) {
+            let Some(row) = anchor.row.as_deref() else { continue };
+            let scores = scores.iter_mut().skip(part * ROWS_PER_HOLD);
+            for (to, embedding) in scores.zip(self.embeddings.chunks_exact(row.len())) {
+                *to = score(self.metric, row, embedding);
+            }
+        }
     }
 
     /// What the set is to each anchor.
@@ -170,10 +188,6 @@ impl<'q> Set<'q> {
             self.answer.n.push(n as u32);
             if columns.log_q {
                 self.answer.log_q.push(-libm::log(n as f64) as f32);
-            }
-            if let Some(row) = anchor.row.as_deref().filter(|_| self.query.form().scores_of_shared) {
-                let rows = self.embeddings.chunks_exact(row.len());
-                self.answer.scores.extend(rows.map(|embedding| score(self.metric, row, embedding)));
             }
         }
         if let Some(shared) = &mut self.answer.shared {

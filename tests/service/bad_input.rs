@@ -230,6 +230,29 @@ async fn bad_requests_for_negatives_are_refused() {
 }
 
 #[tokio::test]
+async fn ranks_kept_over_the_limit_are_refused_before_work_is_done() {
+    let live = Live::start(&["limits.max_ranked=1000"]).await;
+    live.create(keyed("docs", 2, 8)).await;
+    let ask = |anchors: usize, window: u32| {
+        let wide = || nearest_with(1, v1::Nearest { skip: 1, window: Some(window), ..Default::default() });
+        live.client.sample(v1::SampleRequest {
+            bank: "docs".into(),
+            anchors: Some(anchors_of(anchors)),
+            draws: vec![wide(), wide()],
+            ..Default::default()
+        })
+    };
+    assert_invalid(ask(10, 50).await, "draws", "1020 ranks would be kept");
+    assert_invalid(ask(10, 50).await, "draws", "over the limit of 1000 (setting limits.max_ranked)");
+    assert!(ask(10, 49).await.is_ok());
+    assert_invalid(ask(200, 7).await, "draws", "1024 ranks would be kept");
+}
+
+fn anchors_of(count: usize) -> v1::Anchors {
+    anchors(&[1.0, 0.5].repeat(count))
+}
+
+#[tokio::test]
 async fn an_answer_over_the_limit_is_refused_before_work_is_done() {
     let live = Live::start(&["limits.max_answer_bytes=65536"]).await;
     live.create(keyed("wide", 1024, 8)).await;

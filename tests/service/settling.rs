@@ -41,7 +41,11 @@ fn filled(random: &mut Stream) -> Shared<Bank> {
 }
 
 fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
-    let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact: false };
+    query_of(anchors, rules, false)
+}
+
+fn query_of(anchors: Anchors, rules: ScoreRules, count_exact: bool) -> SampleQuery {
+    let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns {
@@ -66,8 +70,8 @@ fn by_embedding(random: &mut Stream) -> Anchors {
 fn answer(bank: &Shared<Bank>, query: &SampleQuery, wanted: &dyn Fn() -> bool) -> Result<(SampleAnswer, Seen), SampleError> {
     let part = answer_block(bank, query, 0..BLOCK, &Recycler::default(), wanted)?;
     let seen = part.seen;
-    let mut merge = Merge::new(query.draws().len());
-    merge.add(0, part);
+    let mut merge = Merge::new(query.draws().len(), usize::MAX);
+    merge.add(0, part)?;
     Ok((merge.finish(query.seed()).unwrap(), seen))
 }
 
@@ -88,6 +92,7 @@ fn assert_settles(bank: &Shared<Bank>, query: &SampleQuery, disturb: impl Fn()) 
     assert_eq!((&disturbed.rows.labels, &disturbed.rows.steps), (&after.rows.labels, &after.rows.steps));
     assert_eq!((&disturbed.draws[0].indices, &disturbed.draws[0].scores), (&after.draws[0].indices, &after.draws[0].scores));
     assert_eq!((&disturbed.draws[0].counts, &disturbed.draws[0].n), (&after.draws[0].counts, &after.draws[0].n));
+    assert_eq!(disturbed.draws[0].n_scored, after.draws[0].n_scored);
     assert_ne!(read.revisions.0, read.revisions.1, "the writes came in the middle");
     assert_eq!(reread.revisions.0, reread.revisions.1);
     assert!(!disturbed.reproducible && after.reproducible, "an answer read across a write is not reproducible");
@@ -132,6 +137,24 @@ fn entries_move_and_change_their_label_meanwhile() {
         // Label 2 is the anchors' own.
         apply(&bank, &write(moved[..500].to_vec(), x[..500 * DIM].to_vec(), 2));
     });
+}
+
+#[test]
+fn counts_are_mended_for_what_was_counted_before() {
+    let mut random = Seed(9).stream(0, 0);
+    let bank = filled(&mut random);
+    let rules = ScoreRules { min_score: Some(-0.5), max_score: Some(1.0), ..ScoreRules::default() };
+    let query = query_of(by_embedding(&mut random), rules, true);
+    let x = random_rows(&mut random, 1_500, DIM);
+    let answer = assert_settles(&bank, &query, || {
+        apply(&bank, &Mutation::Remove((0..ENTRIES).step_by(7).collect()));
+        apply(&bank, &write((0..ENTRIES).step_by(2).collect(), x.clone(), 1));
+        // Label 2 is the anchors' own; and new entries take the places of removed ones.
+        apply(&bank, &write((0..ENTRIES).step_by(30).collect(), x[..100 * DIM].to_vec(), 2));
+        apply(&bank, &write((20_000..20_300).collect(), x[..300 * DIM].to_vec(), 1));
+    });
+    let counts = &answer.draws[0].n_scored;
+    assert!(counts.len() == BLOCK && counts.iter().all(|&n| n > 500), "{counts:?}");
 }
 
 #[test]
@@ -193,6 +216,16 @@ fn work_stops_when_nobody_waits() {
     };
     assert!(matches!(answer(&bank, &query, &wanted), Err(SampleError::Unwanted)));
     assert_eq!(asked.get(), 3, "it stops at the next hold");
+}
+
+#[test]
+fn an_answer_that_writers_make_too_large_is_refused() {
+    let mut random = Seed(10).stream(0, 0);
+    let bank = filled(&mut random);
+    let query = query(by_embedding(&mut random), ScoreRules::default());
+    let form = Form { most_bytes: 5_000, ..query.form() };
+    let query = SampleQuery::new(query.anchors().clone(), query.draws().to_vec(), None, Seed(1), form).unwrap();
+    assert!(matches!(answer(&bank, &query, &|| true), Err(SampleError::TooLarge(5_000))));
 }
 
 #[test]

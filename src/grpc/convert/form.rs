@@ -1,11 +1,12 @@
 //! What of an answer is sent, and how.
 
+use super::Limits;
 use super::write::encoding;
 use crate::model::{Columns, Form, Invalid, Layout};
 use crate::proto::v1;
 
 /// The form of the answer to a request.
-pub(super) fn form(request: &v1::SampleRequest, invalid: &mut Invalid) -> Form {
+pub(super) fn form(request: &v1::SampleRequest, limits: &Limits, invalid: &mut Invalid) -> Form {
     let columns = columns(&request.columns, invalid);
     let layout = match v1::Layout::try_from(request.layout) {
         Ok(v1::Layout::Pooled | v1::Layout::Unspecified) => Layout::Pooled,
@@ -17,7 +18,8 @@ pub(super) fn form(request: &v1::SampleRequest, invalid: &mut Invalid) -> Form {
     };
     let encoding = encoding(request.encoding).map_err(|fault| invalid.merge(fault)).unwrap_or_default();
     let scores_of_shared = columns.scores && !request.columns.is_empty();
-    Form { columns, layout, encoding, scores_of_shared, log_q_mix: request.log_q_mix }
+    let most_bytes = limits.max_answer_bytes;
+    Form { columns, layout, encoding, scores_of_shared, most_bytes, log_q_mix: request.log_q_mix }
 }
 
 fn columns(wanted: &[i32], invalid: &mut Invalid) -> Columns {

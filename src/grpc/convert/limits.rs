@@ -19,6 +19,8 @@ pub struct Limits {
     pub max_ranks: usize,
     /// Entries that one draw picks for one anchor; also the skip, window and candidates of `nearest`.
     pub max_k: usize,
+    /// Ranks that a search keeps at once, over up to 64 anchors and all scored draws of a request: each takes 40 bytes while it runs.
+    pub max_ranked: usize,
     /// Picks of a request: anchors times the sum of the draws' k.
     pub max_picks: usize,
     /// Labels and ids listed in one filter.
@@ -39,6 +41,7 @@ impl Default for Limits {
             max_anchors: 16_384,
             max_ranks: 4_096,
             max_k: 65_536,
+            max_ranked: 4_194_304,
             max_picks: 8_388_608,
             max_filter_values: 4_096,
             max_listed_ids: 1_048_576,

@@ -17,7 +17,7 @@ pub(in crate::grpc) fn query(
     limits: &Limits,
 ) -> Result<SampleQuery, Invalid> {
     let mut invalid = Invalid::default();
-    let form = form(&request, &mut invalid);
+    let form = form(&request, limits, &mut invalid);
     let anchors = anchors(request.anchors.unwrap_or_default(), spec, limits).map_err(|faults| invalid.merge(faults)).ok();
     let filters = request.filters.unwrap_or_default();
     check_filters("filters", &filters, limits, &mut invalid);

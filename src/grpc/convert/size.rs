@@ -2,7 +2,7 @@
 
 use super::Limits;
 use super::limits::check;
-use crate::model::{Anchors, BankSpec, Draw, Form, Invalid, Layout, Scope};
+use crate::model::{Anchors, BankSpec, Draw, Form, Invalid, Layout, Scope, Strategy};
 
 /// Refuses a request to a bank of these settings that holds `entries`, if its answer could pass the limits.
 pub(super) fn check_size(
@@ -17,8 +17,17 @@ pub(super) fn check_size(
     let mut size = Size::default();
     draws.iter().for_each(|draw| size.add(draw, anchors.count, form));
     check("draws", size.picks, limits.max_picks, "max_picks", &mut invalid);
+    let ranked = draws.iter().fold(0usize, |sum, draw| sum.saturating_add(ranked(draw, anchors.count)));
+    if ranked > limits.max_ranked {
+        let reason = format!(
+            "{ranked} ranks would be kept while up to 64 anchors are searched for at once (anchors x (skip + window, or candidates), over \
+             all draws), over the limit of {} (setting limits.max_ranked): ask for smaller windows, or fewer anchors at a time",
+            limits.max_ranked
+        );
+        invalid.push("draws", reason);
+    }
     let rows = if form.layout == Layout::Pooled { size.rows.min(entries) } else { size.rows };
-    let answer = rows.saturating_mul(bytes_of_row(form, spec)).saturating_add(size.bytes);
+    let answer = rows.saturating_mul(bytes_of_row(form, spec)).saturating_add(size.bytes).saturating_add(BYTES_OF_ANSWER);
     if answer > limits.max_answer_bytes {
         let reason = format!(
             "the answer could take {answer} bytes, over the limit of {} (setting limits.max_answer_bytes): ask for fewer anchors or a \
@@ -30,6 +39,19 @@ pub(super) fn check_size(
     }
     invalid.or(())
 }
+
+/// Ranks that a draw's search keeps for the anchors that are searched for together.
+fn ranked(draw: &Draw, anchors: usize) -> usize {
+    match &draw.strategy {
+        Strategy::Nearest(nearest) => nearest.depth().saturating_mul(anchors.min(64)),
+        Strategy::Uniform { .. } => 0,
+    }
+}
+
+/// Bytes of an answer's small fields, and of an anchor's and a draw's: counts, sizes, sums and reasons.
+const BYTES_OF_ANSWER: usize = 1_024;
+const BYTES_OF_ANCHOR: usize = 24;
+const BYTES_OF_DRAW: usize = 512;
 
 /// Counts from above.
 #[derive(Default)]
@@ -53,7 +75,8 @@ impl Size {
             .saturating_add(if shared { pairs } else { 0 })
             .saturating_add(if scored { pairs.saturating_mul(4) } else { 0 })
             .saturating_add(if form.columns.log_q { log_q.saturating_mul(4) } else { 0 })
-            .saturating_add(if form.log_q_mix { pairs.saturating_mul(4) } else { 0 });
+            .saturating_add(if form.log_q_mix { pairs.saturating_mul(4) } else { 0 })
+            .saturating_add(anchors.saturating_mul(BYTES_OF_ANCHOR) + BYTES_OF_DRAW);
         self.picks = self.picks.saturating_add(pairs);
         self.rows = self.rows.saturating_add(rows);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -73,8 +96,7 @@ fn bytes_of_row(form: &Form, spec: &BankSpec) -> usize {
 
 /// The forms that would be smaller than this one.
 fn cheaper(draws: &[Draw], form: &Form) -> String {
-    let own_uniform =
-        |draw: &Draw| draw.scope == Scope::PerAnchor && matches!(draw.strategy, crate::model::Strategy::Uniform { .. });
+    let own_uniform = |draw: &Draw| draw.scope == Scope::PerAnchor && matches!(draw.strategy, Strategy::Uniform { .. });
     let forms = [
         (draws.iter().any(own_uniform), "scope SHARED (one set for all anchors)"),
         (form.layout == Layout::PerAnchor, "layout POOLED (each entry once)"),
