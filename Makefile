@@ -56,6 +56,11 @@ bench: $(VENV)/package
 soak:
 	MINUTES=$(MINUTES) $(CARGO) bench --locked --bench soak
 
+# What reaches a Python trainer: rows a second into numpy, and what of this process's CPU a call takes.
+bench-python: $(VENV)/package
+	$(CARGO) build --release --locked --bin negbank
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py
+
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
 sanitize:
 	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --locked --package negbank --lib \

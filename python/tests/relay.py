@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+DATA, HEADERS, RST_STREAM = 0, 1, 3
+
 
 class Relay:
     """Passes bytes both ways between its own port and the server's."""
@@ -15,6 +17,8 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed = threading.Event()
         self.cuts = 0
+        self.resets = threading.Event()
+        """Set once the client has reset a stream: it gave a call up."""
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -41,14 +45,17 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := near.recv(1 << 16):
                 far.sendall(data)
-                if self._armed.is_set() and _carries_a_message(data):
+                kinds = _kinds(data)
+                if self._armed.is_set() and kinds & {DATA, HEADERS}:
                     asked.set()
+                if RST_STREAM in kinds:
+                    self.resets.set()
         _close(near, far)
 
     def _back(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := far.recv(1 << 16):
-                if asked.is_set() and _carries_a_message(data):
+                if asked.is_set() and _kinds(data) & {DATA, HEADERS}:
                     self._armed.clear()
                     self.cuts += 1
                     break
@@ -56,13 +63,13 @@ class Relay:
         _close(near, far)
 
 
-def _carries_a_message(frames: bytes) -> bool:
-    """Whether HTTP/2 frames hold headers or data: other ones are pings, settings and windows."""
+def _kinds(frames: bytes) -> set[int]:
+    """Kinds of the HTTP/2 frames that begin here."""
+    kinds = set()
     while len(frames) >= 9:
-        if frames[3] in (0, 1):
-            return True
+        kinds.add(frames[3])
         frames = frames[9 + int.from_bytes(frames[:3], "big") :]
-    return False
+    return kinds
 
 
 def _close(*sockets: socket.socket) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import negbank
 from reference import filled
+from relay import Relay
 from server_process import ServerProcess
 
 
@@ -69,7 +70,17 @@ def test_faults_of_arguments_are_raised_at_once_and_others_by_the_result(client:
     assert isinstance(pending.exception(), negbank.NotFound)
 
 
-def test_cancelling_gives_the_call_up_on_the_server(bank: negbank.Bank) -> None:
+def test_cancelling_gives_the_call_up_on_the_server(bank: negbank.Bank, server: ServerProcess) -> None:
+    with Relay(server.port) as relay:
+        there = negbank.connect(relay.address).bank(bank.name)
+        pending = there.sample_async(1, negbank.Uniform(1), min_entries=10_000, wait_for_entries=True, timeout=60.0)
+        time.sleep(0.2)
+        assert not relay.resets.is_set()
+        assert pending.cancel()
+        assert relay.resets.wait(10.0), "the server was not told"
+
+
+def test_a_cancelled_call_is_over_for_everyone(bank: negbank.Bank) -> None:
     pending = bank.sample_async(1, negbank.Uniform(1), min_entries=10_000, wait_for_entries=True, timeout=60.0)
     called = threading.Event()
     pending.add_done_callback(lambda _: called.set())

@@ -162,13 +162,12 @@ class Negatives:
         anchors = self._counts.shape[0]
         if not 0 <= i < anchors:
             raise IndexError(f"anchor {i} of {anchors}")
-        places = [served.of_anchor(i) for served in self._draws]
+        places = [served.places(i) for served in self._draws]
         rows, scores, log_q = [], [], []
         for served, at in zip(self._draws, places, strict=True):
             rows.append(served.answer["indices"][at] if self._asked.pooled else served.rows.start + at)
-            columns = np.arange(at.size) if not served.shared else at
-            scores.append(served.numbers(served.answer["scores"])[i, columns])
-            log_q.append(served.numbers(served.answer["log_q"])[i, columns])
+            scores.append(served.numbers_at(served.answer["scores"], i, at))
+            log_q.append(served.numbers_at(served.answer["log_q"], i, at))
         indices = np.concatenate(rows)
         array = self._home.array
         return Picks(

@@ -106,8 +106,8 @@ class Sampling(Handle):
                 -1 is the last row to numpy: where `mask` is False set the logit to -inf, or it is a wrong negative.
             on_unavailable: "raise"; or "in_batch": where the server is away, or does not answer in time, go on without it. The
                 answer then holds no pick (`mask` is False, `info.unavailable` True), so that the loss has its in-batch
-                negatives only; a RuntimeWarning says so once each time the server goes. Such a call is tried once. Default: as
-                given to `connect`.
+                negatives only; a RuntimeWarning says so once each time the server goes. Such a call is tried once, and its
+                `write`, if it has one, may be lost: `.written` is None. Default: as given to `connect`.
             timeout: seconds, all tries included.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,27 @@ class Served:
         seen = np.where(self._of_set(self.answer["mask"]), each, np.float32(np.nan))
         return _padded(seen.astype(np.float32, copy=False), self.k, np.float32(np.nan))
 
-    def of_anchor(self, i: int) -> npt.NDArray[np.int64]:
+    def places(self, i: int) -> npt.NDArray[np.int64]:
         """Places in the flat columns of anchor `i`'s picks."""
         if self.shared:
             return np.flatnonzero(self._of_set(self.answer["mask"])[i])
-        end = int(np.cumsum(self.counts, dtype=np.int64)[i])
+        end = int(self._ends[i])
         return np.arange(end - int(self.counts[i]), end)
+
+    def numbers_at(self, flat: npt.NDArray[np.float32], i: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What `numbers` has of anchor `i`, at these places of the flat column."""
+        if not flat.size:
+            return np.full(places.size, np.nan, dtype=np.float32)
+        if self.shared and flat.size == self.counts.size * self.size:
+            seen: npt.NDArray[np.float32] = self._of_set(flat)[i, places]
+            return seen
+        if self.shared and flat.size == self.counts.size:
+            return np.full(places.size, flat[i])
+        return flat[places]
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.counts, dtype=np.int64)
 
     def _of_set(self, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return flat.reshape(self.counts.size, self.size)
