@@ -115,6 +115,19 @@ def test_strides_and_other_float_dtypes_are_taken(bank: negbank.Bank, corpus: Co
         np.testing.assert_allclose(bank.sample(same, negbank.Nearest(K)).scores, plain, atol=1e-6)
 
 
+def test_lists_of_tensors_are_one_tensor(bank: negbank.Bank, corpus: Corpus, anchors: Any) -> None:
+    live = anchors.clone().requires_grad_()
+    scores = [row.sum() for row in live]
+    listed = bank.sample(list(live), negbank.Nearest(K, max_score=0.9, margin=0.0), positive_scores=scores, pad=True)
+    whole = bank.sample(live, negbank.Nearest(K, max_score=0.9, margin=0.0), positive_scores=live.sum(1), pad=True)
+    np.testing.assert_array_equal(listed.mask, whole.mask.numpy())
+    ragged = [torch.tensor([i, i + 1][: 1 + i % 2]) for i in range(ANCHORS)]
+    bank.sample(anchors, negbank.Nearest(K), denied_ids=ragged)
+    with pytest.raises(negbank.InvalidArgument) as refused:
+        bank.sample([torch.ones(DIM), torch.ones(DIM + 1)], negbank.Nearest(K))
+    assert refused.value.field == "anchors"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgument
-from .tensors import host_array, is_tensor
+from .tensors import host_array, is_tensor, stacked
 
 Integer = TypeVar("Integer", np.uint64, np.int64)
 Mask = npt.NDArray[np.uint8]
@@ -72,6 +72,7 @@ def _without_none(values: Any) -> tuple[Any, npt.NDArray[np.bool_] | None]:
 
 
 def _as_array(values: Any, parameter: str) -> npt.NDArray[Any]:
+    values = stacked(values, parameter)
     if is_tensor(values):
         array, dtype = host_array(values, parameter)
         if dtype == "bfloat16":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .errors import InvalidArgument
 from .requests import FloatMatrix
-from .tensors import host_array, is_tensor
+from .tensors import host_array, is_tensor, stacked
 
 
 def floats(values: Any, parameter: str) -> npt.NDArray[np.float32]:
@@ -42,6 +42,7 @@ def matrix(values: Any, dim: int, parameter: str) -> FloatMatrix:
 
 def _halves_or_floats(values: Any, parameter: str) -> tuple[npt.NDArray[Any], str]:
     """An array of floats, and the name of its dtype; bfloat16 as its bits, uint16."""
+    values = stacked(values, parameter)
     if is_tensor(values):
         array, dtype = host_array(values, parameter)
         if array.dtype.kind != "f" and dtype != "bfloat16":

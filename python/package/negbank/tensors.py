@@ -17,6 +17,16 @@ def is_tensor(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
+def stacked(values: Any, parameter: str) -> Any:
+    """`values`; a list of tensors as one."""
+    if not isinstance(values, (list, tuple)) or not values or not is_tensor(values[0]):
+        return values
+    try:
+        return sys.modules["torch"].stack(list(values))
+    except (RuntimeError, TypeError) as fault:
+        raise InvalidArgument.of(parameter, f"is no array: {fault}") from fault
+
+
 def host_array(tensor: Any, parameter: str) -> tuple[npt.NDArray[Any], str]:
     """A tensor's values, detached, contiguous and on the host, and the name of their dtype; bfloat16 as its bits, uint16."""
     torch = sys.modules["torch"]
