@@ -19,9 +19,9 @@ class Table:
     """
 
     def __init__(self, dim: int, capacity: int | None) -> None:
-        """`capacity`: rows expected at most; twice that is set aside at once, so that a queue never grows it."""
+        """`capacity`: rows expected at most; twice that is set aside at once (up to a million), so that a queue never grows it."""
         self._dim = dim
-        self._room = max(_LEAST, 2 * capacity if capacity is not None and capacity <= 1 << 22 else 0)
+        self._room = max(_LEAST, 2 * capacity if capacity is not None and capacity <= 1 << 20 else 0)
         self._start = self._end = 0
         self._columns: dict[str, npt.NDArray[Any]] = {}
 
@@ -41,12 +41,13 @@ class Table:
 
     def drop(self, stamps: npt.NDArray[np.uint64]) -> int:
         """Forgets the rows of these stamps, those that are here, and counts them."""
-        leaving = np.isin(self.column("stamps"), stamps) if stamps.size and len(self) else np.empty(0, dtype=np.bool_)
-        count = int(leaving.sum())
-        if leaving[:count].all():
-            self._start += count
-            return count
-        staying = np.flatnonzero(~leaving)
+        own, leaving = self.column("stamps"), np.sort(stamps)
+        if np.array_equal(own[: leaving.size], leaving):
+            self._start += leaving.size
+            return int(leaving.size)
+        gone = np.isin(own, leaving)
+        count = int(gone.sum())
+        staying = np.flatnonzero(~gone)
         for column in self._columns.values():
             column[self._start : self._start + staying.size] = column[self._start : self._end][staying]
         self._end = self._start + staying.size
