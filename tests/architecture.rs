@@ -49,7 +49,8 @@ const SYNCHRONOUS: &[&str] =
 /// The server's clock, and the client's.
 const CLOCKS: &[&str] = &["model/clock.rs", "client/deadline.rs"];
 
-const ASYNC_EDGE: &str = "engine/handle.rs";
+/// A file, and the folder of its parts.
+const ASYNC_EDGE: &str = "engine/handle";
 
 const NO_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "types", "manager", "misc"];
 
@@ -239,7 +240,7 @@ impl File<'_> {
     }
 
     fn is_synchronous(&self) -> bool {
-        self.path != ASYNC_EDGE && SYNCHRONOUS.iter().any(|room| self.path.starts_with(room))
+        !self.path.starts_with(ASYNC_EDGE) && SYNCHRONOUS.iter().any(|room| self.path.starts_with(room))
     }
 
     fn room(&self) -> &str {

@@ -1,5 +1,7 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
+mod scan;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -7,12 +9,14 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
+pub use scan::Scan;
+
 use super::committer::Committer;
 use super::differing::differing;
-use super::pool::{Job, Pool};
+use super::pool::Pool;
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
-use super::scan::{Cursor, ScanPart, ScanQuery};
+use super::scan::{Cursor, ScanQuery};
 use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
@@ -259,9 +263,9 @@ impl Engine {
     /// [`EngineError::Busy`]
     pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, deadline: Deadline) -> Result<Scan, EngineError> {
         let wanted = Wanted::until(deadline);
-        let (job, next) = scan_job(Cursor::new(Arc::clone(&bank.state), query), wanted.clone());
-        self.inner.pool.submit(vec![job]).map_err(|_| self.busy())?;
-        Ok(Scan { engine: self.clone(), leave: Leave(wanted), deadline, next: Some(next) })
+        let (first, next) = scan::job((Arc::clone(bank), Cursor::new(query)), wanted.clone());
+        self.inner.pool.submit(vec![first]).map_err(|_| self.busy())?;
+        Ok(Scan::begin(self.clone(), next, wanted, deadline))
     }
 
     /// Runs one job on the pool.
@@ -315,44 +319,6 @@ impl BankHandle {
         let bank = self.state.read()?;
         Ok((bank.entries(), self.position(bank.sequence())))
     }
-}
-
-type NextPart = oneshot::Receiver<Result<(Cursor, ScanPart), EngineError>>;
-
-/// A scan under way. No compute thread waits for its reader; dropped, it ends.
-pub struct Scan {
-    engine: Engine,
-    leave: Leave,
-    deadline: Deadline,
-    next: Option<NextPart>,
-}
-
-impl Scan {
-    /// The next part; `None` after the last one or an error.
-    ///
-    /// # Errors
-    /// [`EngineError`]
-    pub async fn next(&mut self) -> Option<Result<ScanPart, EngineError>> {
-        let (cursor, part) = match wait(self.next.take()?, self.deadline).await {
-            Ok(read) => read,
-            Err(error) => return Some(Err(error)),
-        };
-        if part.closing.is_none() {
-            let (job, next) = scan_job(cursor, self.leave.0.clone());
-            self.engine.inner.pool.go_on(job);
-            self.next = Some(next);
-        }
-        Some(Ok(part))
-    }
-}
-
-fn scan_job(mut cursor: Cursor, wanted: Wanted) -> (Job, NextPart) {
-    let (reply, next) = oneshot::channel();
-    let job = Box::new(move || {
-        let part = cursor.next(&wanted);
-        drop(reply.send(part.map(|part| (cursor, part))));
-    });
-    (job, next)
 }
 
 /// Sees to it that a stage fails in time though a caller has hung up who would have called it.

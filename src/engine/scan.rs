@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
@@ -58,7 +57,6 @@ pub struct Closing {
 /// A scan under way. Its holds of the bank's lock are short; what is written between them is the next scan's.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    bank: Arc<Shared<Bank>>,
     query: ScanQuery,
     /// Entries listed at a time.
     listed: usize,
@@ -98,13 +96,13 @@ const LISTED: usize = 1 << 20;
 const GONE_PER_PART: usize = 4_096;
 
 impl Cursor {
-    pub(super) fn new(bank: Arc<Shared<Bank>>, query: ScanQuery) -> Self {
-        Self { bank, query, listed: LISTED, progress: None }
+    pub(super) fn new(query: ScanQuery) -> Self {
+        Self { query, listed: LISTED, progress: None }
     }
 
-    /// The next part, until one has a closing.
-    pub(super) fn next(&mut self, wanted: &Wanted) -> Result<ScanPart, EngineError> {
-        let Self { bank, query, listed, progress } = self;
+    /// The next part of the same bank, until one has a closing.
+    pub(super) fn next(&mut self, bank: &Shared<Bank>, wanted: &Wanted) -> Result<ScanPart, EngineError> {
+        let Self { query, listed, progress } = self;
         let progress = match progress {
             Some(progress) => progress,
             None => progress.insert(Progress::begin(bank, query, wanted)?),
@@ -253,7 +251,6 @@ fn unless_unwanted(wanted: &Wanted) -> Result<(), EngineError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::{Cursor, GONE_PER_PART, ScanPart, ScanQuery};
@@ -274,20 +271,20 @@ mod tests {
         bank.apply(mutation, 0, most, &mut Applied::default())
     }
 
-    fn bank(ids: &[u64]) -> (Arc<Shared<Bank>>, Mutation) {
+    fn bank(ids: &[u64]) -> (Shared<Bank>, Mutation) {
         let spec = BankSpec::new(1, Metric::Dot, BankKind::Keyed { momentum: 0.0, capacity: None }, 4).unwrap();
         let rows = Matrix::new("embeddings", 1, Metric::Dot, ids.iter().map(|&id| id as f32).collect()).unwrap();
         let batch = WriteBatch::new(&spec, Ids::Given(ids.to_vec()), rows, None, None, None, None).unwrap();
         let write = Mutation::Write(batch);
-        let bank = Arc::new(Shared::new(Bank::new(spec)));
+        let bank = Shared::new(Bank::new(spec));
         assert_eq!(apply(&bank, &write, usize::MAX), None);
         (bank, write)
     }
 
-    fn read(cursor: &mut Cursor) -> Vec<ScanPart> {
+    fn read(bank: &Shared<Bank>, mut cursor: Cursor) -> Vec<ScanPart> {
         let mut parts: Vec<ScanPart> = Vec::new();
         while parts.last().is_none_or(|part| part.closing.is_none()) {
-            parts.push(cursor.next(&wanted()).unwrap());
+            parts.push(cursor.next(bank, &wanted()).unwrap());
         }
         parts
     }
@@ -301,9 +298,9 @@ mod tests {
         let ids: Vec<u64> = (0..1_000).map(|at| at * 7 % 1_000).collect();
         let (bank, _) = bank(&ids);
         for listed in [1, 2, 3, 250, 499, 500, 501, 999, 1_000, 1_001] {
-            let mut cursor = Cursor::new(Arc::clone(&bank), query(333, None));
+            let mut cursor = Cursor::new(query(333, None));
             cursor.listed = listed;
-            let parts = read(&mut cursor);
+            let parts = read(&bank, cursor);
             let read: Vec<u64> = parts.iter().flat_map(|part| part.entries.iter().map(|entry| entry.id)).collect();
             assert_eq!((read, parts.len()), (ids.clone(), 4), "{listed} at a time");
             assert!(parts[3].closing.unwrap().consistent);
@@ -314,14 +311,14 @@ mod tests {
     fn what_comes_and_leaves_meanwhile_is_the_next_scans() {
         let ids: Vec<u64> = (0..10_000).collect();
         let (bank, _) = bank(&ids);
-        let mut cursor = Cursor::new(Arc::clone(&bank), query(4_000, None));
-        assert_eq!(cursor.next(&wanted()).unwrap().entries.len(), 4_000);
+        let mut cursor = Cursor::new(query(4_000, None));
+        assert_eq!(cursor.next(&bank, &wanted()).unwrap().entries.len(), 4_000);
         apply(&bank, &Mutation::Remove((3_000..9_000).collect()), usize::MAX);
-        let parts = read(&mut cursor);
+        let parts = read(&bank, cursor);
         assert_eq!(parts.iter().map(|part| part.entries.len()).sum::<usize>(), 1_000);
         let closing = parts.last().unwrap().closing.unwrap();
         assert_eq!((closing.began, closing.consistent), (1, false));
-        let parts = read(&mut Cursor::new(bank, query(10, Some(closing.began))));
+        let parts = read(&bank, Cursor::new(query(10, Some(closing.began))));
         assert!(!parts[0].whole && parts.iter().all(|part| part.gone.len() <= GONE_PER_PART));
         assert_eq!(parts.iter().map(|part| part.gone.len()).sum::<usize>(), 6_000);
     }
@@ -330,10 +327,10 @@ mod tests {
     fn a_mutation_applied_in_part_is_no_state() {
         let (bank, write) = bank(&[1, 2, 3]);
         assert_eq!(apply(&bank, &write, 2), Some(2));
-        let parts = read(&mut Cursor::new(Arc::clone(&bank), query(9, None)));
+        let parts = read(&bank, Cursor::new(query(9, None)));
         assert!(!parts[0].closing.unwrap().consistent, "two of three rows are rewritten");
         bank.write().unwrap().apply(&write, 2, 9, &mut Applied::default());
-        let parts = read(&mut Cursor::new(bank, query(9, Some(1))));
+        let parts = read(&bank, Cursor::new(query(9, Some(1))));
         assert_eq!((parts[0].entries.len(), parts[0].closing.unwrap().consistent), (3, true));
     }
 
@@ -342,6 +339,6 @@ mod tests {
         let (bank, _) = bank(&[1, 2, 3]);
         let wanted = wanted();
         wanted.abandon();
-        assert!(Cursor::new(bank, query(9, None)).next(&wanted).is_err());
+        assert!(Cursor::new(query(9, None)).next(&bank, &wanted).is_err());
     }
 }

@@ -10,6 +10,7 @@ use tonic::Status;
 use super::banks::BanksService;
 use super::{convert, status};
 use crate::engine::{BankHandle, Condition};
+use crate::model::Position;
 use crate::model::clock::Deadline;
 use crate::proto::v1;
 
@@ -30,11 +31,13 @@ pub(super) async fn chunks(
         service.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
     }
     let scan = service.engine.scan(&bank, query, deadline).map_err(|e| status::engine(&e))?;
-    let chunks = stream::unfold((scan, bank), move |(mut scan, bank)| async move {
+    // Nothing of the bank itself, so that it can be let go of while the stream is still there.
+    let (dim, origin) = (bank.spec().dim(), bank.position(0));
+    let chunks = stream::unfold(scan, move |mut scan| async move {
         let part = scan.next().await?;
-        let to_chunk = |part| convert::chunk(part, bank.spec().dim(), query.encoding, |sequence| bank.position(sequence));
-        let chunk = part.map(to_chunk).map_err(|e| status::engine(&e));
-        Some((chunk, (scan, bank)))
+        let position_of = |sequence| Position { sequence, ..origin };
+        let chunk = part.map(|part| convert::chunk(part, dim, query.encoding, position_of)).map_err(|e| status::engine(&e));
+        Some((chunk, scan))
     });
     Ok(Box::pin(chunks))
 }

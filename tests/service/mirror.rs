@@ -8,12 +8,11 @@ use negbank::proto::v1::banks_client::BanksClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use crate::live::Live;
 use crate::model::{ModelBank, ModelEntry};
 
 /// Calls without a client of ours around them.
-pub(crate) async fn banks(live: &Live) -> BanksClient<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", live.address)).unwrap();
+pub(crate) async fn banks(address: &str) -> BanksClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     BanksClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(64 << 20)
 }
 

@@ -61,7 +61,7 @@ async fn remove(live: &Live, bank: &str, model: &mut ModelBank, random: &mut Str
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_equals_the_bank_after_every_random_history() {
     let live = Live::start(&[]).await;
-    let banks = banks(&live).await;
+    let banks = banks(&live.address).await;
     let (mut partial, mut whole) = (0, 0);
     for shards in [1, 2, 8] {
         for (kind, capacity) in [("keyed", None), ("keyed", Some(150)), ("queue", Some(37)), ("queue", Some(400))] {
@@ -107,7 +107,7 @@ async fn a_mirror_equals_the_bank_after_every_random_history() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_writes_position_serves_as_since() {
     let live = Live::start(&[]).await;
-    let banks = banks(&live).await;
+    let banks = banks(&live.address).await;
     live.create(queue("fifo", 1, 2, 100)).await;
     let write = |from: u64, count: u64| {
         let ids: Vec<u64> = (from..from + count).collect();
@@ -133,7 +133,7 @@ async fn any_writes_position_serves_as_since() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_that_missed_more_than_is_remembered_gets_the_whole_bank() {
     let live = Live::start(&[]).await;
-    let banks = banks(&live).await;
+    let banks = banks(&live.address).await;
     for bank in [keyed("keyed", DIM as u32, 8), queue("queue", DIM as u32, 2, 64)] {
         let (name, capacity) = (bank.name.clone(), (bank.capacity > 0).then_some(bank.capacity as usize));
         live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), ..bank }).await;
@@ -165,7 +165,7 @@ const ENTRIES: u64 = 1_500;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn scans_under_writers_are_whole_and_honest_and_the_next_quiet_one_repairs_the_mirror() {
     let live = Arc::new(Live::start(&["compute.threads=2"]).await);
-    let banks = banks(&live).await;
+    let banks = banks(&live.address).await;
     for bank in [keyed("keyed", 16, 8), queue("queue", 16, 8, ENTRIES)] {
         let (name, momentum) = (bank.name.clone(), (bank.capacity == 0).then_some(0.0));
         live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), momentum, ..bank }).await;

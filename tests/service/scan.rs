@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use negbank::client::{floats, rows};
+use negbank::client::{Client, Options, floats, rows};
 use negbank::proto::v1;
 use tonic::{Code, Request, Streaming};
 
+use crate::lifecycle::Process;
 use crate::live::{Live, keyed, queue, uniform};
 use crate::mirror::{Mirror, banks};
 
@@ -26,11 +27,11 @@ async fn all(chunks: tonic::Response<Streaming<v1::ScanChunk>>) -> Vec<v1::ScanC
 async fn an_empty_bank_is_one_chunk() {
     let live = Live::start(&[]).await;
     live.create(keyed("docs", 2, 8)).await;
-    let chunks = all(banks(&live).await.scan(scan("docs")).await.unwrap()).await;
+    let chunks = all(banks(&live.address).await.scan(scan("docs")).await.unwrap()).await;
     let [chunk] = &chunks[..] else { panic!("{chunks:?}") };
     assert!(chunk.whole && chunk.last && chunk.consistent && chunk.stamps.is_empty() && chunk.position.len() == 16);
     let since = v1::ScanRequest { since: chunk.position.clone(), ..scan("docs") };
-    let chunks = all(banks(&live).await.scan(since).await.unwrap()).await;
+    let chunks = all(banks(&live.address).await.scan(since).await.unwrap()).await;
     assert!(chunks.len() == 1 && !chunks[0].whole && chunks[0].last && chunks[0].consistent, "{chunks:?}");
 }
 
@@ -41,7 +42,7 @@ async fn every_form_has_the_same_rows() {
     let x: Vec<f32> = (0..300).map(|at| at as f32 * 0.25).collect();
     let ids: Vec<u64> = (0..100).rev().collect();
     live.write("docs", &ids, &x, &[]).await;
-    let mut banks = banks(&live).await;
+    let mut banks = banks(&live.address).await;
     let plain = all(banks.scan(scan("docs")).await.unwrap()).await;
     assert_eq!(plain.len(), 1, "100 rows are far from 1 MiB");
     let rows_of = |chunk: &v1::ScanChunk| chunk.rows.clone().unwrap();
@@ -81,29 +82,36 @@ async fn every_form_has_the_same_rows() {
     assert_eq!((rows_of(&bare[0]).embeddings, rows_of(&bare[0]).ids), (None, ids));
 }
 
-/// 24 MiB in chunks of 1 MiB, so that a client with small windows holds the server back.
-async fn large(live: &Live, name: &str, value: f32) {
-    for from in (0..6_144u64).step_by(2_048) {
-        let ids: Vec<u64> = (from..from + 2_048).collect();
-        live.write(name, &ids, &vec![value; 2_048 * 1_024], &[]).await;
+const DIM: usize = 1_024;
+const ENTRIES: usize = 8 * ROWS;
+/// Rows of one write.
+const ROWS: usize = 2_048;
+
+/// 64 MiB in chunks of 1 MiB, so that a client with small windows holds the server back.
+async fn large(client: &Client, value: f32) {
+    for from in (0..ENTRIES as u64).step_by(ROWS) {
+        let embeddings = Some(rows(&vec![value; ROWS * DIM]));
+        let ids = (from..from + ROWS as u64).collect();
+        client.write(v1::WriteRequest { bank: "large".into(), ids, embeddings, ..Default::default() }).await.unwrap();
     }
 }
 
-async fn large_bank(live: &Live, name: &str) {
-    let momentum = Some(0.0);
-    live.create(v1::CreateBankRequest { metric: v1::Metric::Dot.into(), momentum, ..keyed(name, 1_024, 8) }).await;
-    large(live, name, 1.0).await;
+async fn large_bank(client: &Client) {
+    let (metric, momentum) = (v1::Metric::Dot.into(), Some(0.0));
+    let request = v1::CreateBankRequest { metric, momentum, ..keyed("large", DIM as u32, 8) };
+    client.create_bank(request).await.unwrap();
+    large(client, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_holds_no_thread_and_nothing_is_read_far_ahead_of_it() {
     let live = Live::start(&["compute.threads=1"]).await;
-    large_bank(&live, "large").await;
-    let mut banks = banks(&live).await;
+    large_bank(&live.client).await;
+    let mut banks = banks(&live.address).await;
     let mut chunks = banks.scan(scan("large")).await.unwrap().into_inner();
     let first = chunks.message().await.unwrap().unwrap();
     // The only compute thread serves others, and writers aren't held up.
-    large(&live, "large", 2.0).await;
+    large(&live.client, 2.0).await;
     let anchors = Some(v1::Anchors { rows: 1, ..Default::default() });
     let sample = v1::SampleRequest { bank: "large".into(), anchors, draws: vec![uniform(1)], ..Default::default() };
     live.client.sample(sample).await.unwrap();
@@ -115,35 +123,53 @@ async fn a_slow_reader_holds_no_thread_and_nothing_is_read_far_ahead_of_it() {
     }
     let last = last.unwrap();
     assert!(last.last && !last.consistent, "the bank was rewritten meanwhile");
-    assert_eq!(values.len(), 6_144 * 1_024, "every entry once");
+    assert_eq!(values.len(), ENTRIES * DIM, "every entry once");
     let read_before = values.iter().filter(|&&x| x == 1.0).count() / (1 << 18);
-    assert!(read_before <= 12, "{read_before} of 24 chunks were read before the reader took more than one");
+    assert!(read_before <= 16, "{read_before} of 64 chunks were read before the reader took more than one");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scan_whose_reader_hangs_up_lets_go_of_the_bank() {
-    let live = Live::start(&[]).await;
-    large_bank(&live, "let-go").await;
-    let mut banks = banks(&live).await;
-    let mut chunks = banks.scan(scan("let-go")).await.unwrap().into_inner();
+/// A scan of a bank that is deleted. A deleted bank's committer ends with the last request that holds the bank.
+async fn of_deleted(timeout: Duration) -> (Process, Streaming<v1::ScanChunk>) {
+    let server = Process::start(&[]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    large_bank(&client).await;
+    let mut request = Request::new(scan("large"));
+    request.set_timeout(timeout);
+    let mut chunks = banks(&server.address).await.scan(request).await.unwrap().into_inner();
     chunks.message().await.unwrap().unwrap();
-    live.client.delete_bank(v1::DeleteBankRequest { name: "let-go".into() }).await.unwrap();
-    // A deleted bank's committer ends with the last request that reads the bank.
-    assert_eq!(committers(), 1, "the scan still reads the deleted bank");
-    drop(chunks);
+    client.delete_bank(v1::DeleteBankRequest { name: "large".into() }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(server.has_thread("commit-large"), "the scan still holds the deleted bank");
+    (server, chunks)
+}
+
+async fn is_let_go(server: &Process) {
     let gone = async {
-        while committers() > 0 {
+        while server.has_thread("commit-large") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the bank is let go of");
 }
 
-/// Threads of this process that commit to a bank named `let-go`.
-fn committers() -> usize {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.trim() == "commit-let-go").count()
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_whose_reader_hangs_up_lets_go_of_the_bank() {
+    let (server, chunks) = of_deleted(Duration::from_secs(600)).await;
+    drop(chunks);
+    is_let_go(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_whose_reader_stops_reading_lets_go_of_the_bank_at_its_deadline() {
+    let (server, mut chunks) = of_deleted(Duration::from_secs(2)).await;
+    is_let_go(&server).await;
+    let ended = loop {
+        match chunks.message().await {
+            Ok(chunk) => assert!(!chunk.expect("an end that is none").last, "the scan went on past its deadline"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +178,7 @@ async fn a_scan_of_a_deleted_bank_comes_to_its_end() {
     live.create(queue("fifo", 2, 2, 1_000)).await;
     live.write("fifo", &[], &[1.0; 2_000], &[]).await;
     let request = v1::ScanRequest { chunk_rows: 1, ..scan("fifo") };
-    let mut chunks = banks(&live).await.scan(request).await.unwrap().into_inner();
+    let mut chunks = banks(&live.address).await.scan(request).await.unwrap().into_inner();
     let mut mirror = Mirror::default();
     live.client.delete_bank(v1::DeleteBankRequest { name: "fifo".into() }).await.unwrap();
     let scanned = mirror.apply(&mut chunks, 1).await.unwrap();
@@ -162,12 +188,12 @@ async fn a_scan_of_a_deleted_bank_comes_to_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scan_ends_at_its_deadline() {
     let live = Live::start(&[]).await;
-    large_bank(&live, "large").await;
+    large_bank(&live.client).await;
     let mut request = Request::new(scan("large"));
     let allowed = Duration::from_millis(400);
     request.set_timeout(allowed);
     let began = negbank::model::clock::now();
-    let mut chunks = banks(&live).await.scan(request).await.unwrap().into_inner();
+    let mut chunks = banks(&live.address).await.scan(request).await.unwrap().into_inner();
     chunks.message().await.unwrap().unwrap();
     tokio::time::sleep_until((began + allowed).into()).await;
     let ended = loop {
@@ -185,7 +211,7 @@ async fn bad_scans_are_refused_before_anything_is_read() {
     let live = Live::start(&["limits.max_answer_bytes=65536", "limits.max_fetch_rows=1000"]).await;
     live.create(keyed("docs", 256, 8)).await;
     live.create(keyed("wide", 8_192, 8)).await;
-    let mut banks = banks(&live).await;
+    let mut banks = banks(&live.address).await;
     let cases = [
         (v1::ScanRequest { chunk_rows: 1_001, ..scan("docs") }, "chunk_rows", "limit of 1000 (setting limits.max_fetch_rows)"),
         (v1::ScanRequest { chunk_rows: 100, ..scan("docs") }, "chunk_rows", "limit of 65536 (setting limits.max_answer_bytes)"),

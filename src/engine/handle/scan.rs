@@ -1,0 +1,94 @@
+//! A scan as its reader sees it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{BankHandle, Engine, Leave, wait};
+use crate::engine::EngineError;
+use crate::engine::pool::Job;
+use crate::engine::query::Wanted;
+use crate::engine::scan::{Cursor, ScanPart};
+use crate::model::clock::Deadline;
+
+/// A bank, and how far it has been read.
+type ScanWork = (Arc<BankHandle>, Cursor);
+
+pub(super) type NextPart = oneshot::Receiver<Result<(ScanWork, ScanPart), EngineError>>;
+
+/// A scan under way. No compute thread waits for its reader; dropped, it ends.
+pub struct Scan {
+    engine: Engine,
+    leave: Leave,
+    deadline: Deadline,
+    ahead: Arc<Mutex<Ahead>>,
+    /// Lets go of the bank at the deadline, whether or not the reader ever asks again.
+    watch: JoinHandle<()>,
+    ended: bool,
+}
+
+/// What is read ahead of the reader.
+enum Ahead {
+    Next(NextPart),
+    Nothing,
+    Expired,
+}
+
+impl Scan {
+    pub(super) fn begin(engine: Engine, first: NextPart, wanted: Wanted, deadline: Deadline) -> Self {
+        let ahead = Arc::new(Mutex::new(Ahead::Next(first)));
+        let watched = Arc::clone(&ahead);
+        let watch = tokio::spawn(async move {
+            tokio::time::sleep_until(deadline.instant().into()).await;
+            *watched.lock().unwrap_or_else(PoisonError::into_inner) = Ahead::Expired;
+        });
+        Self { engine, leave: Leave(wanted), deadline, ahead, watch, ended: false }
+    }
+
+    /// The next part; `None` after the last one or an error.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn next(&mut self) -> Option<Result<ScanPart, EngineError>> {
+        if self.ended {
+            return None;
+        }
+        let read = match self.turn(Ahead::Nothing) {
+            Ahead::Next(next) => wait(next, self.deadline).await,
+            Ahead::Nothing | Ahead::Expired => Err(EngineError::DeadlineExceeded),
+        };
+        let part = read.map(|(work, part)| {
+            if part.closing.is_none() {
+                let (job, next) = job(work, self.leave.0.clone());
+                self.engine.inner.pool.go_on(job);
+                self.turn(Ahead::Next(next));
+            }
+            part
+        });
+        self.ended = part.as_ref().map_or(true, |part| part.closing.is_some());
+        Some(part)
+    }
+
+    /// Replaces what is read ahead; at the deadline that is nothing for good.
+    fn turn(&self, to: Ahead) -> Ahead {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*ahead, Ahead::Expired) { Ahead::Expired } else { std::mem::replace(&mut *ahead, to) }
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// The job that reads the next part, and where that comes in.
+pub(super) fn job((bank, mut cursor): ScanWork, wanted: Wanted) -> (Job, NextPart) {
+    let (reply, next) = oneshot::channel();
+    let job = Box::new(move || {
+        let part = cursor.next(&bank.state, &wanted);
+        drop(reply.send(part.map(|part| ((bank, cursor), part))));
+    });
+    (job, next)
+}
