@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench soak sanitize
+.PHONY: demo test verify fix bench bench-python soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -49,8 +49,7 @@ fix: $(VENV)/test
 bench: $(VENV)/package
 	$(CARGO) bench --locked --bench engine
 	$(CARGO) bench --locked --bench service
-	$(CARGO) build --release --locked --bin negbank
-	cd python && ../$(PY) -m bench --server-binary $(TARGET)/release/negbank --reports $(REPORTS)
+	$(MAKE) bench-python
 
 # Ten minutes of mixed load on a real server: does anything grow?
 soak:
@@ -59,7 +58,7 @@ soak:
 # What reaches a Python trainer: rows a second into numpy, and what of this process's CPU a call takes.
 bench-python: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
-	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py --reports $(REPORTS)
 
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
 sanitize:

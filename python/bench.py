@@ -1,7 +1,12 @@
-"""Rows a second into numpy: 256 anchors x 64 of a bank of 65,536 x 128, one call at a time and several in flight."""
+"""Rows a second into numpy: 256 anchors x 64 of a bank of 65,536 x 128, one call at a time and several in flight.
+
+With --reports FOLDER the figures are added to FOLDER/bench.json.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import resource
 import statistics
 import sys
@@ -26,19 +31,32 @@ FLYING = 4
 
 
 def main() -> None:
-    """Prints a line a case."""
+    """Prints a line a case, and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reports", type=Path)
+    reports = parser.parse_args().reports
+    rates = {}
     server = ServerProcess()
     try:
         bank = filled(negbank.connect(server.address))
         anchors = np.random.default_rng(1).standard_normal((ANCHORS, DIM), dtype=np.float32)
         print(f"{'':<44} {'p50 ms':>7} {'best':>6} {'M rows/s':>9} {'best':>6} {'CPU ms':>7}")
         for name, options in CASES.items():
-            report(name, partial(draw, bank, anchors, options))
+            rates[name] = report(name, partial(draw, bank, anchors, options))
         shared = negbank.Uniform(4_096, scope="shared")
         report("shared, 4,096 rows", lambda seed: drawn(bank.sample(anchors, shared, seed=seed)), rows=4_096)
         flight(bank, anchors)
     finally:
         server.stop()
+    if reports:
+        add_to(reports / "bench.json", {"python_rows_s": rates["embeddings, by anchor"], "python": rates})
+
+
+def add_to(path: Path, figures: dict[str, Any]) -> None:
+    """Adds figures to a report, which may be there already."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | figures, indent=2) + "\n")
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -69,8 +87,8 @@ def drawn(negs: negbank.Negatives) -> Any:
     return negs.embeddings
 
 
-def report(name: str, call: Callable[[int], Any], rows: int = ROWS) -> None:
-    """Times one call after the other."""
+def report(name: str, call: Callable[[int], Any], rows: int = ROWS) -> float:
+    """Times one call after the other, and returns rows a second at the median."""
     for seed in range(CALLS // 10):
         call(seed)
     took, before = [], cpu()
@@ -79,6 +97,7 @@ def report(name: str, call: Callable[[int], Any], rows: int = ROWS) -> None:
         call(seed)
         took.append(time.perf_counter() - start)
     line(name, statistics.median(took), min(took), rows, (cpu() - before) / CALLS)
+    return rows / statistics.median(took)
 
 
 def flight(bank: negbank.Bank, anchors: Any) -> None:

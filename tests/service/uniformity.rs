@@ -127,3 +127,73 @@ async fn frequencies_with_replacement_match_exp_log_q() {
         assert_below_limit("with replacement", chi2, support as f64 - 1.0);
     }
 }
+
+/// A set for all anchors: every eligible entry is as likely to be in it, with and without replacement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_sets_pass_chi_square() {
+    let live = Live::start(&[]).await;
+    live.create(keyed("bank", 4, 8)).await;
+    let ids: Vec<u64> = (0..ENTRIES).collect();
+    let labels: Vec<i64> = ids.iter().map(|id| (id % 6) as i64).collect();
+    live.write("bank", &ids, &random_rows(&mut Seed(8).stream(0, 0), ENTRIES as usize, 4), &labels).await;
+    let (sets, k, n) = (3_000, 7, 50.0);
+    for with_replacement in [false, true] {
+        let strategy = Some(v1::draw::Strategy::Uniform(v1::Uniform { with_replacement }));
+        let draw = v1::Draw { strategy, scope: v1::Scope::Shared.into(), ..uniform(k) };
+        let mut seen: HashMap<u64, u64> = HashMap::new();
+        for seed in 0..sets {
+            let request = v1::SampleRequest {
+                bank: "bank".to_owned(),
+                anchors: Some(v1::Anchors { rows: 3, ..Default::default() }),
+                draws: vec![draw.clone()],
+                filters: Some(v1::Filters { exclude_labels: vec![3], ..Default::default() }),
+                seed: Some(seed),
+                columns: vec![v1::Column::Ids.into(), v1::Column::LogQ.into()],
+                ..Default::default()
+            };
+            let answer = live.client.sample(request).await.unwrap();
+            let (ids, got) = (answer.rows.unwrap().ids, &answer.draws[0]);
+            assert_eq!(got.log_q, vec![-(n as f32).ln(); 3]);
+            got.indices.iter().for_each(|&row| *seen.entry(ids[row as usize]).or_default() += 1);
+        }
+        assert_eq!(seen.len() as f64, n, "every eligible entry is drawn some time, and no other");
+        let expected = sets as f64 * f64::from(k) / n;
+        let spread: f64 = seen.values().map(|&count| (count as f64 - expected).powi(2) / expected).sum();
+        let chi2 = if with_replacement { spread } else { spread * (n - 1.0) / (n - f64::from(k)) };
+        assert_below_limit(&format!("shared, with replacement: {with_replacement}"), chi2, n - 1.0);
+    }
+}
+
+/// Softmax without replacement: the first of the k is drawn with probability exp(log_q).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_draws_without_replacement_match_exp_log_q() {
+    let live = Live::start(&[]).await;
+    live.create(keyed("bank", 4, 8)).await;
+    let ids: Vec<u64> = (0..ENTRIES).collect();
+    live.write("bank", &ids, &random_rows(&mut Seed(8).stream(0, 0), ENTRIES as usize, 4), &[]).await;
+    let choose = v1::Choose::Softmax.into();
+    let nearest = v1::Nearest { window: Some(30), choose, beta: 2.5, without_replacement: true, ..Default::default() };
+    let mut firsts: HashMap<u64, (u64, f64)> = HashMap::new();
+    let mut draws = 0.0;
+    for seed in 0..REQUESTS {
+        let anchors = [0.3, -0.2, 0.9, 0.1].repeat(ANCHORS);
+        let request = v1::SampleRequest {
+            bank: "bank".to_owned(),
+            anchors: Some(v1::Anchors { embeddings: Some(rows(&anchors)), ..Default::default() }),
+            draws: vec![nearest_with(9, nearest)],
+            seed: Some(seed),
+            ..Default::default()
+        };
+        let answer = live.client.sample(request).await.unwrap();
+        let (ids, got) = (answer.rows.unwrap().ids, &answer.draws[0]);
+        for (row, log_q) in got.indices.iter().zip(&got.log_q).step_by(9) {
+            draws += 1.0;
+            firsts.entry(ids[*row as usize]).or_insert((0, f64::from(*log_q).exp())).0 += 1;
+        }
+    }
+    // Entries too improbable to be first even once have no cell; what is left of the probability is theirs.
+    let rest = 1.0 - firsts.values().map(|(_, q)| q).sum::<f64>();
+    assert!(rest.abs() < 0.01 && firsts.len() > 20, "{} entries, {rest} left", firsts.len());
+    let chi2: f64 = firsts.values().map(|&(count, q)| (count as f64 - draws * q).powi(2) / (draws * q)).sum();
+    assert_below_limit("first draws", chi2, firsts.len() as f64);
+}
