@@ -19,7 +19,7 @@ class Table:
     """
 
     def __init__(self, dim: int, capacity: int | None) -> None:
-        """`capacity`: rows expected at most; twice that is set aside at once (up to a million), so that a queue never grows it."""
+        """`capacity`: rows expected at most; twice that is set aside at once, up to a million, so a queue never grows it."""
         self._dim = dim
         self._room = max(_LEAST, 2 * capacity if capacity is not None and capacity <= 1 << 20 else 0)
         self._start = self._end = 0
