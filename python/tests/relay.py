@@ -16,6 +16,7 @@ class Relay:
         self._server = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed = threading.Event()
+        self._open: list[tuple[socket.socket, socket.socket]] = []
         self.cuts = 0
         self.resets = threading.Event()
         """Set once the client has reset a stream: it gave a call up."""
@@ -32,11 +33,19 @@ class Relay:
         """Once the next request has been answered, closes the connection instead of passing the answer on."""
         self._armed.set()
 
+    def cut_all(self) -> None:
+        """Closes every connection, whatever is on its way."""
+        cut, self._open = self._open, []
+        self.cuts += len(cut)
+        for pair in cut:
+            _close(*pair)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._server))
+                self._open.append((near, far))
                 asked = threading.Event()
                 threading.Thread(target=self._forward, args=(near, far, asked), daemon=True).start()
                 threading.Thread(target=self._back, args=(near, far, asked), daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,38 @@ def test_a_write_whose_answer_was_lost_is_applied_once(own_server: ServerProcess
         assert bank.info().entries == 1
         assert not bank.enqueue([[2.0]], ids=[6]).duplicate
         assert bank.read().ids.tolist() == [5, 6]
+
+
+def test_every_write_is_applied_once_over_a_network_that_breaks(own_server: ServerProcess) -> None:
+    """What is true: each acknowledged row is in the queue exactly once, and rows of one thread are in its order."""
+    threads, writes = 6, 120
+    with Relay(own_server.port) as relay, ThreadPoolExecutor(threads) as pool:
+        client = negbank.connect(relay.address, timeout=60.0, retries=1_000)
+        bank = client.create_bank("breaks", dim=1, kind="queue", metric="dot", capacity=threads * writes * 2)
+        over = threading.Event()
+
+        def breaking() -> None:
+            while not over.wait(0.15):
+                relay.cut_all()
+
+        def writing(thread: int) -> int:
+            ids = range(thread * writes, (thread + 1) * writes)
+            return sum(bank.enqueue([[1.0]], ids=[i]).duplicate for i in ids)
+
+        breaker = threading.Thread(target=breaking)
+        breaker.start()
+        try:
+            duplicates = sum(pool.map(writing, range(threads)))
+        finally:
+            over.set()
+            breaker.join()
+        print(f"{relay.cuts} connections cut, {duplicates} answers lost")
+        assert relay.cuts > 0
+    read = negbank.connect(own_server.address).bank("breaks").read()
+    assert sorted(read.ids.tolist()) == list(range(threads * writes))
+    for thread in range(threads):
+        own = read.ids[read.ids // writes == thread]
+        assert (np.diff(own.astype(np.int64)) == 1).all()
 
 
 def test_in_batch_goes_on_without_the_server_and_with_it_again(own_server: ServerProcess) -> None:

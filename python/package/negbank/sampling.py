@@ -101,7 +101,8 @@ class Sampling(Handle):
                 they are a half-precision tensor, else "float32".
             log_q_mix: also answer `.log_q_mix`; every draw must have a log_q.
             write: rows to write once the draws are done, in the same round trip; see `.written`. An invalid write refuses the
-                whole call before anything is drawn.
+                whole call before anything is drawn. Where the first try's answer was lost, the next one does not write again,
+                but draws from the bank as written: `.written.duplicate` is True then.
             pad: True fills short places (index -1, NaN, `mask` False) where an anchor has fewer than K eligible entries. Index
                 -1 is the last row to numpy: where `mask` is False set the logit to -inf, or it is a wrong negative.
             on_unavailable: "raise"; or "in_batch": where the server is away, or does not answer in time, go on without it. The
