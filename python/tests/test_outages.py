@@ -122,6 +122,23 @@ def test_every_write_is_applied_once_over_a_network_that_breaks(own_server: Serv
         assert (np.diff(own.astype(np.int64)) == 1).all()
 
 
+def test_reads_are_begun_again_over_a_network_that_breaks(own_server: ServerProcess) -> None:
+    with Relay(own_server.port) as relay:
+        bank = negbank.connect(relay.address).create_bank("breaks", dim=1, metric="dot")
+        bank.write(range(100), np.ones((100, 1)))
+        mirror = bank.mirror()
+        for _ in range(20):
+            relay.cut_all()
+            assert len(list(bank.scan())[0]) == 100
+            relay.cut_all()
+            mirror.refresh()
+            relay.cut_all()
+            assert bank.fetch([1]).found.all()
+            relay.cut_all()
+            assert bank.sample(1, negbank.Uniform(3)).mask.all()
+        assert len(mirror) == 100
+
+
 def test_in_batch_goes_on_without_the_server_and_with_it_again(own_server: ServerProcess) -> None:
     client = negbank.connect(own_server.address, on_unavailable="in_batch")
     bank = client.create_bank("away", dim=4)

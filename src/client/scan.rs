@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::deadline::Deadline;
@@ -22,25 +22,15 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) async fn start(
-        channel: Channel,
-        request: ScanRequest,
-        within: Duration,
-        limit: usize,
-    ) -> Result<Self, ClientError> {
+    pub(super) async fn start(channel: Channel, request: ScanRequest, within: Duration, limit: usize) -> Result<Self, Status> {
         let deadline = Deadline::after(within);
         let mut request = Request::new(request);
         request.set_timeout(within);
         let mut grpc = Grpc::new(channel).max_decoding_message_size(limit);
-        let started = async {
-            grpc.ready().await.map_err(|fault| tonic::Status::from_error(fault.into()))?;
-            let path = PathAndQuery::from_static("/negbank.v1.Banks/Scan");
-            grpc.server_streaming(request, path, ProstCodec::<ScanRequest, ScanColumns>::default()).await
-        };
-        match timeout(within, started).await {
-            Ok(started) => Ok(Self { chunks: started?.into_inner(), deadline, timeout: within }),
-            Err(_) => Err(late(within)),
-        }
+        grpc.ready().await.map_err(|fault| Status::from_error(fault.into()))?;
+        let path = PathAndQuery::from_static("/negbank.v1.Banks/Scan");
+        let chunks = grpc.server_streaming(request, path, ProstCodec::<ScanRequest, ScanColumns>::default()).await?;
+        Ok(Self { chunks: chunks.into_inner(), deadline, timeout: within })
     }
 
     /// The next chunk; none after the last.

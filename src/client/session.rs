@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::time::{sleep, timeout};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::deadline::Deadline;
@@ -195,14 +196,15 @@ impl Client {
         self.call(small("/negbank.v1.Banks/Stalest"), &request, Again::Always).await
     }
 
-    /// Reads a whole bank, or what changed in it, chunk by chunk. The deadline is that of the whole stream, and a stream that
-    /// breaks is not begun again.
+    /// Reads a whole bank, or what changed in it, chunk by chunk. The deadline is that of the whole stream. Beginning it is tried
+    /// again; a stream that breaks later is not.
     ///
     /// # Errors
     /// [`ClientError`]
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ClientError> {
         self.check_size(&request)?;
-        Scan::start(self.channel.clone(), request, self.timeout, self.max_message_bytes).await
+        let start = |left| Scan::start(self.channel.clone(), request.clone(), left, self.max_message_bytes);
+        self.tried(Again::Always, start).await
     }
 
     /// Draws negatives.
@@ -231,16 +233,23 @@ impl Client {
         if write.origin.is_some() { Again::Always } else { Again::IfRefused }
     }
 
-    /// One call under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
     async fn call<A: Message + Default>(&self, method: Method, message: &impl Message, again: Again) -> Result<A, ClientError> {
         self.check_size(message)?;
         let frame = frame(message)?;
+        self.tried(again, |left| unary(self.channel.clone(), method, frame.clone(), left, self.max_message_bytes)).await
+    }
+
+    /// Sends under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
+    async fn tried<A, F: Future<Output = Result<A, Status>>>(
+        &self,
+        again: Again,
+        send: impl Fn(Duration) -> F,
+    ) -> Result<A, ClientError> {
         let deadline = Deadline::after(self.timeout);
         let mut backoff = Backoff::new(self.retries);
         let mut before = None;
         while let Some(left) = deadline.left() {
-            let sent = unary(self.channel.clone(), method, frame.clone(), left, self.max_message_bytes);
-            let fault = match timeout(left, sent).await {
+            let fault = match timeout(left, send(left)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => ClientError::from(status),
                 Err(_) => break,
