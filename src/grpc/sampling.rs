@@ -30,12 +30,14 @@ impl Sampling for SamplingService {
         let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
-        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
         let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;
-        let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
         let write = request.write.take().map(|write| self.write(write, &bank)).transpose()?;
         let key = SharedFrames::takes(&request).then(|| request.clone());
-        let query = convert::query(request, bank.spec(), entries, seed, &self.limits).map_err(|e| status::invalid(&e))?;
+        let query = convert::query(request, bank.spec(), seed, &self.limits).map_err(|e| status::invalid(&e))?;
+        // What is wrong with a request is told before it waits.
+        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
+        convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
         let frame = match key.filter(|_| write.is_none()) {
             Some(key) => self.shared.get(position, &key, async || self.draw(&bank, query, None, deadline).await).await?,
             None => self.draw(&bank, query, write, deadline).await?,

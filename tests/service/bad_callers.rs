@@ -113,6 +113,28 @@ async fn every_bad_field_is_refused_by_name() {
     abuse::everything(&live.client).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_told_before_the_request_waits() {
+    let live = Live::start(&[]).await;
+    live.create(keyed("docs", 2, 8)).await;
+    let client = live.client.with_timeout(Duration::from_secs(600));
+    let mut ahead = live.client.write(write()).await.unwrap().position.to_vec();
+    ahead[8] += 1;
+    let wrong = [
+        v1::SampleRequest { draws: vec![uniform(0)], ..sample() },
+        v1::SampleRequest { layout: 7, ..sample() },
+        v1::SampleRequest { write: Some(v1::WriteRequest { labels: vec![1; 9], ..write() }), ..sample() },
+    ];
+    for request in wrong {
+        let patient = v1::SampleRequest { min_entries: 9, wait_for_entries: true, ..request.clone() };
+        let behind = v1::SampleRequest { at_least: ahead.clone().into(), ..request };
+        for waiting in [patient, behind] {
+            let refused = tokio::time::timeout(Duration::from_secs(20), client.sample(waiting)).await.expect("at once");
+            assert!(matches!(refused, Err(ClientError::InvalidArgument { .. })), "{refused:?}");
+        }
+    }
+}
+
 /// A search of many seconds on one thread.
 async fn heavy(client: &Client) -> v1::SampleRequest {
     let dim = 256;

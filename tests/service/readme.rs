@@ -8,16 +8,7 @@ use crate::lifecycle::Process;
 
 #[test]
 fn every_command_of_the_grpcurl_session_prints_what_the_readme_shows() {
-    let Some(grpcurl) = grpcurl() else {
-        // Written past the test harness's capture: a test that did not run must not look as if it had.
-        let mut terminal = std::io::stderr();
-        writeln!(
-            terminal,
-            "\n*** THE README'S GRPCURL SESSION WAS NOT TESTED: no grpcurl here. Install Go and run `make test`. ***\n"
-        )
-        .unwrap();
-        return;
-    };
+    let Some(grpcurl) = grpcurl() else { return not_tested("THE README'S GRPCURL SESSION") };
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let commands = session(&readme);
     assert!(commands.len() >= 6, "start, list, describe, create, write, sample: found {}", commands.len());
@@ -35,6 +26,12 @@ fn every_command_of_the_grpcurl_session_prints_what_the_readme_shows() {
     }
 }
 
+/// Written past the test harness's capture: a test that did not run must not look as if it had.
+pub(crate) fn not_tested(what: &str) {
+    let mut terminal = std::io::stderr();
+    writeln!(terminal, "\n*** {what} WAS NOT TESTED: no grpcurl here. Install Go and run `make test`. ***\n").unwrap();
+}
+
 /// Line by line the same; a `…` in the README stands for the rest of its line, which no two runs share.
 fn is_shown(printed: &str, shown: &str) -> bool {
     let (printed, shown) = (printed.trim().lines(), shown.trim().lines());
@@ -46,7 +43,7 @@ fn is_shown(printed: &str, shown: &str) -> bool {
 }
 
 /// Where `make test` puts grpcurl, or wherever it is on the path.
-fn grpcurl() -> Option<PathBuf> {
+pub(crate) fn grpcurl() -> Option<PathBuf> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/grpcurl");
     let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     std::iter::once(installed).chain(on_path.map(|folder| folder.join("grpcurl"))).find(|candidate| candidate.is_file())

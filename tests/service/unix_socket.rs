@@ -7,6 +7,7 @@ use negbank::proto::v1;
 
 use crate::lifecycle::Process;
 use crate::live::{Live, keyed};
+use crate::readme;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_serves_alone_and_is_removed_at_the_end() {
@@ -62,4 +63,14 @@ async fn both_listeners_serve_the_same_banks() {
         let refused = Client::connect(nothing, Options::default()).await;
         assert!(matches!(refused, Err(ClientError::InvalidArgument { .. })), "{refused:?}");
     }
+}
+
+#[test]
+fn grpcurl_reaches_the_socket() {
+    let Some(grpcurl) = readme::grpcurl() else { return readme::not_tested("GRPCURL ON A UNIX SOCKET") };
+    let folder = tempfile::tempdir().unwrap();
+    let server = Process::start_on_socket(&folder.path().join("negbank.sock"));
+    let output = Command::new(grpcurl).args(["-plaintext", &server.address, "list"]).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("negbank.v1.Sampling"), "{printed}{}", String::from_utf8_lossy(&output.stderr));
 }

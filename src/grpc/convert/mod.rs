@@ -20,4 +20,5 @@ pub(super) use fetched::{fetched, stalest};
 pub(super) use sample::query;
 pub(super) use sampled::sampled;
 pub(super) use scan::{chunk, scan};
+pub(super) use size::check_size;
 pub(super) use write::{batch, fetch_ids, position, remove_ids, stalest_k};

@@ -4,15 +4,14 @@ use super::Limits;
 use super::anchors::anchors;
 use super::draws::{check_filters, draws};
 use super::form::form;
-use super::size::check_size;
 use crate::model::{BankSpec, Invalid, SampleQuery, Seed};
 use crate::proto::v1;
 
-/// The query of a request to a bank of these settings that holds `entries` now. `seed` is used where the request gives none.
+/// The query of a request to a bank of these settings. `seed` is used where the request gives none. How large its answer could be
+/// depends on the bank's entries, so [`super::check_size`] is asked when they are there.
 pub(in crate::grpc) fn query(
     request: v1::SampleRequest,
     spec: &BankSpec,
-    entries: usize,
     seed: Seed,
     limits: &Limits,
 ) -> Result<SampleQuery, Invalid> {
@@ -24,7 +23,6 @@ pub(in crate::grpc) fn query(
     let draws = draws(request.draws, &filters, limits, &mut invalid);
     let Some(anchors) = anchors else { return Err(invalid) };
     invalid.or(())?;
-    check_size(&anchors, &draws, &form, spec, entries, limits)?;
     let seed = request.seed.map_or(seed, Seed);
     SampleQuery::new(anchors, draws, request.step, seed, form)
 }

@@ -2,17 +2,16 @@
 
 use super::Limits;
 use super::limits::check;
-use crate::model::{Anchors, BankSpec, Draw, Form, Invalid, Layout, Scope, Strategy};
+use crate::model::{BankSpec, Draw, Form, Invalid, Layout, SampleQuery, Scope, Strategy};
 
 /// Refuses a request to a bank of these settings that holds `entries`, if its answer could pass the limits.
-pub(super) fn check_size(
-    anchors: &Anchors,
-    draws: &[Draw],
-    form: &Form,
+pub(in crate::grpc) fn check_size(
+    query: &SampleQuery,
     spec: &BankSpec,
     entries: usize,
     limits: &Limits,
 ) -> Result<(), Invalid> {
+    let (anchors, draws, form) = (query.anchors(), query.draws(), &query.form());
     let mut invalid = Invalid::default();
     let mut size = Size::default();
     draws.iter().for_each(|draw| size.add(draw, anchors.count, form));
