@@ -14,6 +14,7 @@ pub(crate) const BANK: &str = "bench";
 /// A server in this process.
 pub(crate) struct Serving {
     pub(crate) address: String,
+    pub(crate) engine: Engine,
 }
 
 pub(crate) async fn serve() -> Serving {
@@ -22,8 +23,8 @@ pub(crate) async fn serve() -> Serving {
     let server = Server::bind(settings.server, settings.limits).await.unwrap();
     let address = server.address().unwrap().unwrap().to_string();
     let engine = Engine::start(settings.engine).unwrap();
-    tokio::spawn(server.serve(engine, std::future::pending()));
-    Serving { address }
+    tokio::spawn(server.serve(engine.clone(), std::future::pending()));
+    Serving { address, engine }
 }
 
 pub(crate) async fn connect(address: &str) -> Client {

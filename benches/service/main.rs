@@ -6,6 +6,7 @@
 
 mod bank;
 mod ceilings;
+mod in_process;
 mod ingest;
 mod memory;
 mod report;
@@ -22,11 +23,16 @@ fn main() {
     client.block_on(bank::fill(&serving.address));
     println!("{}; {} entries x {}, cosine\n", report::machine(), bank::ENTRIES, bank::DIM);
 
-    let answers = sampling::measure(&server, &client, &serving);
-    let small = small::measure(&client, &serving);
-    let ingest = ingest::measure(&client, &serving);
-    let memory = memory::measure(&client);
-    report::write(&answers, &small, &ingest, &memory);
+    // For whoever tunes one part: `cargo bench --bench service -- small ingest`.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
+    let answers = wanted("answers").then(|| sampling::measure(&server, &client, &serving));
+    let small = wanted("small").then(|| small::measure(&client, &serving));
+    let ingest = wanted("ingest").then(|| ingest::measure(&client, &serving));
+    let memory = wanted("memory").then(|| memory::measure(&client));
+    if let (Some(answers), Some(small), Some(ingest), Some(memory)) = (answers, small, ingest, memory) {
+        report::write(&answers, &small, &ingest, &memory);
+    }
 }
 
 fn runtime(name: &str) -> Runtime {

@@ -42,6 +42,7 @@ pub(crate) fn write(answers: &[Answer], small: &Small, ingest: &[Ingest], memory
                 "ceiling_4_in_flight_mb_s": answer.in_flight.0,
                 "served_4_in_flight_mb_s": answer.in_flight.1,
                 "ratio_4_in_flight": answer.in_flight.1 / answer.in_flight.0,
+                "engine_p50_ms": answer.engine.median_ms(),
                 "p50_ms": answer.served.median_ms(),
                 "p99_ms": answer.served.quantile_ms(0.99),
             })

@@ -1,12 +1,14 @@
 //! Uniform answers beside the ceilings for the same bytes.
 
 use negbank::client::Client;
+use negbank::model::{Layout, Scope};
 use negbank::proto::v1;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 
 use crate::bank::{DIM, Serving, connect, request, uniform};
 use crate::ceilings::{Constant, Loopback};
+use crate::in_process::{InProcess, Shape};
 use crate::timing::{Times, now};
 
 const ANCHORS: usize = 256;
@@ -22,6 +24,8 @@ pub(crate) struct Answer {
     pub(crate) loopback: Times,
     pub(crate) constant: Times,
     pub(crate) plain: Times,
+    /// The engine alone, without the transport.
+    pub(crate) engine: Times,
     pub(crate) served: Times,
     /// MB/s of the constant body and of what is served, with [`IN_FLIGHT`] requests in flight.
     pub(crate) in_flight: (f64, f64),
@@ -40,7 +44,7 @@ pub(crate) fn measure(server: &Runtime, client: &Runtime, serving: &Serving) -> 
         ("shared", 4_096, shared, pooled),
     ];
     println!(
-        "one request at a time, MB/s at the median; spread: quartiles of served / constant; then {IN_FLIGHT} in flight\n{:<14} {:<20} {:>8}  {:>9} {:>9} {:>9} {:>9}  {:>6} {:>6}  {:>8} {:>8}  {:>12}  {:>9} {:>9} {:>6}",
+        "one request at a time, MB/s at the median; spread: quartiles of served / constant; then {IN_FLIGHT} in flight\n{:<14} {:<20} {:>8}  {:>9} {:>9} {:>9} {:>9}  {:>6} {:>6}  {:>9} {:>8} {:>8}  {:>12}  {:>9} {:>9} {:>6}",
         "uniform",
         "scope",
         "MB",
@@ -50,6 +54,7 @@ pub(crate) fn measure(server: &Runtime, client: &Runtime, serving: &Serving) -> 
         "served",
         "/const",
         "/loop",
+        "engine ms",
         "p50 ms",
         "p99 ms",
         "spread",
@@ -70,6 +75,13 @@ fn case(
     let served = client.block_on(connect(&serving.address));
     let answer = client.block_on(served.sample(ask(0))).unwrap();
     let bytes = answer.encoded_len();
+    let in_process = InProcess::new(&serving.engine);
+    let shape = Shape {
+        anchors: ANCHORS,
+        k: k as usize,
+        scope: if scope == v1::Scope::Shared { Scope::Shared } else { Scope::PerAnchor },
+        layout: if layout == v1::Layout::PerAnchor { Layout::PerAnchor } else { Layout::Pooled },
+    };
     let mut loopback = Loopback::new(bytes);
     let address = server.block_on(Constant::serve(answer));
     let mut constant = client.block_on(Constant::connect(address));
@@ -80,26 +92,29 @@ fn case(
         loopback: Times::default(),
         constant: Times::default(),
         plain: Times::default(),
+        engine: Times::default(),
         served: Times::default(),
         in_flight: (0.0, 0.0),
     };
     for round in 0..=ROUNDS {
-        let mut times = [(); 4].map(|()| Times::default());
+        let mut times = [(); 5].map(|()| Times::default());
         client.block_on(async {
             for turn in 0..PER_ROUND {
                 times[0].push(loopback.get());
                 times[1].push(constant.body().await);
                 times[2].push(constant.plain().await);
-                let request = ask((round * PER_ROUND + turn + 1) as u64);
+                let seed = (round * PER_ROUND + turn + 1) as u64;
+                times[3].push(in_process.sample(shape, seed).await);
+                let request = ask(seed);
                 let began = now();
-                served.sample(request).await.unwrap();
-                times[3].push(began.elapsed());
+                served.sample_columns(request).await.unwrap();
+                times[4].push(began.elapsed());
             }
         });
         // The first round warms up.
         if round > 0 {
-            let Answer { loopback, constant, plain, served, .. } = &mut measured;
-            [loopback, constant, plain, served].into_iter().zip(times).for_each(|(all, times)| all.extend(times));
+            let Answer { loopback, constant, plain, engine, served, .. } = &mut measured;
+            [loopback, constant, plain, engine, served].into_iter().zip(times).for_each(|(all, times)| all.extend(times));
         }
     }
     measured.in_flight = client.block_on(in_flight(&constant, &served, bytes, ask));
@@ -135,7 +150,7 @@ async fn in_flight(
             tokio::spawn(async move {
                 for turn in 0..PER_ROUND {
                     let seed = (round * IN_FLIGHT + lane) * PER_ROUND + turn + 1_000_000;
-                    served.sample(ask(seed as u64)).await.unwrap();
+                    served.sample_columns(ask(seed as u64)).await.unwrap();
                 }
             })
         };
@@ -152,10 +167,10 @@ async fn in_flight(
 }
 
 fn print(answer: &Answer) {
-    let Answer { shape, scope, bytes, loopback, constant, plain, served, in_flight } = answer;
+    let Answer { shape, scope, bytes, loopback, constant, plain, engine, served, in_flight } = answer;
     let rate = |times: &Times| times.mb_s(*bytes);
     println!(
-        "{shape:<14} {scope:<20} {:>8.2}  {:>9.0} {:>9.0} {:>9.0} {:>9.0}  {:>6.2} {:>6.2}  {:>8.3} {:>8.3}  {:>12}  {:>9.0} {:>9.0} {:>6.2}",
+        "{shape:<14} {scope:<20} {:>8.2}  {:>9.0} {:>9.0} {:>9.0} {:>9.0}  {:>6.2} {:>6.2}  {:>9.3} {:>8.3} {:>8.3}  {:>12}  {:>9.0} {:>9.0} {:>6.2}",
         *bytes as f64 / 1e6,
         rate(loopback),
         rate(constant),
@@ -163,6 +178,7 @@ fn print(answer: &Answer) {
         rate(served),
         rate(served) / rate(constant),
         rate(served) / rate(loopback),
+        engine.median_ms(),
         served.median_ms(),
         served.quantile_ms(0.99),
         format!(

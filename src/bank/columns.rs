@@ -1,5 +1,7 @@
 //! What is known of each entry beside its embedding.
 
+use crate::kernels::prefetch::prefetch;
+
 /// The columns of a shard, by slot.
 #[derive(Debug, Default)]
 pub struct Columns {
@@ -65,6 +67,11 @@ impl Columns {
     /// The entry's id.
     pub fn id(&self, slot: u32) -> u64 {
         self.ids[slot as usize]
+    }
+
+    /// Asks for the entry's id to be brought near: it will be read soon.
+    pub fn prefetch_id(&self, slot: u32) {
+        prefetch(&self.ids[slot as usize..=slot as usize]);
     }
 
     /// The entry's label.

@@ -7,7 +7,7 @@ use super::EngineError;
 use super::pool::Job;
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
-use crate::model::{SampleAnswer, SampleQuery, Scope};
+use crate::model::{BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
 use crate::rows::{Recycler, Shared};
 use crate::sampling::{BLOCK, Merge, Part, SampleError, answer_block, answer_shared};
 
@@ -33,6 +33,34 @@ impl Wanted {
     pub(super) fn holds(&self) -> bool {
         !self.abandoned.load(Ordering::Relaxed) && !self.deadline.has_passed()
     }
+}
+
+/// Picks and bytes of embeddings up to which a request is slight.
+const SLIGHT_PICKS: usize = 256;
+const SLIGHT_BYTES: usize = 64 << 10;
+
+/// True if a request is certain to take a few microseconds: few uniform draws, no filter whose entries would be counted or
+/// walked. Waking a compute thread, and then its caller, would take longer than the work.
+pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
+    let anchors = query.anchors();
+    let grouped = anchors.groups.is_some() || anchors.ids.is_some();
+    let plain = |draw: &Draw| {
+        let Filters { exclude_same_group, exclude_same_label, exclude_ids, only_labels, .. } = &draw.filters;
+        let Filters { exclude_labels, exclude_unlabelled, min_step, max_age, .. } = &draw.filters;
+        matches!(draw.strategy, Strategy::Uniform { .. })
+            && draw.scope == Scope::PerAnchor
+            && !(grouped && *exclude_same_group != Some(false))
+            && !(*exclude_same_label || *exclude_unlabelled)
+            && (exclude_ids.is_empty() && only_labels.is_empty() && exclude_labels.is_empty())
+            && (min_step.is_none() && max_age.is_none())
+    };
+    let k = query.draws().iter().fold(0usize, |sum, draw| sum.saturating_add(draw.k));
+    let picks = k.saturating_mul(anchors.count);
+    let named = anchors.positive_ids.values().len() + anchors.denied_ids.values().len();
+    picks <= SLIGHT_PICKS
+        && named <= SLIGHT_PICKS
+        && picks * spec.dim() * query.form().encoding.bytes() <= SLIGHT_BYTES
+        && query.draws().iter().all(plain)
 }
 
 /// The jobs that answer `query`: one a block of anchors, and one for the draws that all anchors share. The last one to end calls

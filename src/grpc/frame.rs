@@ -9,13 +9,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::wire::Fields;
+use super::wire::{Fields, PREFIX};
 
 /// One gRPC message, its length-prefix included. Cheap to clone: copies share the memory.
 #[derive(Debug, Clone)]
@@ -23,21 +23,29 @@ pub(super) struct Frame {
     pieces: Vec<Bytes>,
 }
 
-/// Bytes of a message's prefix: a flag that says it is not compressed, and its length.
-const PREFIX: usize = 5;
-
 impl Frame {
-    /// The message of fields `head`, followed by `tail`, which ends its last field.
-    pub(super) fn new(head: &Fields, tail: Vec<Bytes>) -> Self {
-        let message = head.len() + tail.iter().map(Bytes::len).sum::<usize>();
-        let mut prefixed = BytesMut::with_capacity(PREFIX + head.len());
-        prefixed.put_u8(0);
-        // Far below 4 GiB: the limits see to that.
-        prefixed.put_u32(u32::try_from(message).unwrap_or(u32::MAX));
-        prefixed.put_slice(head.as_slice());
-        let mut pieces = vec![prefixed.freeze()];
+    /// The message of fields `head` (see [`Fields::message`]), followed by `tail`, which ends its last field.
+    pub(super) fn new(head: Fields, tail: Vec<Bytes>) -> Self {
+        let mut head = head.into_bytes();
+        let message = (head.len() + tail.iter().map(Bytes::len).sum::<usize>()).saturating_sub(PREFIX);
+        if let Some(room) = head.first_chunk_mut() {
+            *room = prefix(message);
+        }
+        let mut pieces = vec![head.freeze()];
         pieces.extend(tail);
         Self { pieces }
+    }
+
+    /// The message with more fields, which were known too late to be among the first.
+    pub(super) fn and(mut self, fields: Fields) -> Self {
+        let message = self.bytes() - PREFIX + fields.len();
+        if let Some(first) = self.pieces.first_mut() {
+            let rest = first.split_off(PREFIX);
+            *first = Bytes::copy_from_slice(&prefix(message));
+            self.pieces.insert(1, rest);
+        }
+        self.pieces.push(fields.into_bytes().freeze());
+        self
     }
 
     /// Memory that the message takes.
@@ -50,6 +58,12 @@ impl Frame {
     pub(super) fn message(&self) -> Vec<u8> {
         self.pieces.concat().split_off(PREFIX)
     }
+}
+
+fn prefix(message: usize) -> [u8; PREFIX] {
+    // Far below 4 GiB: the limits see to that.
+    let [a, b, c, d] = u32::try_from(message).unwrap_or(u32::MAX).to_be_bytes();
+    [0, a, b, c, d]
 }
 
 /// The body of a response: one message, then the trailers of success.
@@ -122,12 +136,17 @@ mod tests {
 
     #[test]
     fn the_prefix_counts_every_piece() {
-        let mut head = Fields::default();
+        let mut head = Fields::message(8);
         head.bytes(1, &[9; 300]);
-        let frame = Frame::new(&head, vec![Bytes::from(vec![1u8; 200]), Bytes::new(), Bytes::from(vec![2u8; 56])]);
+        let frame = Frame::new(head, vec![Bytes::from(vec![1u8; 200]), Bytes::new(), Bytes::from(vec![2u8; 56])]);
         let message = frame.message();
         assert_eq!(message.len(), 3 + 300 + 256);
         assert_eq!(frame.pieces.concat()[..5], [0, 0, 0, 2, 47]);
         assert_eq!(frame.bytes(), 5 + message.len());
+        let mut more = Fields::default();
+        more.bytes(2, &[8; 10]);
+        let longer = frame.clone().and(more);
+        assert_eq!(longer.pieces.concat()[..5], [0, 0, 0, 2, 59]);
+        assert_eq!(longer.message(), [message, vec![18, 10, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8]].concat());
     }
 }

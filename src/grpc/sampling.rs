@@ -57,13 +57,13 @@ impl SamplingService {
         write: Option<Write>,
         deadline: Deadline,
     ) -> Result<Frame, Status> {
-        let encoding = query.form().encoding;
-        let answer = self.engine.sample(bank, query, deadline).await.map_err(|e| status::engine(&e))?;
-        let written = match write {
-            Some(write) => Some(write.apply(&self.engine, deadline).await?),
-            None => None,
-        };
-        Ok(convert::sampled(answer, bank.spec().dim(), encoding, written))
+        let (dim, encoding) = (bank.spec().dim(), query.form().encoding);
+        let encode = move |answer| convert::sampled(answer, dim, encoding);
+        let frame = self.engine.sample(bank, query, deadline, encode).await.map_err(|e| status::engine(&e))?;
+        Ok(match write {
+            Some(write) => convert::written(frame, &write.apply(&self.engine, deadline).await?),
+            None => frame,
+        })
     }
 
     /// The write that a request to `bank` carries, checked.

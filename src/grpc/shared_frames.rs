@@ -108,9 +108,9 @@ mod tests {
     use crate::proto::v1;
 
     fn frame(bytes: usize) -> Frame {
-        let mut fields = Fields::default();
+        let mut fields = Fields::message(8);
         fields.bytes(1, &vec![0; bytes]);
-        Frame::new(&fields, Vec::new())
+        Frame::new(fields, Vec::new())
     }
 
     #[tokio::test]

@@ -5,6 +5,9 @@ use bytemuck::NoUninit;
 use bytes::{BufMut as _, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
+/// Bytes of a message's prefix: a flag that says it is not compressed, and its length.
+pub(super) const PREFIX: usize = 5;
+
 /// A message's fields, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Fields(BytesMut);
@@ -13,6 +16,13 @@ impl Fields {
     /// No fields; `bytes` are expected.
     pub(super) fn with_capacity(bytes: usize) -> Self {
         Self(BytesMut::with_capacity(bytes))
+    }
+
+    /// A message with room for its prefix, no fields yet; `bytes` are expected.
+    pub(super) fn message(bytes: usize) -> Self {
+        let mut message = BytesMut::with_capacity(PREFIX + bytes);
+        message.put_bytes(0, PREFIX);
+        Self(message)
     }
 
     /// `repeated fixed32`, `fixed64`, `float` and their like; nothing for an empty column.
@@ -46,6 +56,11 @@ impl Fields {
     pub(super) fn length(&mut self, tag: u32, bytes: usize) {
         encode_key(tag, WireType::LengthDelimited, &mut self.0);
         encode_varint(bytes as u64, &mut self.0);
+    }
+
+    /// The bytes.
+    pub(super) fn into_bytes(self) -> BytesMut {
+        self.0
     }
 
     pub(super) fn len(&self) -> usize {

@@ -6,6 +6,7 @@
 
 pub mod encode;
 pub mod momentum;
+pub mod prefetch;
 pub mod score;
 pub mod tile;
 

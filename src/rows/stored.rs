@@ -1,5 +1,6 @@
 //! Floats as they are stored.
 
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::{LANES, encode};
 use crate::model::{Encoding, Half};
 
@@ -25,6 +26,14 @@ impl<'a> Stored<'a> {
                 half.widen(bits, scratch);
                 scratch
             }
+        }
+    }
+
+    /// Asks for the floats to be brought near: they will be read soon.
+    pub fn prefetch(self) {
+        match self {
+            Self::F32(floats) => prefetch(floats),
+            Self::Half(_, bits) => prefetch(bits),
         }
     }
 

@@ -95,14 +95,18 @@ impl Eligibility {
         (barred.is_some() && label() == barred).then_some(Reason::SameLabel)
     }
 
-    /// True if no entry is kept from this anchor by anything but labels asked for.
-    pub(super) fn takes_all(&self, anchor: &Anchor) -> bool {
-        let named = (self.exclude_self && anchor.id.is_some())
+    /// True if some entry may be kept from this anchor that isn't kept from others.
+    pub(super) fn bars_any(&self, anchor: &Anchor) -> bool {
+        (self.exclude_self && anchor.id.is_some())
             || !anchor.positive_ids.is_empty()
             || !anchor.denied_ids.is_empty()
             || (self.exclude_same_group && anchor.group.is_some())
-            || self.barred_label(anchor).is_some();
-        !named && self.shared.takes_all_listed()
+            || self.barred_label(anchor).is_some()
+    }
+
+    /// True if no entry is kept from this anchor by anything but labels asked for.
+    pub(super) fn takes_all(&self, anchor: &Anchor) -> bool {
+        !self.bars_any(anchor) && self.shared.takes_all_listed()
     }
 
     /// Size of the anchor's eligible set, exact: what passes the shared filters, counted once for all anchors, less the few

@@ -44,6 +44,9 @@ pub struct Pool {
 /// Rows that room is made for beforehand at most.
 const MOST_EXPECTED: usize = 1 << 16;
 
+/// Rows asked of memory before they are copied.
+const ROWS_AHEAD: usize = 4;
+
 impl PartRows {
     /// No rows yet; of each draw about `expected` rows.
     pub(super) fn new(form: &Form, expected: &[usize], held: usize, spec: &BankSpec, recycler: &Recycler) -> Self {
@@ -74,15 +77,30 @@ impl PartRows {
     }
 
     /// Copies the picks of a draw for one anchor, and notes in `answer` which rows they are.
-    pub(super) fn serve(&mut self, bank: &Bank, draw: usize, places: impl Iterator<Item = Place>, answer: &mut DrawAnswer) {
+    pub(super) fn serve(&mut self, bank: &Bank, draw: usize, places: &[Place], answer: &mut DrawAnswer) {
         match self {
-            Self::Pooled(pool) => answer.indices.extend(places.map(|place| pool.add(bank, place))),
+            Self::Pooled(pool) => answer.indices.extend(near(bank, places).map(|place| pool.add(bank, place))),
             Self::PerDraw(draws) => {
                 let Some(rows) = draws.get_mut(draw) else { return };
-                places.for_each(|place| rows.push(bank, place));
+                near(bank, places).for_each(|place| rows.push(bank, place));
             }
         }
     }
+}
+
+/// `places` in their order, the rows of the next few being on their way from memory.
+fn near<'a>(bank: &'a Bank, places: &'a [Place]) -> impl Iterator<Item = Place> + 'a {
+    let ahead = |at: usize| {
+        if let Some(&place) = places.get(at) {
+            bank.row(place).prefetch();
+            bank.columns(place).prefetch_id(place.slot);
+        }
+    };
+    (0..ROWS_AHEAD).for_each(ahead);
+    places.iter().enumerate().map(move |(at, &place)| {
+        ahead(at + ROWS_AHEAD);
+        place
+    })
 }
 
 impl Pool {

@@ -145,7 +145,7 @@ impl<'q> Set<'q> {
         if self.query.form().scores_of_shared {
             places.iter().for_each(|&place| bank.padded_row(place).append_to(&mut self.embeddings));
         }
-        rows.serve(bank, self.number, places.iter().copied(), &mut self.answer);
+        rows.serve(bank, self.number, places, &mut self.answer);
         true
     }
 
@@ -174,13 +174,16 @@ impl<'q> Set<'q> {
             if !wanted() {
                 return Err(SampleError::Unwanted);
             }
-            let mut left = 0;
-            for entry in &self.entries {
-                let reason = self.eligibility.rejects_own(anchor, entry.id, entry.label, entry.group);
-                mask.push(u8::from(reason.is_none()));
-                match reason {
-                    Some(reason) => self.answer.shortfalls.add(reason, 1),
-                    None => left += 1,
+            let mut left = drawn as u32;
+            let from = mask.len();
+            mask.resize(from + drawn, 1);
+            if self.eligibility.bars_any(anchor) {
+                for (entry, passes) in self.entries.iter().zip(&mut mask[from..]) {
+                    if let Some(reason) = self.eligibility.rejects_own(anchor, entry.id, entry.label, entry.group) {
+                        *passes = 0;
+                        left -= 1;
+                        self.answer.shortfalls.add(reason, 1);
+                    }
                 }
             }
             self.answer.shortfalls.add(Reason::TooFew, (k - drawn) as u64);

@@ -18,7 +18,7 @@ pub use limits::Limits;
 pub(super) use bank::{described, spec};
 pub(super) use fetched::{fetched, stalest};
 pub(super) use sample::query;
-pub(super) use sampled::sampled;
+pub(super) use sampled::{sampled, written};
 pub(super) use scan::{chunk, scan};
 pub(super) use size::check_size;
 pub(super) use write::{batch, fetch_ids, position, remove_ids, stalest_k};

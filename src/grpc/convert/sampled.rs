@@ -13,6 +13,7 @@ use crate::proto::v1;
 mod tag {
     pub(super) const RESPONSE_ROWS: u32 = 1;
     pub(super) const RESPONSE_DRAWS: u32 = 2;
+    pub(super) const RESPONSE_WRITE: u32 = 8;
 
     pub(super) const ROWS_IDS: u32 = 1;
     pub(super) const ROWS_EMBEDDINGS: u32 = 2;
@@ -38,13 +39,9 @@ mod tag {
 
 /// The frame of an answer from a bank of dimension `dim`. The rows come last and their embeddings at the very end, so that these
 /// are sent from where they were gathered, and whoever reads the stream meets them when it knows everything else.
-pub(in crate::grpc) fn sampled(
-    answer: SampleAnswer,
-    dim: usize,
-    encoding: Encoding,
-    write: Option<v1::WriteResponse>,
-) -> Frame {
-    let mut response = Fields::with_capacity(answer.rows.len * 48 + 4_096);
+pub(in crate::grpc) fn sampled(answer: SampleAnswer, dim: usize, encoding: Encoding) -> Frame {
+    let picks: usize = answer.draws.iter().map(|draw| draw.indices.len().max(draw.log_q.len())).sum();
+    let mut response = Fields::message(answer.rows.len * 48 + picks * 16 + 4_096);
     let small = v1::SampleResponse {
         rows: None,
         draws: Vec::new(),
@@ -53,7 +50,7 @@ pub(in crate::grpc) fn sampled(
         sequence_last: answer.sequence_last,
         step: answer.step,
         reproducible: answer.reproducible,
-        write,
+        write: None,
     };
     response.raw(&small.encode_to_vec());
     for draw in answer.draws {
@@ -64,7 +61,15 @@ pub(in crate::grpc) fn sampled(
     let (rows, tail) = rows(answer.rows, dim, encoding);
     response.length(tag::RESPONSE_ROWS, rows.len() + tail.iter().map(Bytes::len).sum::<usize>());
     response.raw(rows.as_slice());
-    Frame::new(&response, tail)
+    Frame::new(response, tail)
+}
+
+/// The frame of an answer to a request that carried a write as well.
+pub(in crate::grpc) fn written(frame: Frame, write: &v1::WriteResponse) -> Frame {
+    let mut field = Fields::default();
+    field.length(tag::RESPONSE_WRITE, write.encoded_len());
+    field.raw(&write.encode_to_vec());
+    frame.and(field)
 }
 
 /// The fields of the rows, and the bytes of their embeddings, which end them.
@@ -150,7 +155,7 @@ mod tests {
     use bytes::Bytes;
     use prost::Message as _;
 
-    use super::{DrawAnswer, Encoding, Plan, SampleAnswer, ServedRows, sampled};
+    use super::{DrawAnswer, Encoding, Plan, SampleAnswer, ServedRows, sampled, written};
     use crate::model::{Reason, Seed, SharedSet};
     use crate::proto::v1;
 
@@ -227,13 +232,13 @@ mod tests {
     /// Every field of the message is set, so that a wrong tag can't hide.
     #[test]
     fn a_frame_is_the_message_that_prost_would_have_made() {
-        let write = Some(v1::WriteResponse { sequence: 13, ..Default::default() });
+        let write = v1::WriteResponse { sequence: 13, ..Default::default() };
         let floats = [1.0f32, 2.0, 3.0, 4.0];
         let data: Vec<u8> = floats.iter().flat_map(|x| x.to_le_bytes()).collect();
         let raw = v1::Matrix { data: data.into(), values: Vec::new(), dim: 2, dtype: v1::Dtype::F32.into() };
         let readable = v1::Matrix { values: floats.into(), dim: 2, ..Default::default() };
         for (encoding, matrix) in [(Encoding::F32, raw), (Encoding::Floats, readable)] {
-            let frame = sampled(answer(), 2, encoding, write.clone());
+            let frame = written(sampled(answer(), 2, encoding), &write);
             let mut expected = message();
             expected.rows.as_mut().unwrap().embeddings = Some(matrix);
             assert_eq!(v1::SampleResponse::decode(frame.message().as_slice()).unwrap(), expected);
