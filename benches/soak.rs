@@ -79,7 +79,7 @@ async fn load(address: String, number: usize, stop: Arc<AtomicBool>, calls: Arc<
     let (mut random, mut sent) = (Seed(1).stream(0, number), 0);
     while !stop.load(Ordering::Relaxed) {
         let bank = if random.below(2) == 0 { "keyed" } else { "queue" };
-        match random.below(20) {
+        match random.below(24) {
             0..8 => {
                 let ids = (0..256).map(|_| random.below(IDS)).collect();
                 let mut request = write(bank, ids, &mut random);
@@ -108,10 +108,41 @@ async fn load(address: String, number: usize, stop: Arc<AtomicBool>, calls: Arc<
                 client.create_bank(request).await.unwrap();
                 client.delete_bank(v1::DeleteBankRequest { name }).await.unwrap();
             }
+            19 => stage(&client, &format!("soak-stage-{number}"), &mut random).await,
+            20 => {
+                drop(client.stalest(v1::StalestRequest { bank: "keyed".into(), k: 500, ..Default::default() }).await.unwrap());
+            }
+            21 => read(&client, v1::ScanRequest { bank: bank.into(), ..Default::default() }).await,
+            22 => {
+                // As a mirror does: what has changed since a write.
+                let ids = (0..256).map(|_| random.below(IDS)).collect();
+                let since = client.write(write(bank, ids, &mut random)).await.unwrap().position;
+                read(&client, v1::ScanRequest { bank: bank.into(), since, ..Default::default() }).await;
+            }
             _ => drop(connect(&address).await.list_banks().await.unwrap()),
         }
         calls.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Two ranks write a step together, in a bank of their own.
+async fn stage(client: &Client, name: &str, random: &mut Stream) {
+    let bank = v1::CreateBankRequest { name: name.into(), dim: DIM as u32, ..Default::default() };
+    client.create_bank(bank).await.unwrap();
+    let part = |rank| {
+        let ids = (0..64).map(|_| random.below(IDS)).collect();
+        let stage = Some(v1::Stage { rank, world_size: 2, ..Default::default() });
+        v1::WriteRequest { stage, ..write(name, ids, random) }
+    };
+    let [first, second] = [0, 1].map(part);
+    tokio::try_join!(client.write(first), client.write(second)).unwrap();
+    client.delete_bank(v1::DeleteBankRequest { name: name.into() }).await.unwrap();
+}
+
+/// Reads a stream to its end. A bank may have forgotten what a mirror asks for.
+async fn read(client: &Client, request: v1::ScanRequest) {
+    let mut chunks = client.scan(request).await.unwrap();
+    while let Ok(Some(_)) = chunks.next().await {}
 }
 
 fn write(bank: &str, ids: Vec<u64>, random: &mut Stream) -> v1::WriteRequest {

@@ -101,6 +101,7 @@ const NONE: &str = "none";
 const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+const INBOUND_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 40;
 const COUNT: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 impl Reader {
@@ -138,6 +139,13 @@ impl Reader {
         self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
         self.seconds("server.drain_seconds", &mut server.drain);
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
+        self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);
+        if server.max_inbound_bytes < server.max_message_bytes {
+            self.problems.push(format!(
+                "server.max_inbound_bytes: {} is below server.max_message_bytes = {}: the largest request could never be taken",
+                server.max_inbound_bytes, server.max_message_bytes
+            ));
+        }
     }
 
     /// Where to listen: `none` turns a listener off, but not both.

@@ -17,6 +17,8 @@ pub struct Config {
     pub drain: Duration,
     /// Largest request taken, in bytes.
     pub max_message_bytes: usize,
+    /// Bytes of all requests that are being received, wait or are worked on, at most.
+    pub max_inbound_bytes: usize,
 }
 
 impl Default for Config {
@@ -27,6 +29,7 @@ impl Default for Config {
             default_deadline: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             max_message_bytes: 64 << 20,
+            max_inbound_bytes: 1 << 30,
         }
     }
 }

@@ -130,7 +130,7 @@ impl Server {
             .max_frame_size(FRAME_BYTES)
             .http2_keepalive_interval(Some(stack::KEEPALIVE))
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
-            .layer(stack::layers(self.config.default_deadline))
+            .layer(stack::layers(&self.config))
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)

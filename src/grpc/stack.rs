@@ -11,16 +11,19 @@ use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, Def
 use tracing::Level;
 
 use super::deadline::DeadlineLayer;
-use super::status;
+use super::inbound::InboundLayer;
+use super::{Config, status};
 
 /// The layers' type.
-pub(super) type Layers =
-    Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>, Identity>>>;
+pub(super) type Layers = Stack<
+    InboundLayer,
+    Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>, Identity>>>,
+>;
 
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
-/// The layers of every call; one that carries no deadline has the default one.
-pub(super) fn layers(default_deadline: Duration) -> Layers {
+/// The layers of every call.
+pub(super) fn layers(config: &Config) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -31,11 +34,13 @@ pub(super) fn layers(default_deadline: Duration) -> Layers {
                 .on_request(DefaultOnRequest::new().level(Level::TRACE))
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
         )
-        // tonic refuses a large message without a word about the setting that allows it.
-        .layer(MapResponseLayer::new(status::with_setting as Respond))
+        // tonic refuses a large message without a word about the setting that allows it, and calls rubbish an error of ours.
+        .layer(MapResponseLayer::new(status::in_our_words as Respond))
         // From the headers on, so that the time of the upload counts, and so that a call that comes too late is not even decoded.
         // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
-        .layer(DeadlineLayer { default: default_deadline })
+        .layer(DeadlineLayer { default: config.default_deadline })
+        // Innermost, so that a call that is cut gives back its share with everything else.
+        .layer(InboundLayer::new(config.max_inbound_bytes))
         .into_inner()
 }
 

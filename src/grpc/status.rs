@@ -26,9 +26,16 @@ pub(super) fn late() -> Status {
     engine(&EngineError::DeadlineExceeded)
 }
 
-/// Names the setting where the transport refused a message for its size; only then does it answer OUT_OF_RANGE.
-pub(super) fn with_setting(response: http::Response<Body>) -> http::Response<Body> {
+/// How the transport begins to tell of a message that is none.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+
+/// What the transport refuses by itself, as we would: a message over its size with the setting (only for that it answers
+/// OUT_OF_RANGE), and bytes that are no message as the caller's fault.
+pub(super) fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
     match Status::from_header_map(response.headers()) {
+        Some(refused) if refused.code() == Code::Internal && refused.message().starts_with(UNDECODABLE) => {
+            invalid(&Invalid::one("request", format!("is not a message of this method: {}", refused.message()))).into_http()
+        }
         Some(refused) if refused.code() == Code::OutOfRange => {
             let message = format!("{} (setting server.max_message_bytes): send less at a time", refused.message());
             Status::resource_exhausted(message).into_http()

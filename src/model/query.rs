@@ -84,8 +84,8 @@ fn check_anchors(anchors: &Anchors, invalid: &mut Invalid) {
             invalid.push(format!("anchors.{name}"), format!("has {len} rows for {count} anchors"));
         }
     }
-    if let Some(bad) = anchors.positive_scores.values().iter().find(|score| !score.is_finite()) {
-        invalid.push("anchors.positive_scores", format!("holds {bad}: every score must be finite"));
+    for (at, bad) in anchors.positive_scores.values().iter().enumerate().filter(|(_, score)| !score.is_finite()).take(1) {
+        invalid.push(format!("anchors.positive_scores.values[{at}]"), format!("is {bad}: every score must be finite"));
     }
 }
 

@@ -73,6 +73,48 @@ async fn an_upload_that_takes_too_long_is_cut() {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_together_stay_within_their_room() {
+    let live = Live::start(&["server.max_message_bytes=8388608", "server.max_inbound_bytes=8388608"]).await;
+    live.create(keyed("docs", 2, 8)).await;
+    let ids: Vec<u64> = (0..400_000).collect();
+    let large = v1::WriteRequest { embeddings: Some(rows(&[1.0; 2])), ids, ..write() };
+    let once = live.client.with_retries(0);
+    // Whoever comes last to a full room is refused. So the upload is given ever more time to arrive before the write is sent.
+    let mut patience = Duration::from_millis(10);
+    let (full, upload) = loop {
+        let upload = unfinished(&live.address, 6 << 20).await;
+        tokio::time::sleep(patience).await;
+        match once.write(large.clone()).await.unwrap_err() {
+            ClientError::InvalidArgument { .. } => patience *= 2,
+            refused => break (refused, upload),
+        }
+        assert!(patience < Duration::from_secs(10), "there is room for everything");
+        upload.abort();
+    };
+    let ClientError::ResourceExhausted { message, retry_after } = &full else { panic!("{full:?}") };
+    assert!(message.contains("server.max_inbound_bytes") && message.contains("8388608"), "{message}");
+    assert!(retry_after.is_some());
+    live.client.write(write()).await.expect("what fits is taken");
+    upload.abort();
+    let patient = live.client.with_retries(20);
+    let refused = patient.write(large).await.unwrap_err();
+    assert!(matches!(refused, ClientError::InvalidArgument { .. }), "its room is free again: {refused:?}");
+}
+
+/// Sends that many bytes of a write that never ends, until the task is aborted.
+async fn unfinished(address: &str, bytes: usize) -> tokio::task::JoinHandle<()> {
+    let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(connection).await.unwrap();
+    let request = http::Request::post(format!("http://{address}{WRITE}")).header("content-type", "application/grpc");
+    let request = request.body(()).unwrap();
+    tokio::spawn(async move {
+        let (_answer, mut upload) = requests.send_request(request, false).unwrap();
+        upload.send_data(framed(&vec![1u8; bytes + 1]).slice(..bytes), false).unwrap();
+        drop(connection.await);
+    })
+}
+
 /// Sends what is no request, in many ways; the server must refuse and serve on.
 async fn rubbish(address: &str) {
     let message = write().encode_to_vec();
@@ -81,7 +123,12 @@ async fn rubbish(address: &str) {
     let cut = framed(&message).slice(..message.len() - 3);
     let huge = Bytes::from_static(&[0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3]);
     for path in [WRITE, SAMPLE, SCAN, "/negbank.v1.Banks/CreateBank"] {
-        for body in [&framed(&[0xff; 1_000]), &framed(&message[..message.len() - 1]), &Bytes::from(compressed.clone()), &cut] {
+        for undecodable in [framed(&[0xff; 1_000]), framed(&message[..message.len() - 1])] {
+            let status = call(address, path, &[], undecodable).await;
+            assert_eq!(status.code(), Code::InvalidArgument, "{path}: {status:?}");
+            assert!(status.message().starts_with("request: is not a message of this method"), "{path}: {status:?}");
+        }
+        for body in [&Bytes::from(compressed.clone()), &cut] {
             let status = call(address, path, &[], body.clone()).await;
             let refused = [Code::Internal, Code::InvalidArgument, Code::Unimplemented, Code::NotFound];
             assert!(refused.contains(&status.code()), "{path}: {status:?}");

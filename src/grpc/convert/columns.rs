@@ -10,18 +10,18 @@ pub(super) fn matrix(field: &str, dim: usize, metric: Metric, message: v1::Matri
     if message.dim != 0 && message.dim as usize != dim {
         return Err(Invalid::one(field, format!("has rows of dimension {}, and the bank's is {dim}", message.dim)));
     }
+    let stored = dtype(&format!("{field}.dtype"), message.dtype)?;
     let floats = match (message.data.is_empty(), message.values.is_empty()) {
         (false, false) => return Err(Invalid::one(field, "fill data or values, not both")),
         (true, _) => message.values,
         (false, true) => {
-            let (dtype, bytes) = (dtype(&format!("{field}.dtype"), message.dtype)?, message.data.len());
-            let bytes_of_row = dim * dtype.bytes();
+            let (bytes, bytes_of_row) = (message.data.len(), dim * stored.bytes());
             if !bytes.is_multiple_of(bytes_of_row) {
                 let reason =
                     format!("{bytes} bytes do not make whole rows: a row of dimension {dim} takes {bytes_of_row} bytes");
                 return Err(Invalid::one(format!("{field}.data"), reason));
             }
-            decoded(&message.data, dtype)
+            decoded(&message.data, stored)
         }
     };
     Matrix::new(field, dim, metric, floats)
