@@ -145,7 +145,7 @@ def test_the_answer_tells_the_state_it_was_drawn_from(bank: negbank.Bank, corpus
         ({"exclude_same_label": True}, "draws[0].filters.exclude_same_label"),
         ({"positive_ids": [1, 2]}, "positive_ids"),
         ({"positive_ids": [[1], [2]]}, "positive_ids"),
-        ({"positive_scores": [0.5, np.inf, 0.5]}, "anchors.positive_scores"),
+        ({"positive_scores": [0.5, np.inf, 0.5]}, "anchors.positive_scores.values[1]"),
         ({"denied_ids": [[1], [-2], []]}, "denied_ids[1][0]"),
         ({"seed": -1}, "seed"),
         ({"columns": ["vectors"]}, "columns"),
