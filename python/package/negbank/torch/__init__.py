@@ -1,0 +1,42 @@
+"""The trainer's side, for torch: a momentum encoder, losses over served negatives, and synthetic hard negatives.
+
+    from negbank.torch import MomentumEncoder, info_nce, similarities
+
+    negs = bank.sample(queries, negbank.Nearest(64), positive_ids=ids)
+    negative = similarities(queries, negs.embeddings[negs.indices])
+    loss = info_nce((queries * keys).sum(dim=1), negative)
+
+Shapes: B anchors, K negatives an anchor, d floats an embedding. Losses take scores, higher is closer: `positive` [B] and
+`negative` [B, K], before the temperature; `counted` bool [B, K] says which negatives take part (default: all), as padding and
+false negatives must not. They return the mean over the anchors; gradients reach whatever the scores were made of. What the
+server sends is detached: a stored embedding has no graph.
+
+Import this module, not `torch` through it: negbank itself never imports torch.
+"""
+
+from .debiased import debiased, hcl
+from .decoupled import dcl, dclw
+from .info_nce import info_nce, nt_xent
+from .inst_disc import InstDiscNCE
+from .mochi import mochi_mix
+from .momentum_encoder import MomentumEncoder
+from .sampled_softmax import sampled_softmax
+from .scores import similarities
+from .sup_con import sup_con
+from .triplet import triplet_semi_hard
+
+__all__ = [
+    "InstDiscNCE",
+    "MomentumEncoder",
+    "dcl",
+    "dclw",
+    "debiased",
+    "hcl",
+    "info_nce",
+    "mochi_mix",
+    "nt_xent",
+    "sampled_softmax",
+    "similarities",
+    "sup_con",
+    "triplet_semi_hard",
+]
