@@ -1,5 +1,9 @@
 //! The server process: builds the parts from their settings, runs until a signal, drains.
 
+mod embedded;
+
+pub use embedded::Embedded;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
@@ -67,17 +71,19 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
 }
 
 /// SIGTERM and SIGINT, as they come.
-struct StopSignals {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
+    /// From now on the process lives through them.
+    pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

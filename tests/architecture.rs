@@ -46,8 +46,8 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 /// Rooms and files in which neither tokio nor anything async may stand.
 const SYNCHRONOUS: &[&str] =
     &["model/", "kernels/", "rows/", "bank/", "index/", "sampling/", "gather/", "codec/", "durability/", "engine/"];
-/// The server's clock, and the client's.
-const CLOCKS: &[&str] = &["model/clock.rs", "client/deadline.rs"];
+/// The server's clock, the client's, and the stopwatch of `negbank bench`.
+const CLOCKS: &[&str] = &["model/clock.rs", "client/deadline.rs", "cli/bench/stopwatch.rs"];
 
 /// A file, and the folder of its parts.
 const ASYNC_EDGE: &str = "engine/handle";
@@ -198,7 +198,10 @@ impl File<'_> {
             "tokio" if self.is_synchronous() => self.report(line, "no tokio below engine/handle.rs"),
             "Instant" if is_path && !CLOCKS.contains(&self.path) => {
                 if matches!(tokens.get(at + 3), Some(TokenTree::Ident(method)) if method == "now") {
-                    self.report(line, "the raw clock is read in model/clock.rs and client/deadline.rs only");
+                    self.report(
+                        line,
+                        "the raw clock is read in model/clock.rs, client/deadline.rs and cli/bench/stopwatch.rs only",
+                    );
                 }
             }
             _ => {

@@ -1,5 +1,6 @@
 //! The command line, a subcommand a file.
 
+mod bench;
 mod config;
 mod serve;
 mod settings;
@@ -24,6 +25,11 @@ enum Command {
     /// Without any argument it listens on 127.0.0.1:7700 and keeps its banks in memory. After the signal, calls in flight may
     /// end within server.drain_seconds; a second signal ends them at once. `negbank config` lists all settings.
     Serve(serve::Args),
+    /// Puts load on a server and tells what it served, how fast.
+    ///
+    /// Without any argument it starts a server in this process, fills a bank, and draws uniform negatives for ten seconds. Ctrl-C
+    /// ends it early; the summary is printed all the same. It fails if every request did.
+    Bench(Box<bench::Args>),
     /// Prints every setting in force and where it comes from.
     Config(config::Args),
 }
@@ -32,6 +38,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match ended {

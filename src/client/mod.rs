@@ -34,8 +34,12 @@ mod unary;
 mod writer;
 
 pub use columns::{DrawColumns, FetchColumns, FloatColumn, RowColumns, SampleColumns, ScanColumns, StalestColumns};
+pub use entropy::random;
 pub use error::{ClientError, FieldViolation};
 pub use matrix::{floats, rows};
 pub use scan::Scan;
 pub use session::{Client, Options};
 pub use tonic::Code;
+
+/// The messages that calls take and return.
+pub use crate::proto::v1 as messages;

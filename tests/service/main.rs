@@ -13,6 +13,7 @@ mod abuse;
 mod bad_callers;
 mod bad_input;
 mod bank_model;
+mod bench_command;
 mod concurrent;
 mod deleted;
 mod exact;
