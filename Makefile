@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench bench-python soak sanitize
+.PHONY: demo test verify fix bench bench-index bench-python soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -48,8 +48,13 @@ fix: $(VENV)/test
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
 bench: $(VENV)/package
 	$(CARGO) bench --locked --bench engine
+	$(CARGO) bench --locked --bench index
 	$(CARGO) bench --locked --bench service
 	$(MAKE) bench-python
+
+# Finding the nearest, beside what the machine could do at best.
+bench-index:
+	$(CARGO) bench --locked --bench index
 
 # Ten minutes of mixed load on a real server: does anything grow?
 soak:

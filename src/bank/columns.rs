@@ -99,6 +99,14 @@ impl Columns {
         (self.steps[slot as usize], self.revisions[slot as usize])
     }
 
+    /// Asks for the memory of what filters look at most before they do.
+    pub fn prefetch_filtered(&self, slot: u32) {
+        let at = slot as usize;
+        prefetch(&self.occupied_at[at..=at]);
+        prefetch(&self.labels[at..=at]);
+        prefetch(&self.present[at..=at]);
+    }
+
     /// The whole entry.
     pub fn entry(&self, slot: u32) -> Entry {
         let at = slot as usize;

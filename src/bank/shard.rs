@@ -6,7 +6,7 @@ use super::fifo::Fifo;
 use super::id_index::IdIndex;
 use super::postings::Postings;
 use super::roster::Roster;
-use crate::model::Dtype;
+use crate::model::{BankKind, BankSpec, Metric};
 use crate::rows::{OutOfMemory, Rows};
 
 /// A part of a bank's entries. Slots are reused, most recently freed first.
@@ -36,9 +36,12 @@ pub(super) struct Rewrite {
 }
 
 impl Shard {
-    pub(super) fn new(dim: usize, dtype: Dtype, queue: bool) -> Self {
+    pub(super) fn new(spec: &BankSpec) -> Self {
+        let queue = matches!(spec.kind(), BankKind::Queue { .. });
+        let rows = Rows::new(spec.dim(), spec.dtype());
         Self {
-            rows: Rows::new(dim, dtype),
+            // Bounds of a distance that come from those of a dot product are too loose to be of use.
+            rows: if spec.metric() == Metric::L2 { rows } else { rows.with_codes() },
             columns: Columns::default(),
             ids: IdIndex::default(),
             roster: Roster::default(),

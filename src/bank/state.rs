@@ -47,8 +47,7 @@ impl Place {
 impl Bank {
     /// An empty bank.
     pub fn new(spec: BankSpec) -> Self {
-        let queue = matches!(spec.kind(), BankKind::Queue { .. });
-        let shards = (0..spec.shards()).map(|_| Shard::new(spec.dim(), spec.dtype(), queue)).collect();
+        let shards = (0..spec.shards()).map(|_| Shard::new(&spec)).collect();
         Self {
             spec,
             shards,
@@ -83,9 +82,9 @@ impl Bank {
         self.applying
     }
 
-    /// Memory of one entry's embedding and columns, in bytes.
+    /// Memory of one entry's embedding, its codes and its columns, in bytes.
     pub fn bytes_per_entry(&self) -> usize {
-        crate::kernels::stride(self.spec.dim()) * self.spec.dtype().bytes() + Columns::BYTES_PER_SLOT
+        self.shards.first().map_or(0, |shard| shard.rows().bytes_per_row()) + Columns::BYTES_PER_SLOT
     }
 
     /// Mutations applied so far.

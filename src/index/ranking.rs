@@ -18,6 +18,29 @@ pub struct Ranked {
     pub identity: Identity,
 }
 
+/// How far down a ranking is complete: an entry that was offered and isn't in it ranks below.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Known {
+    /// None is missing.
+    #[default]
+    All,
+    /// Down to this entry.
+    DownTo(Ranked),
+    /// Down to this score.
+    AtLeast(f32),
+}
+
+impl Known {
+    /// True if no entry is missing that ranks above `entry`.
+    pub fn reaches(&self, entry: &Ranked) -> bool {
+        match self {
+            Self::All => true,
+            Self::DownTo(last) => entry <= last,
+            Self::AtLeast(score) => entry.score >= *score,
+        }
+    }
+}
+
 /// The best `depth` entries offered so far: highest score first, ties by id, then by place.
 #[derive(Debug, Clone)]
 pub struct Ranking {
@@ -38,6 +61,11 @@ impl Ranking {
             Some(worst) if self.kept.len() >= self.depth => worst.score,
             _ => f32::NEG_INFINITY,
         }
+    }
+
+    /// True if there is no room: entries may have been dropped.
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= self.depth
     }
 
     /// True if `entry` would be kept.

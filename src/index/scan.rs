@@ -1,7 +1,7 @@
 //! The exact scan: rows against a block of anchors.
 
 use super::counted::Counted;
-use super::ranking::{Ranked, Ranking};
+use super::ranking::{Known, Ranked, Ranking};
 use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
 use crate::kernels::{LANES, momentum};
@@ -12,6 +12,9 @@ use crate::rows::Stored;
 pub trait Admit {
     /// True if the entry in `slot` may be served to the scan's probe number `probe`.
     fn admits(&mut self, probe: usize, slot: u32) -> bool;
+
+    /// Hears that `slot` will be asked about.
+    fn expect(&self, _slot: u32) {}
 
     /// Hears that the score rules dropped an admitted entry.
     fn out_of_range(&mut self);
@@ -49,6 +52,8 @@ pub struct Probe<'a> {
 pub struct Found {
     /// The best entries, best first.
     pub ranking: Vec<Ranked>,
+    /// How far down the ranking is complete.
+    pub known: Known,
     /// Admitted entries whose score lies in the probe's `counted` range.
     pub counted: Counted,
 }
@@ -167,7 +172,12 @@ impl<'a> Scan<'a> {
 
     /// What was found for each probe.
     pub fn found(self) -> impl Iterator<Item = Found> {
-        let found = |(ranking, counted): (Ranking, Counted)| Found { ranking: ranking.into_sorted(), counted };
+        let found = |(ranking, counted): (Ranking, Counted)| {
+            let full = ranking.is_full();
+            let ranking = ranking.into_sorted();
+            let known = ranking.last().filter(|_| full).map_or(Known::All, |&last| Known::DownTo(last));
+            Found { ranking, known, counted }
+        };
         self.rankings.into_iter().zip(self.counts).map(found)
     }
 

@@ -4,11 +4,21 @@
 //! operations, no fused multiply-add); [`tile`] is as fast as the machine allows and states its error bound, so that
 //! whoever uses it decides by rescoring.
 
+pub mod coded;
+#[cfg(target_arch = "x86_64")]
+mod coded_avx2;
+#[cfg(target_arch = "x86_64")]
+mod coded_avx512;
+mod coded_bounds;
+mod coded_hits;
 pub mod encode;
 pub mod momentum;
 pub mod prefetch;
+pub mod quantise;
 pub mod score;
 pub mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tile_avx512;
 
 /// Floats in a SIMD lane group: every row's length in memory is a multiple of it, padded with zeros.
 pub const LANES: usize = 16;

@@ -1,6 +1,8 @@
 //! The fused scan tile: sixteen anchors against a run of rows, a lane an anchor, the thresholds tested on the accumulators.
 
 use super::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::tile_avx512;
 use crate::model::Metric;
 
 /// Sixteen anchors, transposed: one lane group per dimension. Lanes without an anchor are zero.
@@ -12,7 +14,7 @@ pub struct Panel {
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct LaneGroup([f32; LANES]);
+pub(super) struct LaneGroup(pub(super) [f32; LANES]);
 
 /// Scores that each lane wants to hear of: `low <= score <= high`.
 #[derive(Debug, Clone)]
@@ -68,6 +70,23 @@ impl Panel {
 
     /// Appends to `hits` each row of `rows` (whole rows of [`Panel::stride`] floats) whose score lies within some lane's bounds.
     pub fn scan(&self, rows: &[f32], bounds: &Bounds, hits: &mut Vec<Hit>) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            #[expect(unsafe_code, reason = "calls functions compiled for AVX-512F")]
+            // SAFETY: AVX-512F was detected on this CPU just above.
+            unsafe {
+                match self.metric {
+                    Metric::Cosine | Metric::Dot => tile_avx512::scan::<false>(&self.lanes, rows, bounds, hits),
+                    Metric::L2 => tile_avx512::scan::<true>(&self.lanes, rows, bounds, hits),
+                }
+            }
+            return;
+        }
+        self.scan_narrower(rows, bounds, hits);
+    }
+
+    /// [`Panel::scan`] without AVX-512.
+    fn scan_narrower(&self, rows: &[f32], bounds: &Bounds, hits: &mut Vec<Hit>) {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
             #[expect(unsafe_code, reason = "calls functions compiled for AVX2 and FMA")]
@@ -229,13 +248,9 @@ mod tests {
                 for (low, error) in bounds.low.iter_mut().zip(&errors) {
                     *low = ((f64::from(cut) - f64::from(*error)) as f32).next_down();
                 }
-                for portable in [false, true] {
+                for path in [Panel::scan, Panel::scan_narrower, Panel::scan_portable] {
                     let mut hits: Vec<Hit> = Vec::new();
-                    if portable {
-                        panel.scan_portable(&flat, &bounds, &mut hits);
-                    } else {
-                        panel.scan(&flat, &bounds, &mut hits);
-                    }
+                    path(&panel, &flat, &bounds, &mut hits);
                     for (at, row) in rows.iter().enumerate() {
                         let lanes = hits.iter().find(|hit| hit.row == at as u32).map_or(0, |hit| hit.lanes);
                         prop_assert!(u32::from(lanes) >> anchors.len() == 0, "a lane without an anchor was hit");

@@ -25,19 +25,27 @@ impl Chunk {
         Ok(Self { map, start })
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map[self.start..self.start + CHUNK_BYTES]
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..self.start + CHUNK_BYTES]
+    }
+
     pub(super) fn floats(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.map[self.start..self.start + CHUNK_BYTES])
+        bytemuck::cast_slice(self.bytes())
     }
 
     pub(super) fn halves(&self) -> &[u16] {
-        bytemuck::cast_slice(&self.map[self.start..self.start + CHUNK_BYTES])
+        bytemuck::cast_slice(self.bytes())
     }
 
     pub(super) fn halves_mut(&mut self) -> &mut [u16] {
-        bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + CHUNK_BYTES])
+        bytemuck::cast_slice_mut(self.bytes_mut())
     }
 
     pub(super) fn floats_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + CHUNK_BYTES])
+        bytemuck::cast_slice_mut(self.bytes_mut())
     }
 }

@@ -2,11 +2,13 @@
 
 pub mod buffer;
 mod chunk;
+pub mod codes;
 pub mod shared;
 pub mod store;
 pub mod stored;
 
 pub use buffer::{Buffer, Recycler};
+pub use codes::Codes;
 pub use shared::{Poisoned, Shared};
 pub use store::{OutOfMemory, Rows};
 pub use stored::Stored;

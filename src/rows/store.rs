@@ -1,6 +1,7 @@
 //! Rows by slot.
 
 use super::chunk::{CHUNK_BYTES, Chunk};
+use super::codes::Codes;
 use super::stored::Stored;
 use crate::kernels::{self, momentum};
 use crate::model::{BankSpec, Dtype};
@@ -15,12 +16,13 @@ pub struct Rows {
     chunks: Vec<Chunk>,
     /// The row that is being changed, where halves are stored.
     scratch: Vec<f32>,
+    codes: Option<Codes>,
 }
 
 /// The system gave no memory for another chunk.
 #[derive(Debug, thiserror::Error)]
 #[error("no memory for another {CHUNK_BYTES} bytes of rows: {0}")]
-pub struct OutOfMemory(#[source] std::io::Error);
+pub struct OutOfMemory(#[source] pub(super) std::io::Error);
 
 impl Rows {
     /// No rows of `dim` floats, 1 to [`BankSpec::LARGEST_DIM`].
@@ -28,7 +30,23 @@ impl Rows {
         const { assert!(BankSpec::LARGEST_DIM * size_of::<f32>() == CHUNK_BYTES, "the largest row fills a chunk") };
         let stride = kernels::stride(dim);
         let per_chunk = CHUNK_BYTES / (stride * dtype.bytes());
-        Self { dim, dtype, stride, per_chunk, chunks: Vec::new(), scratch: Vec::new() }
+        Self { dim, dtype, stride, per_chunk, chunks: Vec::new(), scratch: Vec::new(), codes: None }
+    }
+
+    /// The same with codes beside the rows, up to [`Codes::LARGEST_DIM`]. There must be no rows yet.
+    pub fn with_codes(self) -> Self {
+        let codes = (self.dim <= Codes::LARGEST_DIM).then(|| Codes::new(self.dim));
+        Self { codes, ..self }
+    }
+
+    /// The rows as codes, if they are kept.
+    pub fn codes(&self) -> Option<&Codes> {
+        self.codes.as_ref()
+    }
+
+    /// Bytes that a row takes, with its codes.
+    pub fn bytes_per_row(&self) -> usize {
+        self.stride * self.dtype.bytes() + self.codes.as_ref().map_or(0, |_| Codes::bytes(self.dim))
     }
 
     /// Floats that a row takes in memory: the dimension rounded up to whole lane groups.
@@ -51,7 +69,7 @@ impl Rows {
             let huge = !self.chunks.is_empty();
             self.chunks.push(Chunk::new(huge).map_err(OutOfMemory)?);
         }
-        Ok(())
+        self.codes.as_mut().map_or(Ok(()), |codes| codes.reserve(slots))
     }
 
     /// One row with its padding. The slot must be within what was reserved.
@@ -69,11 +87,11 @@ impl Rows {
     pub fn change(&mut self, slot: u32, change: impl FnOnce(&mut [f32])) -> f64 {
         let (chunk, start) = self.locate(slot);
         let range = start..start + self.dim;
-        match self.dtype {
+        let row: &[f32] = match self.dtype {
             Dtype::F32 => {
                 let row = &mut self.chunks[chunk].floats_mut()[range];
                 change(row);
-                momentum::norm(row)
+                row
             }
             Dtype::Half(half) => {
                 let bits = &mut self.chunks[chunk].halves_mut()[range];
@@ -82,9 +100,13 @@ impl Rows {
                 change(&mut self.scratch);
                 half.round(&self.scratch, bits);
                 half.widen(bits, &mut self.scratch);
-                momentum::norm(&self.scratch)
+                &self.scratch
             }
+        };
+        if let Some(codes) = &mut self.codes {
+            codes.set(slot, row);
         }
+        momentum::norm(row)
     }
 
     /// The rows of slots `start..end` that lie in one run of memory from `start` on: at least one.

@@ -168,7 +168,7 @@ impl SharedFilters {
         if !self.takes_label(columns.label(slot)) {
             return Some(Reason::Label);
         }
-        (columns.step(slot) < self.min_step).then_some(Reason::Age)
+        (self.min_step > 0 && columns.step(slot) < self.min_step).then_some(Reason::Age)
     }
 
     /// True if every entry of the labels asked for passes.

@@ -6,6 +6,7 @@
 mod anchors;
 mod block;
 mod choose;
+mod coded_search;
 mod drawing;
 mod eligibility;
 mod gathered;

@@ -6,9 +6,9 @@ use super::anchors::Anchor;
 use super::choose::choose;
 use super::eligibility::Eligibility;
 use super::picked::Picked;
-use super::search::{MOST_MENDED, identity, probe, search_depth, search_held};
+use super::search::{MOST_MENDED, identity, probe, search_held};
 use crate::bank::{Bank, Place};
-use crate::index::{Found, Ranked};
+use crate::index::{Found, Known, Ranked};
 use crate::model::{Nearest, Reason, ReasonCounts, Stream};
 
 /// The closing hold of one anchor: makes what a search found, with the change counter when it began, true of the bank as it
@@ -62,8 +62,8 @@ pub(super) fn place(ranked: &Ranked) -> Place {
 
 /// The ranking, and the count, as a scan of the bank as it stands now would give them; `None` if only such a scan can tell.
 ///
-/// Entries that no write has touched since the scan began keep their rank; touched ones are judged anew. If the scan's ranking
-/// was full, entries below its last one are unknown: then the result must not reach below it.
+/// Entries that no write has touched since the scan began keep their rank; touched ones are judged anew. The result must not
+/// reach below what the scan knows.
 fn patched(
     bank: &Bank,
     anchor: &Anchor,
@@ -87,10 +87,8 @@ fn patched(
     patched.extend(judged.iter().filter(|ranked| probe.range.keeps(ranked.score)));
     patched.sort_unstable();
     patched.truncate(nearest.depth());
-    let was_full = found.ranking.len() >= search_depth(nearest);
-    let known_down_to = found.ranking.last().filter(|_| was_full);
-    let known = |ranked: &Ranked| known_down_to.is_none_or(|last| ranked <= last);
-    let complete = !was_full || (patched.len() == nearest.depth() && patched.last().is_some_and(known));
+    let known = || patched.len() == nearest.depth() && patched.last().is_some_and(|last| found.known.reaches(last));
+    let complete = matches!(found.known, Known::All) || known();
     let before = changed.iter().filter(|place| found.counted.holds(place.shard, place.slot)).count();
     let now = judged.iter().filter(|ranked| probe.counted.is_some_and(|range| range.keeps(ranked.score))).count();
     complete.then_some((patched, found.counted.len() - before + now))

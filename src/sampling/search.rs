@@ -2,6 +2,7 @@
 
 use super::SampleError;
 use super::anchors::Anchor;
+use super::coded_search;
 use super::eligibility::Eligibility;
 use super::observed::Observed;
 use crate::bank::{Bank, Columns, Shard};
@@ -50,13 +51,23 @@ pub(super) fn search(
     wanted: &dyn Fn() -> bool,
 ) -> Result<Searched, SampleError> {
     let anchors = anchors.get(first..).unwrap_or_default();
-    let (scan, began, tile, plan) = {
+    let (began, plan, by_codes) = {
+        let bank = observed.read()?;
+        (bank.revision(), plan(&bank, eligibility), coded_search::pays(&bank, nearest))
+    };
+    if by_codes && plan == Plan::Scan {
+        let found = coded_search::search(observed, anchors, eligibility, (nearest, began), rejections, wanted)?;
+        if let Some(found) = found {
+            return Ok(Searched { first, found: found.into_iter().map(Some).collect(), began, plan });
+        }
+    }
+    let (scan, tile) = {
         let bank = observed.read()?;
         let stride = stride(bank.spec().dim());
         let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
         let scan = Scan::new(bank.spec().metric(), stride, probes.collect());
         let tile = (WORK_PER_HOLD / (stride * anchors.len().max(1))).max(32);
-        (scan, bank.revision(), tile, plan(&bank, eligibility))
+        (scan, tile)
     };
     let mut search = Search { observed, anchors, eligibility, rejections, wanted, scan, tile };
     match (plan, eligibility.only_labels()) {
@@ -68,6 +79,11 @@ pub(super) fn search(
 
 /// The same for one anchor in one hold: nothing can change under it, whatever it costs the writers.
 pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Found {
+    if coded_search::pays(bank, nearest)
+        && let Some(found) = coded_search::search_held(bank, anchor, eligibility, nearest)
+    {
+        return found;
+    }
     let probes = probe(anchor, nearest, nearest.depth()).into_iter().collect();
     let mut scan = Scan::new(bank.spec().metric(), stride(bank.spec().dim()), probes);
     let mut rejections = ReasonCounts::default();
@@ -184,11 +200,11 @@ impl Search<'_, '_, '_> {
 }
 
 /// The filters of a draw, as the scan asks for them.
-struct Filtered<'a> {
-    anchors: &'a [Anchor],
-    eligibility: &'a Eligibility,
-    columns: &'a Columns,
-    rejections: &'a mut ReasonCounts,
+pub(super) struct Filtered<'a> {
+    pub(super) anchors: &'a [Anchor],
+    pub(super) eligibility: &'a Eligibility,
+    pub(super) columns: &'a Columns,
+    pub(super) rejections: &'a mut ReasonCounts,
 }
 
 impl Admit for Filtered<'_> {
@@ -198,6 +214,10 @@ impl Admit for Filtered<'_> {
             self.rejections.add(reason, 1);
         }
         reason.is_none()
+    }
+
+    fn expect(&self, slot: u32) {
+        self.columns.prefetch_filtered(slot);
     }
 
     fn out_of_range(&mut self) {

@@ -14,6 +14,7 @@ mod bad_callers;
 mod bad_input;
 mod bank_model;
 mod bench_command;
+mod coded;
 mod concurrent;
 mod deleted;
 mod exact;

@@ -1,0 +1,250 @@
+//! The scan over codes: finds the entries that may be among the best without looking at their rows.
+
+use super::candidates::{Candidate, Candidates};
+use super::scan::{Admit, Probe};
+use super::shortlist::Shortlist;
+use crate::kernels::LANES;
+use crate::kernels::coded::{CodedAnchors, CodedBounds, CodedHits, CodedRows};
+
+/// Coded rows of consecutive slots.
+#[derive(Debug, Clone, Copy)]
+pub struct CodedRun<'a> {
+    /// Whole rows, padded to whole lane groups.
+    pub rows: CodedRows<'a>,
+    /// Slot of the first.
+    pub slot: u32,
+    /// Shard's number.
+    pub shard: u32,
+    /// At least the norm of each of the rows.
+    pub largest_norm: f64,
+}
+
+/// A scan under way, for dot products: feed it runs, then rescore what it shortlists.
+///
+/// Codes tell between which bounds a score lies. An entry whose upper bound is below the `depth`-th best lower bound of those that
+/// may be served and pass the score rules for certain can't be among the best, so its row is never looked at.
+#[derive(Debug)]
+pub struct CodedScan<'a> {
+    stride: usize,
+    probes: Vec<Probe<'a>>,
+    anchors: CodedAnchors,
+    candidates: Vec<Candidates>,
+    bounds: Vec<CodedBounds>,
+    hits: CodedHits,
+    /// Rows scanned.
+    seen: usize,
+}
+
+/// Rows scanned between two looks at the bars: few at first, when each row raises them.
+const ROWS_AT_ONCE: std::ops::RangeInclusive<usize> = 64..=512;
+
+/// A scan whose candidates are more than one in so many of the rows that it has seen is no faster than one over the rows themselves.
+const TOO_MANY: usize = 24;
+
+/// Hits announced before they are judged: with few anchors they lie far apart.
+const HITS_AHEAD: usize = 8;
+
+impl<'a> CodedScan<'a> {
+    /// A scan for `probes`, all padded to `stride` floats, that count nothing.
+    pub fn new(stride: usize, probes: Vec<Probe<'a>>) -> Self {
+        Self {
+            stride,
+            anchors: CodedAnchors::new(stride, probes.iter().map(|probe| probe.anchor)),
+            candidates: probes.iter().map(|probe| Candidates::new(probe.depth.max(1), probe.range)).collect(),
+            probes,
+            bounds: Vec::new(),
+            hits: CodedHits::default(),
+            seen: 0,
+        }
+    }
+
+    /// True if rankings of this depth, of so many entries, come faster so than from the rows.
+    pub fn pays(depth: usize, entries: usize) -> bool {
+        depth.saturating_mul(TOO_MANY) <= entries
+    }
+
+    /// Scans the rows of `run`.
+    pub fn run(&mut self, run: CodedRun<'_>, admit: &mut impl Admit) {
+        let mut first = 0;
+        while first < run.rows.scales.len() {
+            let count = self.seen.clamp(*ROWS_AT_ONCE.start(), *ROWS_AT_ONCE.end()).min(run.rows.scales.len() - first);
+            let rows = CodedRows {
+                codes: &run.rows.codes[first * self.stride..][..count * self.stride],
+                scales: &run.rows.scales[first..][..count],
+                errors: &run.rows.errors[first..][..count],
+            };
+            self.rows(CodedRun { rows, slot: run.slot + first as u32, ..run }, admit);
+            first += count;
+            self.seen += count;
+        }
+    }
+
+    /// True if codes tell too little of these rows: very many may be among the best.
+    pub fn is_lost(&self) -> bool {
+        let kept: usize = self.candidates.iter().map(Candidates::len).sum();
+        let depths: usize = self.probes.iter().map(|probe| probe.depth).sum();
+        kept > 8 * depths + self.seen * self.probes.len() / TOO_MANY
+    }
+
+    /// What to rescore, probe by probe.
+    pub fn shortlists(self) -> impl Iterator<Item = Shortlist<'a>> {
+        self.probes.into_iter().zip(self.candidates).map(|(probe, candidates)| Shortlist::new(probe, candidates))
+    }
+
+    fn rows(&mut self, run: CodedRun<'_>, admit: &mut impl Admit) {
+        self.bounds.clear();
+        for (panel, candidates) in self.candidates.chunks_mut(LANES).enumerate() {
+            candidates.iter_mut().for_each(Candidates::refresh);
+            let cuts = candidates.iter().map(Candidates::cuts);
+            self.bounds.push(self.anchors.bounds(panel * LANES, cuts, run.largest_norm));
+        }
+        self.hits.clear();
+        self.anchors.scan(run.rows, &self.bounds, &mut self.hits);
+        let mut ahead = self.hits.iter().skip(HITS_AHEAD);
+        for hit in self.hits.iter() {
+            if let Some(ahead) = ahead.next() {
+                admit.expect(run.slot + ahead.row);
+            }
+            let (probe, slot) = (hit.anchor as usize, run.slot + hit.row);
+            if admit.identity(slot).is_none() || !admit.admits(probe, slot) {
+                continue;
+            }
+            let (lower, upper) = self.bounds[probe / LANES].interval(probe % LANES, hit, run.rows);
+            self.candidates[probe].offer(Candidate { shard: run.shard, slot, lower, upper });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{CodedRun, CodedScan};
+    use crate::index::{Admit, Found, Identity, Known, Probe, Run, Scan, Slots};
+    use crate::kernels::{momentum, stride};
+    use crate::model::{Dtype, Metric, ScoreRange, Seed, Stream};
+    use crate::rows::Rows;
+
+    /// Serves every slot but those of the probe's own class.
+    struct Others(usize);
+
+    impl Admit for Others {
+        fn admits(&mut self, probe: usize, slot: u32) -> bool {
+            slot as usize % self.0 != probe % self.0
+        }
+
+        fn out_of_range(&mut self) {}
+
+        fn identity(&self, slot: u32) -> Option<Identity> {
+            // Ids repeat, so that ties are broken by slot too; every ninth slot is free.
+            let id = u64::from(slot / 3);
+            (slot % 9 != 4).then_some(Identity { id, occupied_at: 1, revision: u64::from(slot % 11 == 5) })
+        }
+    }
+
+    /// Rows near a few centres, some of them twice; lengths differ.
+    fn rows(count: u32, dim: usize, dtype: Dtype, stream: &mut Stream) -> (Rows, f64) {
+        let mut rows = Rows::new(dim, dtype).with_codes();
+        rows.reserve(count as usize).unwrap();
+        let mut largest = 0.0f64;
+        for slot in 0..count {
+            let twin = (slot > 8 && stream.below(8) == 0).then(|| rows.row(slot - 8).to_vec());
+            let change = |row: &mut [f32]| {
+                row.iter_mut().for_each(|x| *x = stream.below(2_001) as f32 / 1e3 - 1.0);
+                row[slot as usize % dim] += 3.0;
+                if let Some(twin) = twin {
+                    row.copy_from_slice(&twin);
+                }
+            };
+            largest = largest.max(rows.change(slot, change));
+        }
+        (rows, largest)
+    }
+
+    fn by_codes(rows: &Rows, largest_norm: f64, count: u32, probes: Vec<Probe<'_>>, began: u64, classes: usize) -> Vec<Found> {
+        let mut scan = CodedScan::new(rows.stride(), probes);
+        let mut slot = 0;
+        while slot < count {
+            let (run, len) = rows.codes().unwrap().run(slot, count.min(slot + 700));
+            scan.run(CodedRun { rows: run, slot, shard: 3, largest_norm }, &mut Others(classes));
+            slot += len;
+        }
+        let rescored = scan.shortlists().map(|mut shortlist| {
+            while !shortlist.is_done() {
+                let unchanged = |slot| Others(classes).identity(slot).filter(|identity| identity.revision <= began);
+                let row = |_, slot| unchanged(slot).map(|_| rows.padded(slot));
+                shortlist.rescore(&mut 5, row, |_, slot| unchanged(slot), || ());
+            }
+            shortlist.found()
+        });
+        rescored.collect()
+    }
+
+    fn by_rows(rows: &Rows, largest_norm: f64, count: u32, probes: Vec<Probe<'_>>, classes: usize) -> Vec<Found> {
+        let mut scan = Scan::new(Metric::Dot, rows.stride(), probes);
+        let mut slot = 0;
+        while slot < count {
+            let (run, len) = rows.run(slot, count);
+            scan.run(Run { rows: run, slots: Slots::From(slot), shard: 3, largest_norm }, &mut Others(classes));
+            slot += len;
+        }
+        scan.found().collect()
+    }
+
+    fn bits(found: &Found) -> Vec<(u32, u64, u32)> {
+        found.ranking.iter().map(|ranked| (ranked.slot, ranked.identity.id, ranked.score.to_bits())).collect()
+    }
+
+    proptest! {
+        /// The oracle is the scan over rows: the same entries in the same order with the same bits. And where entries changed
+        /// since the scan began, all others down to where the ranking is known.
+        #[test]
+        fn the_same_is_found_as_by_the_rows(
+            dim in 1usize..140,
+            count in 1u32..1_500,
+            anchors in 1usize..40,
+            depth in 1usize..40,
+            classes in 2usize..6,
+            exponent in -40i32..20,
+            floor in prop::option::of(-4.0f64..4.0),
+            ceiling in prop::option::of(-2.0f64..9.0),
+            half in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            let mut stream = Seed(seed).stream(0, 0);
+            let dtype = if half { Dtype::BF16 } else { Dtype::F32 };
+            let (rows, largest) = rows(count, dim, dtype, &mut stream);
+            let scale = 2f32.powi(exponent);
+            let anchor = |_| -> Vec<f32> {
+                let mut anchor: Vec<f32> = (0..dim).map(|_| (stream.below(2_001) as f32 / 1e3 - 1.0) * scale).collect();
+                anchor.resize(stride(dim), 0.0);
+                anchor
+            };
+            let anchors: Vec<Vec<f32>> = (0..anchors).map(anchor).collect();
+            let probe = |anchor: &'_ Vec<f32>| -> ScoreRange {
+                let unit = momentum::norm(anchor);
+                ScoreRange {
+                    floor: floor.map_or(f64::NEG_INFINITY, |floor| floor * unit),
+                    above: f64::NEG_INFINITY,
+                    ceiling: ceiling.map_or(f64::INFINITY, |ceiling| ceiling * unit),
+                }
+            };
+            let probes: Vec<Probe<'_>> =
+                anchors.iter().map(|anchor| Probe { anchor, range: probe(anchor), depth, counted: None }).collect();
+            let expected = by_rows(&rows, largest, count, probes.clone(), classes);
+            let found = by_codes(&rows, largest, count, probes.clone(), 1, classes);
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                prop_assert_eq!(bits(found), bits(expected));
+                prop_assert!(expected.ranking.iter().all(|ranked| found.known.reaches(ranked)));
+            }
+            for (found, expected) in by_codes(&rows, largest, count, probes, 0, classes).iter().zip(&expected) {
+                let unchanged = expected.ranking.iter().filter(|ranked| ranked.identity.revision == 0);
+                let known: Vec<u32> = unchanged.filter(|ranked| found.known.reaches(ranked)).map(|ranked| ranked.slot).collect();
+                let got: Vec<u32> = found.ranking.iter().map(|ranked| ranked.slot).collect();
+                prop_assert!(got.starts_with(&known), "{:?} is missing some of {known:?} above {:?}", got, found.known);
+                prop_assert!(!matches!(found.known, Known::All) || expected.ranking.len() < depth || got.len() >= known.len());
+            }
+        }
+    }
+}

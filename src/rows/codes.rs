@@ -1,0 +1,75 @@
+//! The rows once more, as eight-bit codes: what the fast scan reads.
+
+use super::chunk::{CHUNK_BYTES, Chunk};
+use super::store::OutOfMemory;
+use crate::kernels::coded::CodedRows;
+use crate::kernels::quantise::{Quantised, quantise};
+use crate::kernels::{self, LANES};
+
+/// Codes by slot, in chunks that never move. A row takes [`Codes::stride`] bytes, the last ones unused, and two floats: its
+/// scale and its error. In a chunk lie the codes of all its rows, then their scales, then their errors.
+#[derive(Debug)]
+pub struct Codes {
+    dim: usize,
+    stride: usize,
+    per_chunk: usize,
+    chunks: Vec<Chunk>,
+}
+
+impl Codes {
+    /// Largest dimension of which there are codes: the dot product of two rows of the largest codes still fits an i32.
+    pub const LARGEST_DIM: usize = 1 << 17;
+
+    /// No rows of `dim` floats.
+    pub(super) fn new(dim: usize) -> Self {
+        const { assert!(127 * 127 * Self::LARGEST_DIM <= i32::MAX as usize, "sums fit an i32") };
+        let stride = kernels::stride(dim);
+        let fit = CHUNK_BYTES / Self::bytes(dim);
+        // Whole lane groups of scales keep the chunk's parts aligned for the kernels.
+        let per_chunk = if fit < LANES { fit } else { fit / LANES * LANES };
+        Self { dim, stride, per_chunk, chunks: Vec::new() }
+    }
+
+    /// Bytes that a row of `dim` floats takes as codes.
+    pub(super) const fn bytes(dim: usize) -> usize {
+        kernels::stride(dim) + 2 * size_of::<f32>()
+    }
+
+    /// Makes room for slots `0..slots`.
+    pub(super) fn reserve(&mut self, slots: usize) -> Result<(), OutOfMemory> {
+        while self.chunks.len() * self.per_chunk < slots {
+            let huge = !self.chunks.is_empty();
+            self.chunks.push(Chunk::new(huge).map_err(OutOfMemory)?);
+        }
+        Ok(())
+    }
+
+    /// Notes what a row is now.
+    pub(super) fn set(&mut self, slot: u32, row: &[f32]) {
+        let (chunk, at) = self.locate(slot);
+        let (codes, floats) = self.chunks[chunk].bytes_mut().split_at_mut(self.per_chunk * self.stride);
+        let Quantised { scale, error } = quantise(row, &mut codes[at * self.stride..][..self.dim]);
+        let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut floats[..2 * self.per_chunk * size_of::<f32>()]);
+        floats[at] = scale;
+        floats[self.per_chunk + at] = error;
+    }
+
+    /// The rows of slots `start..end` that lie in one run of memory from `start` on: at least one.
+    pub fn run(&self, start: u32, end: u32) -> (CodedRows<'_>, u32) {
+        let (chunk, at) = self.locate(start);
+        let count = (self.per_chunk - at).min(end.saturating_sub(start) as usize);
+        let (codes, floats) = self.chunks[chunk].bytes().split_at(self.per_chunk * self.stride);
+        let floats: &[f32] = bytemuck::cast_slice(&floats[..2 * self.per_chunk * size_of::<f32>()]);
+        let (scales, errors) = floats.split_at(self.per_chunk);
+        let rows = CodedRows {
+            codes: &codes[at * self.stride..][..count * self.stride],
+            scales: &scales[at..at + count],
+            errors: &errors[at..at + count],
+        };
+        (rows, count as u32)
+    }
+
+    fn locate(&self, slot: u32) -> (usize, usize) {
+        (slot as usize / self.per_chunk, slot as usize % self.per_chunk)
+    }
+}
