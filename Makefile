@@ -4,10 +4,12 @@
 PYTHON ?= python3
 CARGO ?= cargo
 MINUTES ?= 10
+SIZES ?= 65536 100000
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 REPORTS := $(abspath target/reports)
 VENV := target/venv
+PEERS_VENV := target/venv-peers
 PY := $(VENV)/bin/python
 TOOLS := target/tools
 WHEELS := target/wheels
@@ -17,7 +19,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench bench-index bench-python soak sanitize
+.PHONY: demo test verify fix bench bench-index bench-python bench-peers soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -65,6 +67,12 @@ bench-python: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py --reports $(REPORTS)
 
+# negbank beside libraries, a database and a replay server on the same data; writes docs/benchmarks.md and peers.json. Quiet, ten
+# minutes or so on a machine that does nothing else. SIZES="65536" measures less.
+bench-peers: $(PEERS_VENV)/ready
+	$(CARGO) build --release --locked --bin negbank
+	cd python && ../$(PEERS_VENV)/bin/python -m peers --server-binary $(TARGET)/release/negbank --reports $(REPORTS) --sizes $(SIZES)
+
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
 sanitize:
 	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --locked --package negbank --lib \
@@ -102,6 +110,13 @@ $(VENV)/package: $(VENV)/bin/python $(PYTHON_SOURCES) $(CLIENT_SOURCES)
 
 $(VENV)/demo: $(VENV)/package python/demo/requirements.txt
 	$(PY) -m pip install --quiet -r python/demo/requirements.txt
+	touch $@
+
+# Apart from the other one: Reverb wants the numpy of its day.
+$(PEERS_VENV)/ready: $(VENV)/package python/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet -r python/peers/requirements.txt
+	$(PEERS_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/negbank-*.whl
 	touch $@
 
 # 540 MB: the tests of tensors want the real thing.
