@@ -5,7 +5,7 @@
 use negbank::bank::Bank;
 use negbank::model::{
     Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Layout, Matrix, Metric, Mutation, Nearest,
-    SampleQuery, Scope, ScoreRules, Seed, Strategy, WriteBatch,
+    SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, answer_block};
@@ -28,6 +28,7 @@ fn nearest_of_65536(bencher: divan::Bencher<'_, '_>, anchors: usize) {
         candidates: None,
         rules: ScoreRules::default(),
         count_exact: false,
+        search: Search::default(),
     };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: 64, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };

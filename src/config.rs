@@ -21,7 +21,7 @@ pub struct Settings {
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
-    /// `compute.*`, and `limits.max_banks`
+    /// `compute.*`, `index.*`, and `limits.max_banks`
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
@@ -71,6 +71,7 @@ impl Settings {
         reader.limits(&mut settings.limits);
         reader.compute(&mut settings.engine);
         settings.engine.max_entries = settings.limits.max_entries;
+        reader.index(&mut settings.engine.index);
         reader.log(&mut settings.log);
         reader.finish().map(|effective| (settings, effective))
     }
@@ -98,6 +99,7 @@ struct Reader {
 /// The value that turns a listener off.
 const NONE: &str = "none";
 
+const PERCENT: RangeInclusive<usize> = 1..=100;
 const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
@@ -189,6 +191,19 @@ impl Reader {
         self.within("limits.max_banks", &mut engine.max_banks, COUNT);
         self.within("limits.max_stages", &mut engine.max_stages, COUNT);
         self.within("limits.max_staged_rows", &mut engine.max_staged_rows, COUNT);
+    }
+
+    fn index(&mut self, index: &mut engine::IndexConfig) {
+        self.take("index.enabled", &mut index.enabled, |_| true, "true or false");
+        self.within("index.min_entries", &mut index.min_entries, COUNT);
+        self.within("index.m", &mut index.m, 4..=128);
+        self.within("index.ef_construction", &mut index.ef_construction, 8..=4_096);
+        self.within("index.threads", &mut index.threads, THREADS);
+        self.within("index.cpu_percent", &mut index.cpu_percent, PERCENT);
+        self.within("index.rebuild_percent", &mut index.rebuild_percent, PERCENT);
+        self.within("index.max_percent", &mut index.max_percent, PERCENT);
+        self.within("index.drift_percent", &mut index.drift_percent, PERCENT);
+        self.within("index.mean_drift_percent", &mut index.mean_drift_percent, PERCENT);
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may fail loudly and prints its figures")]
 
 mod data;
+mod graph;
 mod report;
 mod scan;
 mod timing;
@@ -11,5 +12,6 @@ mod timing;
 fn main() {
     let mut cases = Vec::new();
     scan::measure(&mut cases);
+    graph::measure(&mut cases);
     report::write(&cases);
 }

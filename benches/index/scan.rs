@@ -9,7 +9,7 @@ use negbank::kernels::LANES;
 use negbank::kernels::coded::{CodedAnchors, CodedBounds, CodedHits};
 use negbank::model::{
     Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRange, ScoreRules, Seed, Strategy, WriteBatch,
+    SampleAnswer, SampleQuery, Scope, ScoreRange, ScoreRules, Search, Seed, Strategy, WriteBatch,
 };
 use negbank::rows::{Recycler, Rows, Shared};
 use negbank::sampling::{BLOCK, Merge, answer_block};
@@ -206,8 +206,15 @@ fn bank(entries: &Clustered) -> Shared<Bank> {
 
 /// Top k of each anchor, its own label excluded; ids and scores.
 fn query(anchors: &Clustered) -> SampleQuery {
-    let nearest =
-        Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules: ScoreRules::default(), count_exact: false };
+    let nearest = Nearest {
+        skip: 0,
+        window: K,
+        choose: Choose::Top,
+        candidates: None,
+        rules: ScoreRules::default(),
+        count_exact: false,
+        search: Search::default(),
+    };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns {

@@ -131,6 +131,15 @@ pub struct DrawColumns {
     /// Entries that a shared set is drawn from
     #[prost(uint32, tag = "15")]
     pub n_shared: u32,
+    /// Why that plan, where there was a choice.
+    #[prost(string, tag = "16")]
+    pub plan_reason: String,
+    /// Mutations that were applied when the build of the graph that was read began.
+    #[prost(uint64, optional, tag = "17")]
+    pub generation: Option<u64>,
+    /// Mutations since.
+    #[prost(uint64, tag = "18")]
+    pub generation_lag: u64,
 }
 
 /// `negbank.v1.SampleResponse`.
@@ -241,6 +250,9 @@ mod tests {
             log_q_mix: vec![-4.0, -5.0],
             mask: vec![1, 0].into(),
             n_shared: 11,
+            plan_reason: "asked for".to_owned(),
+            generation: Some(12),
+            generation_lag: 13,
         };
         let write =
             Some(v1::WriteResponse { sequence: 5, ids: vec![8], position: vec![1].into(), ..v1::WriteResponse::default() });

@@ -6,6 +6,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::EngineError;
+use super::maintenance::BankIndex;
 use crate::bank::{Bank, Known};
 use crate::model::{Applied, BankKind, BankName, Invalid, Mutation, WriteBatch};
 use crate::rows::Shared;
@@ -31,13 +32,13 @@ impl Committer {
     /// `max_entries` at most. `announce` hears of a mutation before whoever sent it does.
     pub(super) fn start(
         name: &BankName,
-        bank: Arc<Shared<Bank>>,
+        (bank, index): (Arc<Shared<Bank>>, Option<Arc<BankIndex>>),
         bound: usize,
         max_entries: usize,
         announce: Announce,
     ) -> std::io::Result<Self> {
         let (queue, mutations) = bounded(bound);
-        let run = move || run(&bank, &mutations, max_entries, &announce);
+        let run = move || run(&bank, index.as_deref(), &mutations, max_entries, &announce);
         thread::Builder::new().name(format!("commit-{name}")).spawn(run)?;
         Ok(Self { queue, bound })
     }
@@ -53,9 +54,15 @@ impl Committer {
     }
 }
 
-fn run(bank: &Shared<Bank>, mutations: &Receiver<(Mutation, Acknowledge)>, max_entries: usize, announce: &Announce) {
+fn run(
+    bank: &Shared<Bank>,
+    index: Option<&BankIndex>,
+    mutations: &Receiver<(Mutation, Acknowledge)>,
+    max_entries: usize,
+    announce: &Announce,
+) {
     for (mutation, acknowledge) in mutations {
-        let result = apply(bank, &mutation, max_entries);
+        let result = apply(bank, index, &mutation, max_entries);
         if let Ok(applied) = &result
             && !applied.duplicate
         {
@@ -65,7 +72,12 @@ fn run(bank: &Shared<Bank>, mutations: &Receiver<(Mutation, Acknowledge)>, max_e
     }
 }
 
-fn apply(bank: &Shared<Bank>, mutation: &Mutation, max_entries: usize) -> Result<Applied, EngineError> {
+fn apply(
+    bank: &Shared<Bank>,
+    index: Option<&BankIndex>,
+    mutation: &Mutation,
+    max_entries: usize,
+) -> Result<Applied, EngineError> {
     // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
     let (arrivals, entries, kind) = {
         let bank = bank.read()?;
@@ -93,6 +105,9 @@ fn apply(bank: &Shared<Bank>, mutation: &Mutation, max_entries: usize) -> Result
     let mut next = Some(0);
     while let Some(row) = next {
         next = bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
+        if let Some(index) = index {
+            index.indexed.follow(&*bank.read()?);
+        }
     }
     Ok(applied)
 }

@@ -1,5 +1,7 @@
 //! Settings of the engine.
 
+use super::IndexConfig;
+
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -17,6 +19,8 @@ pub struct Config {
     pub max_stages: usize,
     /// Rows in them.
     pub max_staged_rows: usize,
+    /// The graph index.
+    pub index: IndexConfig,
 }
 
 impl Default for Config {
@@ -29,6 +33,7 @@ impl Default for Config {
             max_entries: 100_000_000,
             max_stages: 64,
             max_staged_rows: 1_048_576,
+            index: IndexConfig::default(),
         }
     }
 }

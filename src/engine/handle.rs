@@ -13,6 +13,7 @@ pub use scan::Scan;
 
 use super::committer::Committer;
 use super::differing::differing;
+use super::maintenance::{BankIndex, Maintenance};
 use super::pool::Pool;
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
@@ -23,7 +24,7 @@ use super::{Config, EngineError};
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
 use crate::model::{
-    Applied, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
+    Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
 
@@ -38,6 +39,7 @@ struct Inner {
     config: Config,
     banks: DashMap<BankName, Arc<BankHandle>>,
     pool: Pool,
+    maintenance: Maintenance,
     recycler: Recycler,
 }
 
@@ -49,6 +51,8 @@ pub struct BankHandle {
     spec: BankSpec,
     incarnation: u64,
     state: Arc<Shared<Bank>>,
+    /// The graph that it may be searched by; keyed banks only.
+    index: Option<Arc<BankIndex>>,
     committer: Committer,
     /// Sequence of the last acknowledged mutation, for those who wait for one.
     acknowledged: watch::Sender<u64>,
@@ -69,7 +73,9 @@ impl Engine {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let pool = Pool::start(threads, config.queue)?;
-        Ok(Self { inner: Arc::new(Inner { config, banks: DashMap::new(), pool, recycler: Recycler::default() }) })
+        let maintenance = Maintenance::start(config.index)?;
+        let (banks, recycler) = (DashMap::new(), Recycler::default());
+        Ok(Self { inner: Arc::new(Inner { config, banks, pool, maintenance, recycler }) })
     }
 
     /// Creates a bank; one that is there with the same settings is as good.
@@ -90,20 +96,22 @@ impl Engine {
             }
             Vacancy::Vacant(vacant) => {
                 let state = Arc::new(Shared::new(Bank::new(spec)));
+                let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
+                let index = keyed.then(|| self.inner.maintenance.watch(&state));
                 let acknowledged = watch::Sender::new(0);
                 let announce = {
                     let acknowledged = acknowledged.clone();
                     Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
                 };
                 let (bound, most) = (config.write_queue, config.max_entries);
-                let committer = Committer::start(vacant.key(), Arc::clone(&state), bound, most, announce)
+                let committer = Committer::start(vacant.key(), (Arc::clone(&state), index.clone()), bound, most, announce)
                     .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
                 let Seed(incarnation) =
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
                 let stages = Stages::new(config, committer.clone());
                 let deleted = watch::Sender::new(false);
-                let bank = BankHandle { name, spec, incarnation, state, committer, acknowledged, stages, deleted };
+                let bank = BankHandle { name, spec, incarnation, state, index, committer, acknowledged, stages, deleted };
                 let bank = Arc::new(bank);
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
@@ -135,6 +143,9 @@ impl Engine {
         let parsed = BankName::parse("name", name)?;
         let (_, bank) = self.inner.banks.remove(&parsed).ok_or_else(|| self.not_found(name))?;
         bank.deleted.send_replace(true);
+        if let Some(index) = &bank.index {
+            index.close();
+        }
         bank.stages.close(&EngineError::Deleted(bank.name.clone()));
         // A bank that can't be trusted must still be deletable.
         Ok(bank.now().map_or(0, |(entries, _)| entries))
@@ -146,7 +157,8 @@ impl Engine {
     /// [`EngineError`]
     pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |_| BankInfo::of(&bank.name, &bank.state, bank.stages.describe())).await
+        self.compute(deadline, move |_| BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe()))
+            .await
     }
 
     /// Reads entries by id.
@@ -260,7 +272,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let slight = query::is_slight(&query, &bank.spec);
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
-        let jobs = query::jobs(&bank.state, query, &self.inner.recycler, &wanted, reply);
+        let jobs = query::jobs((&bank.state, bank.index.as_ref()), query, &self.inner.recycler, &wanted, reply);
         if slight {
             jobs.into_iter().for_each(|job| job());
         } else {

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::EngineError;
+use super::maintenance::BankIndex;
 use super::pool::Job;
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
 use crate::model::{BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
 use crate::rows::{Recycler, Shared};
-use crate::sampling::{BLOCK, Merge, Part, SampleError, answer_block, answer_shared};
+use crate::sampling::{BLOCK, Merge, Part, SampleError, Source, answer_block, answer_shared};
 
 /// Called with the answer.
 pub(super) type Answer = Box<dyn FnOnce(Result<SampleAnswer, EngineError>) + Send>;
@@ -66,7 +67,7 @@ pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
 /// The jobs that answer `query`: one a block of anchors, and one for the draws that all anchors share. The last one to end calls
 /// `answer`.
 pub(super) fn jobs(
-    bank: &Arc<Shared<Bank>>,
+    (bank, index): (&Arc<Shared<Bank>>, Option<&Arc<BankIndex>>),
     query: SampleQuery,
     recycler: &Recycler,
     wanted: &Wanted,
@@ -77,6 +78,7 @@ pub(super) fn jobs(
     let parts = blocks + usize::from(of_scope(Scope::Shared));
     let joint = Arc::new(Joint {
         bank: Arc::clone(bank),
+        index: index.cloned(),
         recycler: recycler.clone(),
         wanted: wanted.clone(),
         blocks,
@@ -97,6 +99,7 @@ pub(super) fn jobs(
 
 struct Joint {
     bank: Arc<Shared<Bank>>,
+    index: Option<Arc<BankIndex>>,
     query: SampleQuery,
     recycler: Recycler,
     wanted: Wanted,
@@ -135,6 +138,9 @@ impl Joint {
             Some((_, refused)) => Err(refused.into()),
             None => merge.finish(self.query.seed()).ok_or(EngineError::Internal("a part of an answer is missing")),
         };
+        if let (Some(index), Ok(whole)) = (&self.index, &whole) {
+            index.indexed.recall().offer(&self.query, whole);
+        }
         if let Some(answer) = answer {
             answer(whole);
         }
@@ -151,7 +157,8 @@ impl Joint {
         }
         let start = part * BLOCK;
         let anchors = start..self.query.anchors().count.min(start + BLOCK);
-        answer_block(&self.bank, &self.query, anchors, &self.recycler, &wanted)
+        let source = Source { bank: &self.bank, indexed: self.index.as_ref().map(|index| &index.indexed) };
+        answer_block(source, &self.query, anchors, &self.recycler, &wanted)
     }
 }
 

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::EngineError;
+use super::maintenance::{BankIndex, IndexInfo};
 use super::query::Wanted;
 use super::staging::OpenStage;
 use crate::bank::{Bank, Entry};
@@ -43,6 +44,8 @@ pub struct BankInfo {
     pub writers: usize,
     /// Staged writes that wait for ranks.
     pub stages: Vec<OpenStage>,
+    /// The graph of a keyed bank.
+    pub index: Option<IndexInfo>,
 }
 
 /// Entries read by id.
@@ -88,7 +91,11 @@ impl Condition {
 
 impl BankInfo {
     /// Describes a bank; one hold a shard, since there may be as many groups as entries.
-    pub(super) fn of(name: &BankName, bank: &Shared<Bank>, stages: Vec<OpenStage>) -> Result<Self, EngineError> {
+    pub(super) fn of(
+        name: &BankName,
+        (bank, index): (&Shared<Bank>, Option<&BankIndex>),
+        stages: Vec<OpenStage>,
+    ) -> Result<Self, EngineError> {
         let shards = bank.read()?.shards().len();
         let (mut labels, mut groups) = (FxHashSet::default(), FxHashSet::default());
         for shard in 0..shards {
@@ -108,6 +115,7 @@ impl BankInfo {
             bytes_per_entry: bank.bytes_per_entry(),
             writers: bank.writers(),
             stages,
+            index: index.map(BankIndex::describe),
         })
     }
 }

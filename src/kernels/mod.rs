@@ -4,6 +4,7 @@
 //! operations, no fused multiply-add); [`tile`] is as fast as the machine allows and states its error bound, so that
 //! whoever uses it decides by rescoring.
 
+pub mod bf16;
 pub mod coded;
 #[cfg(target_arch = "x86_64")]
 mod coded_avx2;

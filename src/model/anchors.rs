@@ -30,6 +30,30 @@ pub struct Lists<T> {
     ends: Vec<usize>,
 }
 
+impl Anchors {
+    /// Anchor number `at` alone.
+    pub fn only(&self, at: usize) -> Self {
+        Self {
+            count: 1,
+            embeddings: self.embeddings.as_ref().map(|rows| rows.only(at)),
+            ids: self.ids.as_ref().map(|ids| vec![ids[at]]),
+            labels: self.labels.as_ref().map(|labels| vec![labels[at]]),
+            groups: self.groups.as_ref().map(|groups| vec![groups[at]]),
+            positive_scores: self.positive_scores.only(at),
+            positive_ids: self.positive_ids.only(at),
+            denied_ids: self.denied_ids.only(at),
+        }
+    }
+}
+
+impl<T: Clone> Lists<T> {
+    /// One anchor's list alone.
+    fn only(&self, anchor: usize) -> Self {
+        let values = self.of(anchor).to_vec();
+        Self { ends: vec![values.len()], values }
+    }
+}
+
 impl<T> Lists<T> {
     /// Splits `values` into `anchors` lists: of `counts` values each, or all of the same length where `counts` is empty.
     ///
@@ -82,7 +106,18 @@ impl<T> Lists<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Lists;
+    use super::{Anchors, Lists};
+
+    #[test]
+    fn one_anchor_alone_keeps_what_is_its_own() {
+        let denied_ids = Lists::new("x", vec![1, 2, 3], &[2, 0, 1], 3).unwrap();
+        let anchors = Anchors { count: 3, ids: Some(vec![7, 8, 9]), denied_ids, ..Anchors::default() };
+        let only = |at: usize| (anchors.only(at).ids, anchors.only(at).denied_ids.of(0).to_vec());
+        assert_eq!(
+            [only(0), only(1), only(2)],
+            [(Some(vec![7]), vec![1, 2]), (Some(vec![8]), vec![]), (Some(vec![9]), vec![3])]
+        );
+    }
 
     #[test]
     fn lists_split_by_counts_or_evenly() {

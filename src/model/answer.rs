@@ -13,6 +13,8 @@ pub enum Plan {
     PostingList,
     /// The eligible entries were listed first.
     Enumeration,
+    /// A walk through the graph, and a scan of what the graph does not know.
+    Graph,
     /// Exact scan.
     Scan,
 }
@@ -127,10 +129,31 @@ pub struct DrawAnswer {
     pub with_replacement: bool,
     /// How it was found.
     pub plan: Plan,
+    /// Why that plan, where there was a choice.
+    pub plan_reason: String,
+    /// The graph that some of it was read from.
+    pub graph: Option<GraphRead>,
     /// Missing picks.
     pub shortfalls: ReasonCounts,
     /// Examined and rejected entries.
     pub rejections: ReasonCounts,
+}
+
+/// The graph that an approximate answer was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphRead {
+    /// Mutations that were applied when its build began.
+    pub sequence: u64,
+    /// Mutations since.
+    pub lag: u64,
+}
+
+impl GraphRead {
+    /// The older of two.
+    fn and(self, other: Option<Self>) -> Self {
+        let other = other.unwrap_or(self);
+        Self { sequence: self.sequence.min(other.sequence), lag: self.lag.max(other.lag) }
+    }
 }
 
 /// What one set for all anchors is to each of them.
@@ -158,6 +181,8 @@ impl DrawAnswer {
             shared: None,
             with_replacement,
             plan,
+            plan_reason: String::new(),
+            graph: None,
             shortfalls: ReasonCounts::default(),
             rejections: ReasonCounts::default(),
         }
@@ -174,7 +199,11 @@ impl DrawAnswer {
         self.kappa.extend(more.kappa);
         self.n_scored.extend(more.n_scored);
         self.log_q_mix.extend(more.log_q_mix);
+        if more.plan > self.plan || self.plan_reason.is_empty() {
+            self.plan_reason = more.plan_reason;
+        }
         self.plan = self.plan.max(more.plan);
+        self.graph = self.graph.map(|graph| graph.and(more.graph)).or(more.graph);
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
     }
@@ -195,6 +224,6 @@ pub struct SampleAnswer {
     pub sequence_last: u64,
     /// Bank's step at the last read.
     pub step: Option<u64>,
-    /// True if no write came between the reads.
+    /// True if no write came between the reads, and no graph was read.
     pub reproducible: bool,
 }

@@ -1,6 +1,6 @@
 //! How negatives are drawn.
 
-use super::{Filters, ScoreRules};
+use super::{Filters, Plan, ScoreRules};
 
 /// How k of a window are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +33,19 @@ pub struct Nearest {
     pub rules: ScoreRules,
     /// Whether the entries that pass filters and rules are counted.
     pub count_exact: bool,
+    /// How they may be searched for.
+    pub search: Search,
+}
+
+/// How a ranking may be found. The default is exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Whether the graph may answer, which can miss entries.
+    pub approximate: bool,
+    /// Entries that a walk through the graph keeps while it goes on (Malkov's ef); `None`: by the ranks wanted.
+    pub ef: Option<usize>,
+    /// The plan to use whatever it costs, where it can answer.
+    pub plan: Option<Plan>,
 }
 
 impl Choose {

@@ -34,6 +34,11 @@ impl Matrix {
         invalid.or(Self { dim, data })
     }
 
+    /// One row as a matrix.
+    pub fn only(&self, at: usize) -> Self {
+        Self { dim: self.dim, data: self.row(at).to_vec() }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.data.len() / self.dim

@@ -24,10 +24,10 @@ pub mod seed;
 pub mod stage;
 
 pub use anchors::{Anchors, Lists};
-pub use answer::{DrawAnswer, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
+pub use answer::{DrawAnswer, GraphRead, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
 pub use bank_name::BankName;
 pub use bank_spec::{BankKind, BankSpec};
-pub use draw::{Choose, Draw, Nearest, Scope, Strategy};
+pub use draw::{Choose, Draw, Nearest, Scope, Search, Strategy};
 pub use dtype::{Dtype, Half};
 pub use encoding::Encoding;
 pub use filters::Filters;

@@ -1,6 +1,6 @@
 //! A request for negatives.
 
-use super::{Anchors, Choose, Draw, Form, Invalid, Matrix, Nearest, Scope, Seed, Strategy};
+use super::{Anchors, Choose, Columns, Draw, Form, Invalid, Matrix, Nearest, Plan, Scope, Search, Seed, Strategy};
 
 /// A whole request, valid by construction.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,18 @@ impl SampleQuery {
             check_mixture(&draws, &mut invalid);
         }
         invalid.or(Self { anchors, draws, step, seed, form })
+    }
+
+    /// The nearest of one anchor in one draw, found by `plan`, their ids only; `None` if the draw ranks nothing.
+    pub fn nearest_by(&self, plan: Plan, anchor: usize, draw: usize) -> Option<Self> {
+        let draw = self.draws.get(draw)?;
+        let Strategy::Nearest(nearest) = draw.strategy else { return None };
+        let search = Search { plan: Some(plan), ..nearest.search };
+        let nearest = Nearest { skip: 0, window: draw.k, choose: Choose::Top, candidates: None, search, ..nearest };
+        let draws = vec![Draw { strategy: Strategy::Nearest(nearest), ..draw.clone() }];
+        let form = Form::pooled(Columns { ids: true, ..Columns::default() });
+        let anchors = self.anchors.only(anchor);
+        Some(Self { anchors, draws, step: self.step, seed: self.seed, form })
     }
 
     /// What negatives are drawn for.

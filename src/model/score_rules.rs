@@ -94,6 +94,13 @@ impl ScoreRules {
     }
 }
 
+impl ScoreRules {
+    /// True if low scores are left out.
+    pub fn has_floor(&self) -> bool {
+        self.min_score.is_some() || self.within.is_some()
+    }
+}
+
 impl ScoreRange {
     /// Keeps every score.
     pub const ALL: Self = Self { floor: f64::NEG_INFINITY, above: f64::NEG_INFINITY, ceiling: f64::INFINITY };

@@ -21,8 +21,8 @@ pub struct Rows {
 
 /// The system gave no memory for another chunk.
 #[derive(Debug, thiserror::Error)]
-#[error("no memory for another {CHUNK_BYTES} bytes of rows: {0}")]
-pub struct OutOfMemory(#[source] pub(super) std::io::Error);
+#[error("no memory for more rows: {0}")]
+pub struct OutOfMemory(#[from] pub(super) std::io::Error);
 
 impl Rows {
     /// No rows of `dim` floats, 1 to [`BankSpec::LARGEST_DIM`].

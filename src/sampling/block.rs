@@ -9,9 +9,10 @@ use super::mixture::Mixture;
 use super::observed::Observed;
 use super::part::{Part, PartRows};
 use super::picked::Picked;
+use super::source::Source;
 use crate::bank::Bank;
 use crate::model::{SampleQuery, Scope};
-use crate::rows::{Recycler, Shared};
+use crate::rows::Recycler;
 
 /// Anchors in a block: four panels of the scan.
 pub const BLOCK: usize = 64;
@@ -28,14 +29,14 @@ const SEARCHES_AGAIN: usize = 2;
 ///
 /// # Errors
 /// [`SampleError`]
-pub fn answer_block(
-    bank: &Shared<Bank>,
+pub fn answer_block<'a>(
+    source: impl Into<Source<'a>>,
     query: &SampleQuery,
     block: Range<usize>,
     recycler: &Recycler,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Part, SampleError> {
-    let mut observed = Observed::new(bank);
+    let mut observed = Observed::new(source.into());
     let mut anchors = resolve(&mut observed, query, block)?;
     let mut drawings = Vec::with_capacity(query.draws().len());
     for (number, draw) in query.draws().iter().enumerate() {

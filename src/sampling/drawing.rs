@@ -6,7 +6,8 @@ use super::eligibility::Eligibility;
 use super::nearest::settle;
 use super::observed::Observed;
 use super::picked::Picked;
-use super::search::{Searched, search};
+use super::route;
+use super::search::Searched;
 use super::uniform;
 use crate::bank::Bank;
 use crate::model::{Columns, Draw, DrawAnswer, Nearest, Plan, Reason, SampleQuery, Strategy};
@@ -45,9 +46,12 @@ impl<'q> Drawing<'q> {
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), SampleError> {
         if let Strategy::Nearest(nearest) = &self.draw.strategy {
-            let searched = search(observed, (anchors, first), &self.eligibility, nearest, &mut self.answer.rejections, wanted)?;
-            self.answer.plan = searched.plan;
-            self.searched = Some(searched);
+            let anchors = (anchors, first);
+            let routed = route::search(observed, anchors, &mut self.eligibility, nearest, &mut self.answer.rejections, wanted)?;
+            self.answer.plan = routed.searched.plan;
+            self.answer.plan_reason = routed.reason;
+            self.answer.graph = routed.graph.or(self.answer.graph);
+            self.searched = Some(routed.searched);
         }
         Ok(())
     }

@@ -64,14 +64,15 @@ impl Merge {
         let seen = self.seen.filter(|_| self.waiting.is_empty())?;
         let mut rows = ServedRows::default();
         self.rows.into_iter().for_each(|of_draw| append(&mut rows, of_draw));
+        let draws: Vec<DrawAnswer> = self.draws.into_iter().collect::<Option<_>>()?;
         Some(SampleAnswer {
+            reproducible: seen.is_one_state() && draws.iter().all(|draw| draw.graph.is_none()),
             rows,
-            draws: self.draws.into_iter().collect::<Option<_>>()?,
+            draws,
             seed,
             sequence_first: seen.sequence_first,
             sequence_last: seen.sequence_last,
             step: seen.step,
-            reproducible: seen.is_one_state(),
         })
     }
 

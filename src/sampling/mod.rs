@@ -5,11 +5,13 @@
 
 mod anchors;
 mod block;
+mod calibration;
 mod choose;
 mod coded_search;
 mod drawing;
 mod eligibility;
 mod gathered;
+mod indexed;
 mod merge;
 mod mixture;
 mod nearest;
@@ -17,17 +19,26 @@ mod observed;
 mod part;
 mod permutation;
 mod picked;
+mod planner;
+mod recall;
+mod route;
 mod search;
 mod shared;
+mod source;
 mod uniform;
 mod universe;
+mod walk;
 
 pub use block::{BLOCK, answer_block};
+pub use calibration::calibrate;
 pub use gathered::Gathered;
+pub use indexed::{Indexed, Standing, tell, tell_since};
 pub use merge::Merge;
 pub use observed::Seen;
 pub use part::{Part, PartRows, Pool};
+pub use recall::Recall;
 pub use shared::answer_shared;
+pub use source::Source;
 
 use crate::model::Invalid;
 use crate::rows::Poisoned;

@@ -3,9 +3,11 @@
 use crossbeam_utils::sync::ShardedLockReadGuard;
 
 use super::anchors::{self, Anchor};
+use super::indexed::Indexed;
+use super::source::Source;
 use crate::bank::Bank;
 use crate::model::SampleQuery;
-use crate::rows::{Poisoned, Shared};
+use crate::rows::Poisoned;
 
 /// The first and the last state of a bank that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +25,8 @@ pub struct Seen {
 }
 
 /// Reads a bank and remembers what it has seen.
-#[derive(Debug)]
 pub(super) struct Observed<'a> {
-    bank: &'a Shared<Bank>,
+    source: Source<'a>,
     seen: Option<Seen>,
 }
 
@@ -48,13 +49,18 @@ impl Seen {
 }
 
 impl<'a> Observed<'a> {
-    pub(super) fn new(bank: &'a Shared<Bank>) -> Self {
-        Self { bank, seen: None }
+    pub(super) fn new(source: Source<'a>) -> Self {
+        Self { source, seen: None }
+    }
+
+    /// The bank's index, if it is searched by one.
+    pub(super) fn indexed(&self) -> Option<&'a Indexed> {
+        self.source.indexed
     }
 
     /// Holds the bank for reading.
     pub(super) fn read(&mut self) -> Result<ShardedLockReadGuard<'a, Bank>, Poisoned> {
-        let bank = self.bank.read()?;
+        let bank = self.source.bank.read()?;
         let now = Seen {
             sequence_first: bank.sequence(),
             sequence_last: bank.sequence(),

@@ -26,6 +26,11 @@ pub(super) struct Searched {
 }
 
 impl Searched {
+    /// What a search that began when the bank's change counter stood at `began` found for the anchors from number `first` on.
+    pub(super) fn new(first: usize, found: Vec<Found>, began: u64, plan: Plan) -> Self {
+        Self { first, found: found.into_iter().map(Some).collect(), began, plan }
+    }
+
     /// What was found for anchor number `at` of the block, once, and the bank's change counter when the search began.
     pub(super) fn take(&mut self, at: usize) -> Option<(Found, u64)> {
         Some((self.found.get_mut(at.checked_sub(self.first)?)?.take()?, self.began))
@@ -124,7 +129,7 @@ pub(super) fn identity(columns: &Columns, slot: u32) -> Option<Identity> {
 
 /// Lists where they hold less than half of the entries: a listed row is copied before it is scored, which costs about as much
 /// again as it saves at half.
-fn plan(bank: &Bank, eligibility: &Eligibility) -> Plan {
+pub(super) fn plan(bank: &Bank, eligibility: &Eligibility) -> Plan {
     let Some(labels) = eligibility.only_labels() else { return Plan::Scan };
     let listed = |shard: &Shard| labels.iter().map(|&label| shard.labelled(label).len()).sum::<usize>();
     let listed: usize = bank.shards().iter().map(listed).sum();

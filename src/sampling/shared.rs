@@ -46,7 +46,7 @@ fn attempt(
     wanted: &dyn Fn() -> bool,
     hold_on: bool,
 ) -> Result<Option<Part>, SampleError> {
-    let mut observed = Observed::new(bank);
+    let mut observed = Observed::new(bank.into());
     let mut anchors = resolve(&mut observed, query, 0..query.anchors().count)?;
     let mut rows = {
         let bank = observed.read()?;

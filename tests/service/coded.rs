@@ -5,7 +5,7 @@ use negbank::bank::Bank;
 use negbank::kernels::score::score;
 use negbank::model::{
     Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRules, Seed, Strategy, Stream, WriteBatch,
+    SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, Stream, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{Merge, answer_block};
@@ -38,7 +38,15 @@ fn bank(metric: Metric, dtype: Dtype, spread: f32, random: &mut Stream) -> Share
 }
 
 fn query(anchors: usize, metric: Metric, rules: ScoreRules, random: &mut Stream) -> SampleQuery {
-    let nearest = Nearest { skip: 2, window: K, choose: Choose::Top, candidates: None, rules, count_exact: false };
+    let nearest = Nearest {
+        skip: 2,
+        window: K,
+        choose: Choose::Top,
+        candidates: None,
+        rules,
+        count_exact: false,
+        search: Search::default(),
+    };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns {

@@ -19,6 +19,7 @@ mod concurrent;
 mod deleted;
 mod exact;
 mod forms;
+mod graph;
 mod half_precision;
 mod judge;
 mod lifecycle;

@@ -292,6 +292,7 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
         beta,
         without_replacement,
         count_exact,
+        ..Default::default()
     };
     v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters, ..Default::default() }
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use negbank::bank::Bank;
 use negbank::model::{
     Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRules, Seed, Strategy, Stream, WriteBatch,
+    SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, Stream, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, Merge, SampleError, Seen, answer_block};
@@ -45,7 +45,8 @@ fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
 }
 
 fn query_of(anchors: Anchors, rules: ScoreRules, count_exact: bool) -> SampleQuery {
-    let nearest = Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact };
+    let nearest =
+        Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact, search: Search::default() };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns {

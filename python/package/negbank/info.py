@@ -66,7 +66,7 @@ class SampleInfo:
         log_partition: per draw, f32 [B]: ln sum exp(beta s) over the anchor's window (-inf where it is empty); None for other
             draws than "softmax".
         kappa: per draw, f32 [B]: see `Nearest(without_replacement=True)`; None for other draws.
-        plans: per draw, how it was found: "roster", "posting_list", "enumeration" or "scan".
+        plans: per draw, how it was found: "roster", "posting_list", "enumeration", "scan" or "graph".
         shortfalls: picks missing from B x K, by reason: "too_few" (fewer than k eligible entries), "score" (score rules),
             "window" (skip and window).
         rejections: entries examined and refused, by reason: "self", "positive", "denied", "same_group", "same_label",

@@ -211,6 +211,7 @@ impl NearestCall {
             beta: self.beta.unwrap_or_default(),
             without_replacement: self.without_replacement,
             count_exact: self.count_exact,
+            ..Nearest::default()
         })
     }
 }

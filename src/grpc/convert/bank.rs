@@ -3,7 +3,7 @@
 use super::Limits;
 use super::columns::dtype;
 use super::limits::check;
-use crate::engine::{BankInfo, OpenStage};
+use crate::engine::{BankInfo, IndexInfo, OpenStage};
 use crate::model::{BankKind, BankName, BankSpec, Dtype, Half, Invalid, Metric};
 use crate::proto::v1;
 
@@ -57,6 +57,29 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         dtype: dtype.into(),
         writers: info.writers as u64,
         stages: info.stages.iter().map(open_stage).collect(),
+        index: info.index.as_ref().map(|index| self::index(index, info.sequence)),
+    }
+}
+
+fn index(info: &IndexInfo, sequence: u64) -> v1::Index {
+    let state = match (info.building, info.standing) {
+        (Some(_), _) => v1::IndexState::Building,
+        (None, Some(_)) => v1::IndexState::Serving,
+        (None, None) => v1::IndexState::Scan,
+    };
+    let standing = info.standing;
+    v1::Index {
+        state: state.into(),
+        reason: info.reason.clone(),
+        generation: standing.map(|standing| standing.taken.sequence),
+        lag: standing.map_or(0, |standing| sequence.saturating_sub(standing.taken.sequence)),
+        indexed: standing.map_or(0, |standing| standing.indexed as u64),
+        scanned: standing.map_or(0, |standing| standing.scanned as u64),
+        mean_similarity: standing.map_or(0.0, |standing| standing.mean_similarity),
+        unreachable: standing.map_or(0, |standing| standing.unreachable as u64),
+        progress: info.building.map_or(0.0, |done| done as f32),
+        recall: info.recall.map(|(mean, _)| mean as f32),
+        recall_samples: info.recall.map_or(0, |(_, samples)| samples),
     }
 }
 

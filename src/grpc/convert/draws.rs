@@ -2,11 +2,18 @@
 
 use super::Limits;
 use super::limits::check;
-use crate::model::{Choose, Draw, Filters, Invalid, Nearest, SampleQuery, Scope, ScoreRules, Strategy};
+use crate::model::{Choose, Draw, Filters, Invalid, Nearest, Plan, SampleQuery, Scope, ScoreRules, Search, Strategy};
 use crate::proto::v1;
 
 /// The draws of a request; `shared` are the filters of those that have none of their own.
-pub(super) fn draws(messages: Vec<v1::Draw>, shared: &v1::Filters, limits: &Limits, invalid: &mut Invalid) -> Vec<Draw> {
+/// A request with a seed is answered exactly unless a draw says otherwise.
+pub(super) fn draws(
+    messages: Vec<v1::Draw>,
+    shared: &v1::Filters,
+    seeded: bool,
+    limits: &Limits,
+    invalid: &mut Invalid,
+) -> Vec<Draw> {
     let mut draws = Vec::with_capacity(messages.len().min(SampleQuery::MAX_DRAWS));
     for (at, message) in messages.into_iter().enumerate().take(SampleQuery::MAX_DRAWS + 1) {
         let field = format!("draws[{at}]");
@@ -18,7 +25,7 @@ pub(super) fn draws(messages: Vec<v1::Draw>, shared: &v1::Filters, limits: &Limi
             Some(v1::draw::Strategy::Uniform(uniform)) => Strategy::Uniform { replace: uniform.with_replacement },
             Some(v1::draw::Strategy::Nearest(nearest)) => {
                 let field = format!("{field}.nearest");
-                let Some(nearest) = self::nearest(&field, message.k, &nearest, limits, invalid) else { continue };
+                let Some(nearest) = self::nearest(&field, message.k, &nearest, (seeded, limits), invalid) else { continue };
                 Strategy::Nearest(nearest)
             }
             None => {
@@ -44,8 +51,15 @@ fn scope(field: &str, value: i32, invalid: &mut Invalid) -> Scope {
     }
 }
 
-fn nearest(field: &str, k: u32, message: &v1::Nearest, limits: &Limits, invalid: &mut Invalid) -> Option<Nearest> {
-    let depths = [("skip", Some(message.skip)), ("window", message.window), ("candidates", message.candidates)];
+fn nearest(
+    field: &str,
+    k: u32,
+    message: &v1::Nearest,
+    (seeded, limits): (bool, &Limits),
+    invalid: &mut Invalid,
+) -> Option<Nearest> {
+    let (window, candidates) = (message.window, message.candidates);
+    let depths = [("skip", Some(message.skip)), ("window", window), ("candidates", candidates), ("ef", message.ef)];
     for (name, depth) in depths {
         check(&format!("{field}.{name}"), depth.unwrap_or(0) as usize, limits.max_k, "max_k", invalid);
     }
@@ -78,7 +92,38 @@ fn nearest(field: &str, k: u32, message: &v1::Nearest, limits: &Limits, invalid:
             within: rules.within,
         },
         count_exact: message.count_exact,
+        search: search(field, message, seeded, invalid),
     })
+}
+
+fn search(field: &str, message: &v1::Nearest, seeded: bool, invalid: &mut Invalid) -> Search {
+    let approximate = match v1::Accuracy::try_from(message.accuracy) {
+        Ok(v1::Accuracy::Unspecified) => !seeded,
+        Ok(v1::Accuracy::Exact) => false,
+        Ok(v1::Accuracy::Approximate) => true,
+        Err(_) => {
+            let reason = format!("{} is not an Accuracy: 1 is EXACT, 2 is APPROXIMATE", message.accuracy);
+            invalid.push(format!("{field}.accuracy"), reason);
+            false
+        }
+    };
+    let plan = match v1::Plan::try_from(message.plan) {
+        Ok(v1::Plan::Unspecified) => None,
+        Ok(v1::Plan::Scan) => Some(Plan::Scan),
+        Ok(v1::Plan::PostingList) => Some(Plan::PostingList),
+        Ok(v1::Plan::Graph) if approximate => Some(Plan::Graph),
+        Ok(v1::Plan::Graph) => {
+            let reason = "GRAPH is approximate: set accuracy APPROXIMATE, or leave the request's seed out";
+            invalid.push(format!("{field}.plan"), reason);
+            None
+        }
+        Ok(v1::Plan::Roster | v1::Plan::Enumeration) | Err(_) => {
+            let reason = format!("{} finds nothing by score: use 4 (SCAN), 5 (GRAPH) or 2 (POSTING_LIST)", message.plan);
+            invalid.push(format!("{field}.plan"), reason);
+            None
+        }
+    };
+    Search { approximate, ef: message.ef.map(|ef| ef as usize), plan }
 }
 
 /// Checks the sizes of filters.

@@ -20,7 +20,7 @@ pub(in crate::grpc) fn query(
     let anchors = anchors(request.anchors.unwrap_or_default(), spec, limits).map_err(|faults| invalid.merge(faults)).ok();
     let filters = request.filters.unwrap_or_default();
     check_filters("filters", &filters, limits, &mut invalid);
-    let draws = draws(request.draws, &filters, limits, &mut invalid);
+    let draws = draws(request.draws, &filters, request.seed.is_some(), limits, &mut invalid);
     let Some(anchors) = anchors else { return Err(invalid) };
     invalid.or(())?;
     let seed = request.seed.map_or(seed, Seed);

@@ -106,6 +106,7 @@ fn draw(answer: DrawAnswer) -> Fields {
         Plan::Roster => v1::Plan::Roster,
         Plan::PostingList => v1::Plan::PostingList,
         Plan::Enumeration => v1::Plan::Enumeration,
+        Plan::Graph => v1::Plan::Graph,
         Plan::Scan => v1::Plan::Scan,
     };
     let small = v1::DrawAnswer {
@@ -116,6 +117,9 @@ fn draw(answer: DrawAnswer) -> Fields {
         shortfalls: reasons(&answer.shortfalls),
         rejections: reasons(&answer.rejections),
         with_replacement: answer.with_replacement,
+        plan_reason: answer.plan_reason,
+        generation: answer.graph.map(|graph| graph.sequence),
+        generation_lag: answer.graph.map_or(0, |graph| graph.lag),
         n_shared: answer.shared.as_ref().map_or(0, |shared| shared.n),
         ..v1::DrawAnswer::default()
     };
@@ -156,7 +160,7 @@ mod tests {
     use prost::Message as _;
 
     use super::{DrawAnswer, Encoding, Plan, SampleAnswer, ServedRows, sampled, written};
-    use crate::model::{Reason, Seed, SharedSet};
+    use crate::model::{GraphRead, Reason, Seed, SharedSet};
     use crate::proto::v1;
 
     fn answer() -> SampleAnswer {
@@ -166,6 +170,8 @@ mod tests {
         (draw.n, draw.n_scored) = (vec![7, 8], vec![5, 600]);
         (draw.log_partition, draw.kappa) = (vec![1.5, f32::NEG_INFINITY], vec![-4.0, 0.25]);
         draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9 });
+        draw.plan_reason = "a scan costs less".to_owned();
+        draw.graph = Some(GraphRead { sequence: 3, lag: 10 });
         draw.shortfalls.add(Reason::TooFew, 3);
         draw.rejections.add(Reason::Score, 2);
         let pieces = [vec![0u8, 0, 128, 63, 0, 0, 0, 64], Vec::new(), vec![0, 0, 64, 64, 0, 0, 128, 64]];
@@ -206,6 +212,9 @@ mod tests {
             log_q_mix: vec![-1.0, -2.0, -3.0],
             mask: vec![1, 0, 1].into(),
             n_shared: 9,
+            plan_reason: "a scan costs less".to_owned(),
+            generation: Some(3),
+            generation_lag: 10,
         };
         let rows = v1::Rows {
             ids: vec![1, u64::MAX],

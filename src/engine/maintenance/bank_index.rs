@@ -1,0 +1,96 @@
+//! One bank's index, and how its build stands.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::bank::Bank;
+use crate::model::clock;
+use crate::rows::Shared;
+use crate::sampling::{Indexed, Source, Standing, calibrate};
+
+/// The index of a bank, shared by its searches, its committer and the builder.
+#[derive(Debug)]
+pub(in crate::engine) struct BankIndex {
+    pub(in crate::engine) indexed: Indexed,
+    closed: AtomicBool,
+    status: Mutex<Status>,
+}
+
+#[derive(Debug)]
+pub(super) struct Status {
+    /// Share of the nodes that a build has in; `None`: none runs.
+    pub(super) building: Option<f64>,
+    /// Why it is as it is.
+    pub(super) reason: String,
+    /// No build before.
+    pub(super) not_before: Option<Instant>,
+    /// Entries when the bank was last looked at.
+    pub(super) seen_entries: usize,
+}
+
+/// The index of a bank as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexInfo {
+    /// The graph that serves.
+    pub standing: Option<Standing>,
+    /// Share of the nodes that the running build has in.
+    pub building: Option<f64>,
+    /// Why it is as it is.
+    pub reason: String,
+    /// Mean recall of checked answers, and how many were checked.
+    pub recall: Option<(f64, u64)>,
+}
+
+impl BankIndex {
+    /// No graph yet, for the reason given.
+    pub(in crate::engine) fn new(reason: String) -> Self {
+        let status = Status { building: None, reason, not_before: None, seen_entries: 0 };
+        Self { indexed: Indexed::default(), closed: AtomicBool::new(false), status: Mutex::new(status) }
+    }
+
+    /// Stops a running build, and begins no other.
+    pub(in crate::engine) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::engine) fn describe(&self) -> IndexInfo {
+        let standing = self.indexed.standing();
+        let (building, reason) = self.status(|status| (status.building, status.reason.clone()));
+        IndexInfo { standing, building, reason, recall: self.indexed.recall().mean() }
+    }
+
+    /// Holds an approximate answer against a scan, if one waits for that.
+    pub(super) fn check_recall(&self, bank: &Shared<Bank>, closing: &AtomicBool) {
+        let source = Source { bank, indexed: Some(&self.indexed) };
+        self.indexed.recall().check(source, &|| !closing.load(Ordering::Relaxed) && !self.is_closed());
+    }
+
+    /// Measures what searches cost.
+    pub(super) fn calibrate(&self, bank: &Shared<Bank>, closing: &AtomicBool) {
+        let source = Source { bank, indexed: Some(&self.indexed) };
+        calibrate(source, &|| !closing.load(Ordering::Relaxed) && !self.is_closed());
+    }
+
+    pub(super) fn status<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn explain(&self, reason: String) {
+        self.status(|status| status.reason = reason);
+    }
+
+    /// Notes that a build came to nothing, and begins none for a while.
+    pub(super) fn fail(&self, reason: String, pause: Duration) {
+        tracing::warn!(reason, ?pause, "no new graph");
+        self.status(|status| {
+            status.building = None;
+            status.reason = reason;
+            status.not_before = clock::now().checked_add(pause);
+        });
+    }
+}

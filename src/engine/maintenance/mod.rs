@@ -1,0 +1,170 @@
+//! The graph indexes of all keyed banks: one thread that looks at them in turn, and builds.
+
+mod bank_index;
+mod build;
+mod capture;
+mod config;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+pub(super) use bank_index::BankIndex;
+pub use bank_index::IndexInfo;
+pub use config::IndexConfig;
+
+use crate::bank::Bank;
+use crate::index::Delta;
+use crate::model::clock;
+use crate::rows::Shared;
+use crate::sampling::Standing;
+use build::Build;
+
+/// The builder's thread. Dropping this stops a running build and ends it.
+#[derive(Debug)]
+pub(super) struct Maintenance {
+    shared: Arc<Common>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Common {
+    config: IndexConfig,
+    closing: AtomicBool,
+    banks: Mutex<Vec<Watched>>,
+    woken: Condvar,
+}
+
+/// A bank that may get a graph.
+#[derive(Debug, Clone)]
+struct Watched {
+    bank: Weak<Shared<Bank>>,
+    index: Arc<BankIndex>,
+}
+
+/// How often banks are looked at.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// After a build that came to nothing the next waits as long as that took, and this.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl Maintenance {
+    pub(super) fn start(config: IndexConfig) -> std::io::Result<Self> {
+        let common = Common { config, closing: AtomicBool::new(false), banks: Mutex::default(), woken: Condvar::new() };
+        let shared = Arc::new(common);
+        let run = Arc::clone(&shared);
+        let thread = config.enabled.then(|| thread::Builder::new().name("index".to_owned()).spawn(move || run.work()));
+        Ok(Self { shared, thread: thread.transpose()? })
+    }
+
+    /// The index of a new bank, which is looked after as long as the bank lives.
+    pub(super) fn watch(&self, bank: &Arc<Shared<Bank>>) -> Arc<BankIndex> {
+        let index = Arc::new(BankIndex::new(self.shared.config.too_few()));
+        if !self.shared.config.enabled {
+            index.explain("serving by scan: graphs are turned off (setting index.enabled)".to_owned());
+            return index;
+        }
+        self.shared.lock().push(Watched { bank: Arc::downgrade(bank), index: Arc::clone(&index) });
+        index
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.woken.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Common {
+    fn work(&self) {
+        // Graphs that serve no more, until the last search lets go of them: freeing one takes milliseconds.
+        let mut retired: Vec<Delta> = Vec::new();
+        loop {
+            let banks = {
+                let mut banks = self.lock();
+                if self.closing.load(Ordering::Relaxed) {
+                    return;
+                }
+                banks = self.woken.wait_timeout(banks, EVERY).unwrap_or_else(PoisonError::into_inner).0;
+                banks.retain(|watched| watched.bank.strong_count() > 0);
+                banks.clone()
+            };
+            for watched in banks {
+                if self.closing.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Some(bank) = watched.bank.upgrade() {
+                    retired.extend(self.look_after(&bank, &watched.index));
+                }
+            }
+            retired.retain(|delta| Arc::strong_count(delta.generation()) > 1);
+        }
+    }
+
+    fn look_after(&self, bank: &Shared<Bank>, index: &BankIndex) -> Option<Delta> {
+        index.check_recall(bank, &self.closing);
+        let entries = bank.read().ok()?.entries();
+        let standing = index.indexed.standing();
+        if index.is_closed() || !self.is_due(entries, standing, index) {
+            return None;
+        }
+        let began = clock::now();
+        index.status(|status| status.building = Some(0.0));
+        index.explain(format!("building from {entries} entries"));
+        let built = Build { bank, index, config: self.config, closing: &self.closing }.run();
+        let took = clock::now().duration_since(began);
+        match built {
+            Ok(before) => {
+                // Before anybody is told that it serves, so that plans are chosen well from then on.
+                index.calibrate(bank, &self.closing);
+                index.status(|status| status.building = None);
+                index.explain(format!("built from {entries} entries in {:.1} s", took.as_secs_f64()));
+                tracing::info!(entries, ?took, "a graph serves");
+                before
+            }
+            Err(refused) => {
+                let serving =
+                    if index.indexed.standing().is_some() { "serving by the graph before" } else { "serving by scan" };
+                index.fail(format!("{serving}: {refused}"), took + PAUSE);
+                None
+            }
+        }
+    }
+
+    /// True if a build should begin; else says why not.
+    fn is_due(&self, entries: usize, standing: Option<Standing>, index: &BankIndex) -> bool {
+        let config = self.config;
+        let now = clock::now();
+        let (before, early) = index.status(|status| {
+            let early = status.not_before.is_some_and(|not_before| now < not_before);
+            (std::mem::replace(&mut status.seen_entries, entries), early)
+        });
+        if early {
+            return false;
+        }
+        let Some(standing) = standing else {
+            if entries < config.min_entries {
+                index.explain(config.too_few());
+                return false;
+            }
+            // A bank that is being filled would outgrow its graph before that is built.
+            let fills = entries > before + before / 16;
+            if fills {
+                index.explain(format!("serving by scan: the bank is being filled ({entries} entries so far)"));
+            }
+            return !fills;
+        };
+        let outdated = IndexConfig::reaches(config.rebuild_percent, standing.scanned, entries);
+        let drifted = standing.mean_similarity * 100.0 < config.mean_drift_percent as f64;
+        entries > 0 && (outdated || drifted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.banks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

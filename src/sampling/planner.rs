@@ -1,0 +1,150 @@
+//! Which way of searching costs least.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What scans and walks cost in this bank on this machine, learnt from those that were made.
+#[derive(Debug)]
+pub(super) struct Planner {
+    /// Nanoseconds for a row and an anchor, by the logarithm of the number of anchors that are searched for together.
+    scan: [Learnt; BATCHES],
+    /// Nanoseconds for a distance in a walk.
+    step: Learnt,
+    /// Distances for each entry that a walk keeps (ef) and each doubling of the entries.
+    steps: Learnt,
+}
+
+/// What there is to search for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Task {
+    pub(super) anchors: usize,
+    /// Entries of the bank.
+    pub(super) entries: usize,
+    /// Entries that are scanned beside a walk.
+    pub(super) beside: usize,
+    pub(super) ef: usize,
+}
+
+/// Batches of 1, 2, 4, ... 64 anchors and more.
+const BATCHES: usize = 7;
+
+/// What is supposed before anything was measured: rows of 128 floats on one AVX-512 core. [`super::calibrate`] measures.
+const SCAN_NS: [f32; BATCHES] = [20.0, 12.0, 6.0, 5.0, 4.0, 3.5, 3.0];
+const STEP_NS: f32 = 30.0;
+const STEPS: f32 = 0.6;
+
+/// A mean of which the last values weigh most: how many there were, and its bits.
+#[derive(Debug)]
+struct Learnt(AtomicU64);
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self { scan: SCAN_NS.map(Learnt::new), step: Learnt::new(STEP_NS), steps: Learnt::new(STEPS) }
+    }
+}
+
+impl Planner {
+    /// Microseconds that a scan would take.
+    pub(super) fn scan_us(&self, anchors: usize, entries: usize) -> f64 {
+        self.scan[batch(anchors)].get() * anchors as f64 * entries as f64 / 1e3
+    }
+
+    /// Microseconds that walks through the graph would take, with the scan of what it doesn't know.
+    pub(super) fn graph_us(&self, task: Task) -> f64 {
+        let steps = self.steps.get() * task.ef as f64 * doublings(task.entries);
+        // Rows that are listed are copied before they are scanned.
+        steps * self.step.get() * task.anchors as f64 / 1e3 + 2.0 * self.scan_us(task.anchors, task.beside)
+    }
+
+    /// Distances after which one anchor's walk costs more than a scan for it.
+    pub(super) fn most_steps(&self, task: Task) -> usize {
+        let scan = self.scan_us(task.anchors, task.entries) / task.anchors.max(1) as f64;
+        ((scan * 1e3 / self.step.get()) as usize).max(FEWEST_STEPS)
+    }
+
+    pub(super) fn scanned(&self, task: Task, took: Duration) {
+        let pairs = task.anchors * task.entries;
+        if pairs >= LEAST_TOLD {
+            self.scan[batch(task.anchors)].learn(took.as_nanos() as f64 / pairs as f64);
+        }
+    }
+
+    pub(super) fn walked(&self, task: Task, computed: usize, took: Duration) {
+        if computed > 0 && task.anchors > 0 {
+            self.step.learn(took.as_nanos() as f64 / computed as f64);
+            let kept = (task.ef * task.anchors) as f64 * doublings(task.entries);
+            self.steps.learn(computed as f64 / kept);
+        }
+    }
+}
+
+/// A walk is never cut short before.
+const FEWEST_STEPS: usize = 4_096;
+
+/// Smaller scans tell more of everything else than of scanning.
+const LEAST_TOLD: usize = 16_384;
+
+fn batch(anchors: usize) -> usize {
+    (anchors.max(1).ilog2() as usize).min(BATCHES - 1)
+}
+
+fn doublings(entries: usize) -> f64 {
+    (entries.max(2) as f64).log2()
+}
+
+impl Learnt {
+    /// As many values as the mean remembers.
+    const REMEMBERED: u64 = 16;
+    /// A thread that was put to sleep meanwhile tells nothing: what looks so much slower counts only as that.
+    const WORST: f64 = 4.0;
+
+    fn new(first: f32) -> Self {
+        Self(AtomicU64::new(first.to_bits().into()))
+    }
+
+    fn get(&self) -> f64 {
+        f64::from(f32::from_bits(self.0.load(Ordering::Relaxed) as u32))
+    }
+
+    fn learn(&self, value: f64) {
+        let (mean, count) = (self.get(), (self.0.load(Ordering::Relaxed) >> 32).min(Self::REMEMBERED - 1) + 1);
+        let value = if count == 1 { value } else { value.min(mean * Self::WORST) };
+        let now = mean + (value - mean) / count as f64;
+        // Of two threads that learn at once one may be forgotten.
+        self.0.store(count << 32 | u64::from((now as f32).to_bits()), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Planner, Task};
+
+    const LARGE: Task = Task { anchors: 1, entries: 1_000_000, beside: 0, ef: 128 };
+
+    #[test]
+    fn large_banks_are_walked_and_small_ones_scanned() {
+        let planner = Planner::default();
+        assert!(planner.graph_us(LARGE) < planner.scan_us(1, 1_000_000) / 10.0);
+        let small = Task { entries: 500, ..LARGE };
+        assert!(planner.graph_us(small) > planner.scan_us(1, 500));
+        let much_beside = Task { beside: 600_000, ..LARGE };
+        assert!(planner.graph_us(much_beside) > planner.scan_us(1, 1_000_000));
+    }
+
+    #[test]
+    fn costs_are_learnt_and_one_slow_search_changes_little() {
+        let planner = Planner::default();
+        (0..16).for_each(|_| planner.scanned(LARGE, Duration::from_millis(20)));
+        let before = planner.scan_us(1, 1_000_000);
+        planner.scanned(LARGE, Duration::from_secs(100));
+        assert!(planner.scan_us(1, 1_000_000) < before * 1.2);
+        for _ in 0..100 {
+            planner.scanned(LARGE, Duration::from_millis(2));
+            planner.walked(LARGE, 1_000, Duration::from_millis(1));
+        }
+        assert!((planner.scan_us(1, 1_000_000) - 2_000.0).abs() < 100.0);
+        assert!((planner.graph_us(LARGE) - 1_000.0).abs() < 50.0);
+    }
+}

@@ -1,0 +1,131 @@
+//! Searching for a block of anchors the way that costs least: by the graph where there is one and the draw may be approximate.
+
+use super::SampleError;
+use super::anchors::Anchor;
+use super::eligibility::Eligibility;
+use super::observed::Observed;
+use super::planner::Task;
+use super::search::{self, Searched};
+use super::walk::Walk;
+use crate::index::Found;
+use crate::model::{GraphRead, Metric, Nearest, Plan, ReasonCounts, clock};
+
+/// What a search found, and why this way.
+pub(super) struct Routed {
+    pub(super) searched: Searched,
+    pub(super) reason: String,
+    pub(super) graph: Option<GraphRead>,
+}
+
+/// Entries that a walk keeps at least.
+const LEAST_EF: usize = 64;
+
+/// Rows of a dot bank are built into the graph as if they lay on one sphere, where an anchor is about as far from all: walks that
+/// find as much are this much wider.
+const DOT_WIDER: usize = 4;
+
+/// Searches for the block's `anchors` from number `first` on.
+pub(super) fn search(
+    observed: &mut Observed<'_>,
+    (anchors, first): (&[Anchor], usize),
+    eligibility: &mut Eligibility,
+    nearest: &Nearest,
+    rejections: &mut ReasonCounts,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Routed, SampleError> {
+    let (task, route) = route(observed, anchors.len() - first.min(anchors.len()), eligibility, nearest)?;
+    let began = clock::now();
+    let Route::Walk { reason } = route else {
+        let searched = search::search(observed, (anchors, first), eligibility, nearest, rejections, wanted)?;
+        if let (Some(indexed), Plan::Scan) = (observed.indexed(), searched.plan) {
+            indexed.planner.scanned(task, clock::now().duration_since(began));
+        }
+        let Route::Exact { reason } = route else { return Ok(Routed { searched, reason: String::new(), graph: None }) };
+        return Ok(Routed { searched, reason, graph: None });
+    };
+    let Some((indexed, view)) = observed.indexed().and_then(|indexed| Some((indexed, indexed.view()?))) else {
+        let searched = search::search(observed, (anchors, first), eligibility, nearest, rejections, wanted)?;
+        return Ok(Routed { searched, reason: "the graph is gone".to_owned(), graph: None });
+    };
+    let graph = {
+        let (bank, taken) = (observed.read()?, view.generation.taken());
+        GraphRead { sequence: taken.sequence, lag: bank.sequence().saturating_sub(taken.sequence) }
+    };
+    let reach = crate::index::Reach { ef: task.ef, most: indexed.planner.most_steps(task) };
+    let mut walk = Walk { observed, view: &view, eligibility, nearest, rejections, wanted, reach, computed: 0 };
+    let mine = anchors.get(first..).unwrap_or_default();
+    let mut found: Vec<Option<Found>> = walk.all(mine)?;
+    let computed = walk.computed;
+    indexed.planner.walked(task, computed, clock::now().duration_since(began));
+    let short: Vec<usize> = (0..found.len()).filter(|&at| found[at].is_none()).collect();
+    let mut reason = reason;
+    let mut plan = Plan::Graph;
+    if !short.is_empty() {
+        // One scan for all whose walk found too little. It begins later than the walks, which only means that more is judged anew.
+        let again: Vec<Anchor> = short.iter().map(|&at| mine[at].clone()).collect();
+        let mut scanned = search::search(observed, (&again, 0), eligibility, nearest, rejections, wanted)?;
+        for (again, &at) in short.iter().enumerate() {
+            found[at] = scanned.take(again).map(|(found, _)| found);
+        }
+        reason = format!("the graph found too few for {} of {} anchors, which were scanned for", short.len(), mine.len());
+        plan = plan.max(scanned.plan);
+    }
+    let walked = short.len() < mine.len();
+    let found = found.into_iter().map(Option::unwrap_or_default).collect();
+    let searched = Searched::new(first, found, view.known, plan);
+    Ok(Routed { searched, reason, graph: walked.then_some(graph) })
+}
+
+enum Route {
+    /// There was no choice.
+    Only,
+    Exact {
+        reason: String,
+    },
+    Walk {
+        reason: String,
+    },
+}
+
+fn route(
+    observed: &mut Observed<'_>,
+    anchors: usize,
+    eligibility: &Eligibility,
+    nearest: &Nearest,
+) -> Result<(Task, Route), SampleError> {
+    let indexed = observed.indexed();
+    let bank = observed.read()?;
+    let (entries, metric) = (bank.entries(), bank.spec().metric());
+    let depth = search::search_depth(nearest);
+    let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
+    let ef = nearest.search.ef.unwrap_or((2 * nearest.depth()).max(LEAST_EF) * wider).max(depth);
+    let mut task = Task { anchors, entries, beside: 0, ef };
+    let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
+    let Some(indexed) = indexed else { return Ok((task, Route::Only)) };
+    let Some(standing) = indexed.standing() else {
+        let asked = nearest.search.plan == Some(Plan::Graph);
+        return Ok((task, if asked { exact("there is no graph: see GetBank") } else { Route::Only }));
+    };
+    if search::plan(&bank, eligibility) == Plan::PostingList {
+        return Ok((task, exact("the labels asked for are listed")));
+    }
+    if !nearest.search.approximate {
+        return Ok((task, exact("exact: the request has a seed, or asks for it")));
+    }
+    if nearest.count_exact {
+        return Ok((task, exact("count_exact needs a scan")));
+    }
+    if nearest.rules.has_floor() {
+        return Ok((task, exact("rules that leave out low scores need a scan: a walk can't tell when it has seen the others")));
+    }
+    task.beside = standing.scanned;
+    let (scan, graph) = (indexed.planner.scan_us(anchors, entries), indexed.planner.graph_us(task));
+    Ok(match nearest.search.plan {
+        Some(Plan::Graph) => (task, Route::Walk { reason: "asked for".to_owned() }),
+        Some(_) => (task, exact("asked for")),
+        None if graph < scan => {
+            (task, Route::Walk { reason: format!("about {graph:.0} us for {anchors} anchors; a scan about {scan:.0}") })
+        }
+        None => (task, exact(&format!("about {scan:.0} us for {anchors} anchors; the graph about {graph:.0}"))),
+    })
+}
