@@ -6,7 +6,7 @@ use crate::kernels::coded::CodedRows;
 use crate::kernels::quantise::{Quantised, quantise};
 use crate::kernels::{self, LANES};
 
-/// Codes by slot, in chunks that never move. A row takes [`Codes::stride`] bytes, the last ones unused, and two floats: its
+/// Codes by slot, in chunks that never move. A row takes `stride` bytes, the last ones unused, and two floats: its
 /// scale and its error. In a chunk lie the codes of all its rows, then their scales, then their errors.
 #[derive(Debug)]
 pub struct Codes {
