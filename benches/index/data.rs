@@ -9,7 +9,7 @@ const CENTRE: f32 = 0.8;
 
 /// Unit rows and the clusters that they are of.
 pub(crate) struct Clustered {
-    pub(crate) dim: usize,
+    dim: usize,
     pub(crate) rows: Vec<f32>,
     pub(crate) labels: Vec<i64>,
 }

@@ -10,8 +10,15 @@ mod scan;
 mod timing;
 
 fn main() {
+    // For whoever tunes one part: `cargo bench --bench index -- scan`.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
     let mut cases = Vec::new();
-    scan::measure(&mut cases);
-    graph::measure(&mut cases);
-    report::write(&cases);
+    if wanted("scan") {
+        scan::measure(&mut cases);
+    }
+    if wanted("graph") {
+        graph::measure(&mut cases);
+    }
+    report::write(&cases, parts.is_empty());
 }

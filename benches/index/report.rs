@@ -39,7 +39,8 @@ impl Case {
     }
 }
 
-pub(crate) fn write(cases: &[Case]) {
+/// Prints the cases; the report is written only where they are all there are.
+pub(crate) fn write(cases: &[Case], all: bool) {
     println!(
         "{:<28} {:>9} {:>8}  {:<12} {:>9} {:>8} {:>7}",
         "case", "us/anchor", "recall", "peer", "us/anchor", "recall", "ratio"
@@ -55,6 +56,9 @@ pub(crate) fn write(cases: &[Case]) {
             case.peer_recall,
             case.ratio()
         );
+    }
+    if !all {
+        return;
     }
     let report = json!({ "cases": cases.iter().map(Case::value).collect::<Vec<_>>() });
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reports");

@@ -6,6 +6,9 @@
 
 mod bank;
 mod ceilings;
+#[path = "../index/data.rs"]
+mod clustered;
+mod hard;
 mod in_process;
 mod ingest;
 mod memory;
@@ -27,11 +30,12 @@ fn main() {
     let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
     let answers = wanted("answers").then(|| sampling::measure(&server, &client, &serving));
+    let hard = wanted("hard").then(|| hard::measure(&client, &serving));
     let small = wanted("small").then(|| small::measure(&client, &serving));
     let ingest = wanted("ingest").then(|| ingest::measure(&client, &serving));
     let memory = wanted("memory").then(|| memory::measure(&client));
-    if let (Some(answers), Some(small), Some(ingest), Some(memory)) = (answers, small, ingest, memory) {
-        report::write(&answers, &small, &ingest, &memory);
+    if let (Some(answers), Some(hard), Some(small), Some(ingest), Some(memory)) = (answers, hard, small, ingest, memory) {
+        report::write(&answers, &hard, &small, &ingest, &memory);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::hard::Hard;
 use crate::ingest::Ingest;
 use crate::memory::Memory;
 use crate::sampling::Answer;
@@ -14,7 +15,7 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores{}", model.trim_start_matches(['\t', ' ']))
 }
 
-pub(crate) fn write(answers: &[Answer], small: &Small, ingest: &[Ingest], memory: &Memory) {
+pub(crate) fn write(answers: &[Answer], hard: &Hard, small: &Small, ingest: &[Ingest], memory: &Memory) {
     let ceilings: Vec<Value> = answers
         .iter()
         .map(|answer| {
@@ -63,6 +64,10 @@ pub(crate) fn write(answers: &[Answer], small: &Small, ingest: &[Ingest], memory
         "machine": machine(),
         "ceilings": ceilings,
         "uniform": uniform,
+        "hard": {
+            "shape": "256x64x128", "n": crate::bank::ENTRIES, "engine_p50_ms": hard.engine.median_ms(),
+            "served_p50_ms": hard.served.median_ms(), "served_p99_ms": hard.served.quantile_ms(0.99), "ratio": hard.ratio(),
+        },
         "small_rps": small.rps,
         "small_rps_in_flight_16": small.rps_in_flight_16,
         "small_p99_ms": small.times.quantile_ms(0.99),

@@ -4,7 +4,7 @@ use super::candidates::{Candidate, Candidates};
 use super::scan::{Admit, Probe};
 use super::shortlist::Shortlist;
 use crate::kernels::LANES;
-use crate::kernels::coded::{CodedAnchors, CodedBounds, CodedHits, CodedRows};
+use crate::kernels::coded::{CodedAnchors, CodedBounds, CodedHits, CodedRows, FEW};
 
 /// Coded rows of consecutive slots.
 #[derive(Debug, Clone, Copy)]
@@ -101,15 +101,16 @@ impl<'a> CodedScan<'a> {
         self.hits.clear();
         self.anchors.scan(run.rows, &self.bounds, &mut self.hits);
         let mut ahead = self.hits.iter().skip(HITS_AHEAD);
+        let sparse = self.probes.len() <= FEW;
         for hit in self.hits.iter() {
-            if let Some(ahead) = ahead.next() {
+            if sparse && let Some(ahead) = ahead.next() {
                 admit.expect(run.slot + ahead.row);
             }
             let (probe, slot) = (hit.anchor as usize, run.slot + hit.row);
-            if admit.identity(slot).is_none() || !admit.admits(probe, slot) {
+            if !admit.is_occupied(slot) || !admit.admits(probe, slot) {
                 continue;
             }
-            let (lower, upper) = self.bounds[probe / LANES].interval(probe % LANES, hit, run.rows);
+            let (lower, upper) = self.anchors.interval(hit, run.rows, &self.bounds);
             self.candidates[probe].offer(Candidate { shard: run.shard, slot, lower, upper });
         }
     }

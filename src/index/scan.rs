@@ -21,6 +21,11 @@ pub trait Admit {
 
     /// Who lies in `slot`; `None` if it is free.
     fn identity(&self, slot: u32) -> Option<Identity>;
+
+    /// True unless `slot` is free.
+    fn is_occupied(&self, slot: u32) -> bool {
+        self.identity(slot).is_some()
+    }
 }
 
 /// Who lies in a slot.

@@ -6,6 +6,7 @@ use super::coded_bounds::Coded;
 pub use super::coded_bounds::CodedBounds;
 pub use super::coded_hits::{CodedHit, CodedHits};
 use super::quantise::{ZERO, quantise};
+use super::residuals::Residuals;
 use super::{LANES, momentum};
 #[cfg(target_arch = "x86_64")]
 use super::{coded_avx2, coded_avx512};
@@ -45,6 +46,7 @@ pub struct CodedAnchors {
     groups: Vec<Group>,
     /// What each lane's sum starts from, since rows are stored with an offset: `-ZERO * sum(codes)`.
     starts: Vec<[i32; LANES]>,
+    residuals: Residuals,
 }
 
 impl<'a> CodedRows<'a> {
@@ -68,10 +70,13 @@ impl CodedAnchors {
             anchors: Vec::with_capacity(count),
             groups: vec![Group([0; GROUP]); groups],
             starts: vec![[0; LANES]; panels],
+            residuals: Residuals::new(stride, count),
         };
         let mut codes = vec![ZERO; stride];
         for (number, anchor) in anchors.enumerate() {
-            this.anchors.push(Coded::new(momentum::norm(anchor), quantise(anchor, &mut codes), stride));
+            let (norm, read) = (momentum::norm(anchor), quantise(anchor, &mut codes));
+            let lacking = this.residuals.push(anchor, &codes, read.scale);
+            this.anchors.push(Coded::new(norm, read, lacking, stride));
             let (panel, lane) = (number / LANES, number % LANES);
             let mut sum = 0;
             for (at, &code) in codes.iter().enumerate() {
@@ -102,6 +107,13 @@ impl CodedAnchors {
     /// the smallest and the largest score of interest.
     pub fn bounds(&self, first: usize, cuts: impl Iterator<Item = (f64, f64)>, largest_norm: f64) -> CodedBounds {
         CodedBounds::new(&self.anchors[first..], cuts, (self.stride, largest_norm))
+    }
+
+    /// Between which values [`super::score::score`] of a hit's anchor and row lies, for dot products. `bounds` are those that it
+    /// was found by.
+    pub fn interval(&self, hit: CodedHit, rows: CodedRows<'_>, bounds: &[CodedBounds]) -> (f32, f32) {
+        let (panel, lane) = (hit.anchor as usize / LANES, hit.anchor as usize % LANES);
+        bounds[panel].interval(lane, (hit, self.residuals.of(hit, rows)), rows)
     }
 
     /// Appends to `hits` each row and anchor for which the anchor's bounds hold. `bounds` has one for each sixteen anchors.
@@ -322,7 +334,7 @@ mod tests {
                     let hit = hits.iter().find(of);
                     prop_assert!(hit.is_some() || !inside, "missed {exact} of {:?}", cut(anchor));
                     if let Some(&hit) = hit {
-                        let (lower, upper) = bounds[number / 16].interval(number % 16, hit, rows.rows());
+                        let (lower, upper) = coded.interval(hit, rows.rows(), &bounds);
                         prop_assert!(lower <= exact && exact <= upper, "{exact} is outside {lower}..={upper}");
                     }
                 }

@@ -14,7 +14,7 @@ pub struct CodedBounds {
     pub(super) high: [f32; LANES],
     /// The anchors' scales.
     steps: [f32; LANES],
-    /// What a score may be off for other reasons than the row's error.
+    /// What a score may be off for other reasons than the row's error, once the anchor's residual is added.
     slack: [f32; LANES],
 }
 
@@ -27,6 +27,8 @@ pub(super) struct Coded {
     /// What a score with a unit row may be off for other reasons than the row's error: the anchor's own, and the score's d + 2
     /// roundings (Higham, Accuracy and Stability, section 3.1).
     own_error: f64,
+    /// The same once the anchor's residual, as codes of its own, is added.
+    finer_error: f64,
 }
 
 impl CodedBounds {
@@ -35,7 +37,9 @@ impl CodedBounds {
     /// With anchor a = s q + x and row v = t c + y, where |x| and |y| are the errors: a.v = st(q.c) + sq.y + x.v, so a.v is
     /// st(q.c) give or take (|a| + |x|)|y| + |x||v| (Cauchy-Schwarz, and |sq| <= |a| + |x|).
     ///
-    /// Tests and intervals are computed in f32: at most six roundings, each of at most u = 2^-24 of the magnitudes; 2^-20 of
+    /// Of a hit, s2 (q2.c), q2 being the codes of x by a scale s2, is added: then what x lacks of them stands in x's place.
+    ///
+    /// Tests and intervals are computed in f32: at most eight roundings, each of at most u = 2^-24 of the magnitudes; 2^-20 of
     /// them is taken off.
     pub(super) fn new(anchors: &[Coded], cuts: impl Iterator<Item = (f64, f64)>, (stride, largest_norm): (usize, f64)) -> Self {
         let mut bounds = Self {
@@ -49,9 +53,11 @@ impl CodedBounds {
         let largest_row = largest_norm * (1.01 + (stride as f64).sqrt() / 250.0);
         for (lane, ((low, high), anchor)) in cuts.zip(anchors).take(LANES).enumerate() {
             let (scale, reach) = (anchor.scale, anchor.length / anchor.scale);
-            let slack = anchor.slack(largest_norm) / scale + reach * largest_row * 2f64.powi(-20);
+            let rounding = reach * largest_row * 2f64.powi(-20);
+            let slack = off(anchor.own_error, largest_norm) / scale + rounding;
             bounds.steps[lane] = scale as f32;
-            bounds.slack[lane] = ((slack * scale) as f32).next_up();
+            let finer = off(anchor.finer_error, largest_norm) + rounding * scale;
+            bounds.slack[lane] = (finer as f32).next_up();
             bounds.reach[lane] = (reach as f32).next_up();
             bounds.low[lane] = ((low / scale - slack) as f32).next_down();
             bounds.high[lane] = ((high / scale + slack) as f32).next_up();
@@ -65,11 +71,11 @@ impl CodedBounds {
         middle + spread >= self.low[lane] && middle - spread <= self.high[lane]
     }
 
-    /// Between which values [`super::score::score`] of the anchor in this lane and a row lies, for dot products.
+    /// Between which values the score of a hit in this lane lies, whose sum lacks `lacks`.
     #[inline(always)]
-    pub fn interval(&self, lane: usize, hit: CodedHit, rows: CodedRows<'_>) -> (f32, f32) {
+    pub(super) fn interval(&self, lane: usize, (hit, lacks): (CodedHit, f32), rows: CodedRows<'_>) -> (f32, f32) {
         let row = hit.row as usize;
-        let (middle, spread) = (hit.sum as f32 * rows.scales[row], rows.errors[row] * self.reach[lane]);
+        let (middle, spread) = ((hit.sum as f32 + lacks) * rows.scales[row], rows.errors[row] * self.reach[lane]);
         let (step, slack) = (self.steps[lane], self.slack[lane]);
         ((middle - spread) * step - slack, (middle + spread) * step + slack)
     }
@@ -81,16 +87,22 @@ impl CodedBounds {
 }
 
 impl Coded {
-    pub(super) fn new(norm: f64, read: Quantised, stride: usize) -> Self {
+    /// An anchor of this norm, read so; `lacking` is what its residual's codes lack of it.
+    pub(super) fn new(norm: f64, read: Quantised, lacking: f64, stride: usize) -> Self {
         let error = f64::from(read.error);
         let roundings = (stride + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
+        let rounded = norm * roundings / (1.0 - roundings);
         // A millionth more covers what is rounded here.
-        let (length, own_error) = (norm + error, error + norm * roundings / (1.0 - roundings));
-        Self { scale: f64::from(read.scale), length: length * 1.000_001, own_error: own_error * 1.000_001 }
+        Self {
+            scale: f64::from(read.scale),
+            length: (norm + error) * 1.000_001,
+            own_error: (error + rounded) * 1.000_001,
+            finer_error: (lacking + rounded) * 1.000_001,
+        }
     }
+}
 
-    /// What a score may be off with a row of at most this norm, but for the row's error. One f32 minimum covers underflow.
-    fn slack(&self, largest_norm: f64) -> f64 {
-        self.own_error * largest_norm + f64::from(f32::MIN_POSITIVE)
-    }
+/// What a score may be off with a row of at most this norm. One f32 minimum covers underflow.
+fn off(error: f64, largest_norm: f64) -> f64 {
+    error * largest_norm + f64::from(f32::MIN_POSITIVE)
 }

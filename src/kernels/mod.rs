@@ -16,6 +16,9 @@ pub mod encode;
 pub mod momentum;
 pub mod prefetch;
 pub mod quantise;
+mod residuals;
+#[cfg(target_arch = "x86_64")]
+mod residuals_avx512;
 pub mod score;
 pub mod tile;
 #[cfg(target_arch = "x86_64")]

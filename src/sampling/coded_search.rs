@@ -3,8 +3,9 @@
 use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
+use super::filtered::{Filtered, Sieve};
 use super::observed::Observed;
-use super::search::{Filtered, identity, probe, search_depth};
+use super::search::{identity, probe, search_depth};
 use crate::bank::{Bank, Shard};
 use crate::index::{CodedRun, CodedScan, Found, Shortlist};
 use crate::kernels::stride;
@@ -43,14 +44,14 @@ pub(super) fn search(
     let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
     let mut scan = CodedScan::new(stride, probes.collect());
     let tile = (WORK_PER_HOLD / (stride * anchors.len().max(1))).clamp(64, 1 << 14) as u32;
-    let mut rejected = ReasonCounts::default();
+    let (sieve, mut rejected) = (Sieve::new(anchors, eligibility), ReasonCounts::default());
     for shard in 0..shards {
         let mut slot = 0;
         loop {
             go_on(wanted)?;
             let bank = observed.read()?;
             let state = &bank.shards()[shard];
-            let mut admit = Filtered { anchors, eligibility, columns: state.columns(), rejections: &mut rejected };
+            let mut admit = sieve.of(state.columns(), &mut rejected);
             let Some(next) = scan_run(&mut scan, (state, shard as u32), slot, tile, &mut admit) else { break };
             if scan.is_lost() {
                 return Ok(None);
@@ -77,10 +78,9 @@ pub(super) fn search(
 pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Option<Found> {
     let probe = probe(anchor, nearest, nearest.depth())?;
     let mut scan = CodedScan::new(stride(bank.spec().dim()), vec![probe]);
-    let mut rejections = ReasonCounts::default();
+    let (sieve, mut rejections) = (Sieve::new(std::slice::from_ref(anchor), eligibility), ReasonCounts::default());
     for (number, shard) in (0u32..).zip(bank.shards()) {
-        let anchors = std::slice::from_ref(anchor);
-        let mut admit = Filtered { anchors, eligibility, columns: shard.columns(), rejections: &mut rejections };
+        let mut admit = sieve.of(shard.columns(), &mut rejections);
         let mut slot = 0;
         while let Some(next) = scan_run(&mut scan, (shard, number), slot, 1 << 14, &mut admit) {
             if scan.is_lost() {

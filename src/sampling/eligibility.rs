@@ -61,32 +61,45 @@ impl Eligibility {
         }
     }
 
+    /// The label whose entries are all that is kept from the anchor, if nothing else is; see [`Eligibility::rejects`].
+    pub(super) fn rejects_one_label(&self, anchor: &Anchor) -> Option<i64> {
+        let named =
+            (self.exclude_self && anchor.id.is_some()) || !anchor.positive_ids.is_empty() || !anchor.denied_ids.is_empty();
+        let grouped = self.exclude_same_group && anchor.group.is_some();
+        self.barred_label(anchor).filter(|_| !named && !grouped && self.shared.takes_all())
+    }
+
     /// Why the entry in an occupied slot may not be served; `None` if it may.
     pub(super) fn rejects(&self, anchor: &Anchor, columns: &Columns, slot: u32) -> Option<Reason> {
-        self.own(anchor, columns.id(slot), || columns.label(slot), || columns.group(slot))
+        self.own(anchor, || columns.id(slot), || columns.label(slot), || columns.group(slot))
             .or_else(|| self.shared.rejects(columns, slot))
     }
 
     /// Why an entry of these columns, which passes the filters that don't depend on the anchor, may not be served to it.
     pub(super) fn rejects_own(&self, anchor: &Anchor, id: u64, label: Option<i64>, group: Option<u64>) -> Option<Reason> {
-        self.own(anchor, id, || label, || group)
+        self.own(anchor, || id, || label, || group)
     }
 
     fn own(
         &self,
         anchor: &Anchor,
-        id: u64,
+        id: impl FnOnce() -> u64,
         label: impl FnOnce() -> Option<i64>,
         group: impl FnOnce() -> Option<u64>,
     ) -> Option<Reason> {
-        if self.exclude_self && anchor.id == Some(id) {
-            return Some(Reason::Itself);
-        }
-        if anchor.positive_ids.binary_search(&id).is_ok() {
-            return Some(Reason::Positive);
-        }
-        if anchor.denied_ids.binary_search(&id).is_ok() {
-            return Some(Reason::Denied);
+        // Asked of millions of entries: what an anchor doesn't name isn't read.
+        let itself = anchor.id.filter(|_| self.exclude_self);
+        if itself.is_some() || !anchor.positive_ids.is_empty() || !anchor.denied_ids.is_empty() {
+            let id = id();
+            if itself == Some(id) {
+                return Some(Reason::Itself);
+            }
+            if anchor.positive_ids.binary_search(&id).is_ok() {
+                return Some(Reason::Positive);
+            }
+            if anchor.denied_ids.binary_search(&id).is_ok() {
+                return Some(Reason::Denied);
+            }
         }
         if self.exclude_same_group && anchor.group.is_some() && group() == anchor.group {
             return Some(Reason::SameGroup);
@@ -169,6 +182,11 @@ impl SharedFilters {
             return Some(Reason::Label);
         }
         (self.min_step > 0 && columns.step(slot) < self.min_step).then_some(Reason::Age)
+    }
+
+    /// True if every entry passes.
+    fn takes_all(&self) -> bool {
+        self.only_labels.is_none() && self.takes_all_listed()
     }
 
     /// True if every entry of the labels asked for passes.

@@ -10,6 +10,7 @@ mod choose;
 mod coded_search;
 mod drawing;
 mod eligibility;
+mod filtered;
 mod gathered;
 mod indexed;
 mod merge;

@@ -4,11 +4,12 @@ use super::SampleError;
 use super::anchors::Anchor;
 use super::coded_search;
 use super::eligibility::Eligibility;
+use super::filtered::Sieve;
 use super::observed::Observed;
 use crate::bank::{Bank, Columns, Shard};
-use crate::index::{Admit, Found, Identity, Probe, Run, Scan, Slots};
+use crate::index::{Found, Identity, Probe, Run, Scan, Slots};
 use crate::kernels::stride;
-use crate::model::{Nearest, Plan, Reason, ReasonCounts, ScoreRange};
+use crate::model::{Nearest, Plan, ReasonCounts, ScoreRange};
 use crate::rows::Stored;
 
 /// Multiply-adds in one hold of the bank's lock: about 50 microseconds on one AVX2 core.
@@ -74,7 +75,8 @@ pub(super) fn search(
         let tile = (WORK_PER_HOLD / (stride * anchors.len().max(1))).max(32);
         (scan, tile)
     };
-    let mut search = Search { observed, anchors, eligibility, rejections, wanted, scan, tile };
+    let sieve = Sieve::new(anchors, eligibility);
+    let mut search = Search { observed, sieve, rejections, wanted, scan, tile };
     match (plan, eligibility.only_labels()) {
         (Plan::PostingList, Some(labels)) => search.lists(labels)?,
         _ => search.rows()?,
@@ -91,13 +93,12 @@ pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibilit
     }
     let probes = probe(anchor, nearest, nearest.depth()).into_iter().collect();
     let mut scan = Scan::new(bank.spec().metric(), stride(bank.spec().dim()), probes);
-    let mut rejections = ReasonCounts::default();
+    let (sieve, mut rejections) = (Sieve::new(std::slice::from_ref(anchor), eligibility), ReasonCounts::default());
     for (number, shard) in (0u32..).zip(bank.shards()) {
         let (mut slot, end) = (0, shard.columns().len() as u32);
         while slot < end {
             let (rows, count) = shard.rows().run(slot, end);
-            let anchors = std::slice::from_ref(anchor);
-            let mut admit = Filtered { anchors, eligibility, columns: shard.columns(), rejections: &mut rejections };
+            let mut admit = sieve.of(shard.columns(), &mut rejections);
             scan.run(Run { rows, slots: Slots::From(slot), shard: number, largest_norm: shard.largest_norm() }, &mut admit);
             slot += count;
         }
@@ -138,8 +139,7 @@ pub(super) fn plan(bank: &Bank, eligibility: &Eligibility) -> Plan {
 
 struct Search<'s, 'o, 'a> {
     observed: &'s mut Observed<'o>,
-    anchors: &'a [Anchor],
-    eligibility: &'s Eligibility,
+    sieve: Sieve<'a>,
     rejections: &'s mut ReasonCounts,
     wanted: &'s dyn Fn() -> bool,
     scan: Scan<'a>,
@@ -190,46 +190,11 @@ impl Search<'_, '_, '_> {
     }
 
     fn scan_run(&mut self, state: &Shard, shard: u32, rows: Stored<'_>, slots: Slots<'_>) {
-        let mut admit = Filtered {
-            anchors: self.anchors,
-            eligibility: self.eligibility,
-            columns: state.columns(),
-            rejections: self.rejections,
-        };
+        let mut admit = self.sieve.of(state.columns(), self.rejections);
         self.scan.run(Run { rows, slots, shard, largest_norm: state.largest_norm() }, &mut admit);
     }
 
     fn go_on(&self) -> Result<(), SampleError> {
         if (self.wanted)() { Ok(()) } else { Err(SampleError::Unwanted) }
-    }
-}
-
-/// The filters of a draw, as the scan asks for them.
-pub(super) struct Filtered<'a> {
-    pub(super) anchors: &'a [Anchor],
-    pub(super) eligibility: &'a Eligibility,
-    pub(super) columns: &'a Columns,
-    pub(super) rejections: &'a mut ReasonCounts,
-}
-
-impl Admit for Filtered<'_> {
-    fn admits(&mut self, probe: usize, slot: u32) -> bool {
-        let reason = self.eligibility.rejects(&self.anchors[probe], self.columns, slot);
-        if let Some(reason) = reason {
-            self.rejections.add(reason, 1);
-        }
-        reason.is_none()
-    }
-
-    fn expect(&self, slot: u32) {
-        self.columns.prefetch_filtered(slot);
-    }
-
-    fn out_of_range(&mut self) {
-        self.rejections.add(Reason::Score, 1);
-    }
-
-    fn identity(&self, slot: u32) -> Option<Identity> {
-        identity(self.columns, slot)
     }
 }

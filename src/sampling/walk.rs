@@ -3,9 +3,10 @@
 use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
+use super::filtered::Sieve;
 use super::indexed::View;
 use super::observed::Observed;
-use super::search::{Filtered, identity, probe, search_depth};
+use super::search::{identity, probe, search_depth};
 use crate::bank::{Bank, Place};
 use crate::index::{Candidate, Found, Known, Ranked, Ranking, Reach, Run, Scan, Slots, Spot};
 use crate::kernels::stride;
@@ -117,7 +118,7 @@ impl Walk<'_, '_> {
                 (WORK_PER_HOLD / (stride * anchors.len().max(1))).max(32),
             )
         };
-        let mut scratch = Vec::new();
+        let (sieve, mut scratch) = (Sieve::new(anchors, self.eligibility), Vec::new());
         for (shard, slots) in (0u32..).zip(&self.view.scanned) {
             for slots in slots.chunks(tile) {
                 if !(self.wanted)() {
@@ -128,8 +129,7 @@ impl Walk<'_, '_> {
                 scratch.clear();
                 slots.iter().for_each(|&slot| state.rows().padded(slot).append_to(&mut scratch));
                 let (rows, slots) = (Stored::F32(&scratch), Slots::Listed(slots));
-                let mut admit =
-                    Filtered { anchors, eligibility: self.eligibility, columns: state.columns(), rejections: self.rejections };
+                let mut admit = sieve.of(state.columns(), self.rejections);
                 scan.run(Run { rows, slots, shard, largest_norm: state.largest_norm() }, &mut admit);
             }
         }
