@@ -61,6 +61,11 @@ class Nearest:
         within: keep s > p - within; with margin=0 the semi-hard band of FaceNet.
         count_exact: also count the entries that pass the filters, `info.n`, and then the score rules, `info.n_scored`. Costs a
             whole scan.
+        accuracy: whether the graph of a large keyed bank may answer, which can miss entries that a scan finds: "exact": never;
+            "approximate": where it is cheaper; default: "approximate", but "exact" in a call with a seed. `info.plans` tells
+            which it was.
+        ef: entries that a walk through the graph keeps; more find more and take longer; default twice the ranks, at least 64.
+        plan: "scan", "graph" or "posting_list", whatever it costs: to see what a plan does.
         filters: in place of the call's, for this draw only.
     """
 
@@ -78,6 +83,9 @@ class Nearest:
     margin: float | None = None
     within: float | None = None
     count_exact: bool = False
+    accuracy: Literal["exact", "approximate"] | None = None
+    ef: int | None = None
+    plan: Literal["scan", "graph", "posting_list"] | None = None
     filters: Filters | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +93,7 @@ class Nearest:
         whole(self.skip, "skip")
         whole_or_none(self.window, "window")
         whole_or_none(self.candidates, "candidates")
+        whole_or_none(self.ef, "ef")
         if (self.choose == "softmax") != (self.beta is not None):
             raise InvalidArgument.of("beta", 'is needed by choose="softmax", and by nothing else')
         for rule in ("beta", "min_score", "max_score", "max_positive_fraction", "margin", "within"):

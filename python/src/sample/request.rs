@@ -2,7 +2,7 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, SampleRequest, Scope, ScoreLists, ScoreRules, Uniform,
+    Accuracy, Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope, ScoreLists, ScoreRules, Uniform,
     draw,
 };
 use numpy::PyReadonlyArray1;
@@ -86,6 +86,9 @@ struct NearestCall {
     margin: Option<f32>,
     within: Option<f32>,
     count_exact: bool,
+    accuracy: Option<String>,
+    ef: Option<u32>,
+    plan: Option<String>,
 }
 
 /// `negbank.requests.FilterColumns`.
@@ -211,8 +214,29 @@ impl NearestCall {
             beta: self.beta.unwrap_or_default(),
             without_replacement: self.without_replacement,
             count_exact: self.count_exact,
-            ..Nearest::default()
+            accuracy: accuracy(self.accuracy.as_deref())?.into(),
+            ef: self.ef,
+            plan: plan(self.plan.as_deref())?.into(),
         })
+    }
+}
+
+fn accuracy(name: Option<&str>) -> Result<Accuracy, ClientError> {
+    match name {
+        None => Ok(Accuracy::Unspecified),
+        Some("exact") => Ok(Accuracy::Exact),
+        Some("approximate") => Ok(Accuracy::Approximate),
+        Some(other) => Err(invalid("accuracy", format!("{other:?} is none: give \"exact\" or \"approximate\""))),
+    }
+}
+
+fn plan(name: Option<&str>) -> Result<Plan, ClientError> {
+    match name {
+        None => Ok(Plan::Unspecified),
+        Some("scan") => Ok(Plan::Scan),
+        Some("graph") => Ok(Plan::Graph),
+        Some("posting_list") => Ok(Plan::PostingList),
+        Some(other) => Err(invalid("plan", format!("{other:?} is none: give \"scan\", \"graph\" or \"posting_list\""))),
     }
 }
 
