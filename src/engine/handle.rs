@@ -14,7 +14,7 @@ pub use scan::Scan;
 use super::committer::Committer;
 use super::differing::differing;
 use super::maintenance::{BankIndex, Maintenance};
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanQuery};
@@ -274,7 +274,7 @@ impl Engine {
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
         let jobs = query::jobs((&bank.state, bank.index.as_ref()), query, &self.inner.recycler, &wanted, reply);
         if slight {
-            jobs.into_iter().for_each(|job| job());
+            jobs.into_iter().for_each(pool::run);
         } else {
             self.inner.pool.submit(jobs).map_err(|_| self.busy())?;
         }

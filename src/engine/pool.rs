@@ -34,6 +34,13 @@ impl std::fmt::Debug for Queue {
     }
 }
 
+/// Runs a job. One that panics drops its reply channel, which its caller hears as an internal error; the thread lives on.
+pub(super) fn run(job: Job) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a compute job panicked: this is a defect of negbank");
+    }
+}
+
 /// The queue has no room for so many jobs.
 #[derive(Debug)]
 pub(super) struct Full;
@@ -88,10 +95,7 @@ impl Drop for Pool {
 impl Shared {
     fn work(&self) {
         while let Some(job) = self.next() {
-            // A job that panics drops its reply channel, which its caller hears as an internal error; the thread lives on.
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a compute job panicked: this is a defect of negbank");
-            }
+            run(job);
         }
     }
 

@@ -8,7 +8,7 @@ use super::maintenance::BankIndex;
 use super::pool::Job;
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
-use crate::model::{BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
+use crate::model::{BankKind, BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
 use crate::rows::{Recycler, Shared};
 use crate::sampling::{BLOCK, Merge, Part, SampleError, Source, answer_block, answer_shared};
 
@@ -58,8 +58,13 @@ pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
     let k = query.draws().iter().fold(0usize, |sum, draw| sum.saturating_add(draw.k));
     let picks = k.saturating_mul(anchors.count);
     let named = anchors.positive_ids.values().len() + anchors.denied_ids.values().len();
+    // In a queue one id may be any number of entries.
+    let few_named = match spec.kind() {
+        BankKind::Keyed { .. } => named <= SLIGHT_PICKS,
+        BankKind::Queue { .. } => named == 0 && anchors.ids.is_none(),
+    };
     picks <= SLIGHT_PICKS
-        && named <= SLIGHT_PICKS
+        && few_named
         && picks * spec.dim() * query.form().encoding.bytes() <= SLIGHT_BYTES
         && query.draws().iter().all(plain)
 }

@@ -54,10 +54,15 @@ pub(super) fn search(
     let reach = crate::index::Reach { ef: task.ef, most: indexed.planner.most_steps(task) };
     let mut walk = Walk { observed, view: &view, eligibility, nearest, rejections, wanted, reach, computed: 0 };
     let mine = anchors.get(first..).unwrap_or_default();
-    let mut found: Vec<Option<Found>> = walk.all(mine)?;
+    let beside = walk.scan_beside(mine)?;
+    let walks_began = clock::now();
+    let mut found: Vec<Option<Found>> = walk.all(mine, beside)?;
     let computed = walk.computed;
-    indexed.planner.walked(task, computed, clock::now().duration_since(began));
     let short: Vec<usize> = (0..found.len()).filter(|&at| found[at].is_none()).collect();
+    if short.is_empty() {
+        // A walk that was cut short tells what its filters cost, not what walks do: learnt from, it would end all others too.
+        indexed.planner.walked(task, computed, clock::now().duration_since(walks_began));
+    }
     let mut reason = reason;
     let mut plan = Plan::Graph;
     if !short.is_empty() {
@@ -101,12 +106,14 @@ fn route(
     let ef = nearest.search.ef.unwrap_or((2 * nearest.depth()).max(LEAST_EF) * wider).max(depth);
     let mut task = Task { anchors, entries, beside: 0, ef };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
-    let Some(indexed) = indexed else { return Ok((task, Route::Only)) };
+    let asked = nearest.search.plan == Some(Plan::Graph);
+    let Some(indexed) = indexed else {
+        return Ok((task, if asked { exact("a queue has no graph: it changes as a whole") } else { Route::Only }));
+    };
     let Some(standing) = indexed.standing() else {
-        let asked = nearest.search.plan == Some(Plan::Graph);
         return Ok((task, if asked { exact("there is no graph: see GetBank") } else { Route::Only }));
     };
-    if search::plan(&bank, eligibility) == Plan::PostingList {
+    if search::plan(&bank, eligibility, nearest) == Plan::PostingList {
         return Ok((task, exact("the labels asked for are listed")));
     }
     if !nearest.search.approximate {

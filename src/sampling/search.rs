@@ -59,7 +59,7 @@ pub(super) fn search(
     let anchors = anchors.get(first..).unwrap_or_default();
     let (began, plan, by_codes) = {
         let bank = observed.read()?;
-        (bank.revision(), plan(&bank, eligibility), coded_search::pays(&bank, nearest))
+        (bank.revision(), plan(&bank, eligibility, nearest), coded_search::pays(&bank, nearest))
     };
     if by_codes && plan == Plan::Scan {
         let found = coded_search::search(observed, anchors, eligibility, (nearest, began), rejections, wanted)?;
@@ -130,8 +130,13 @@ pub(super) fn identity(columns: &Columns, slot: u32) -> Option<Identity> {
 
 /// Lists where they hold less than half of the entries: a listed row is copied before it is scored, which costs about as much
 /// again as it saves at half.
-pub(super) fn plan(bank: &Bank, eligibility: &Eligibility) -> Plan {
+///
+/// A plan that the caller asks for is taken where it can answer.
+pub(super) fn plan(bank: &Bank, eligibility: &Eligibility, nearest: &Nearest) -> Plan {
     let Some(labels) = eligibility.only_labels() else { return Plan::Scan };
+    if let Some(asked @ (Plan::Scan | Plan::PostingList)) = nearest.search.plan {
+        return asked;
+    }
     let listed = |shard: &Shard| labels.iter().map(|&label| shard.labelled(label).len()).sum::<usize>();
     let listed: usize = bank.shards().iter().map(listed).sum();
     if listed.saturating_mul(2) < bank.entries() { Plan::PostingList } else { Plan::Scan }

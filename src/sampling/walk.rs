@@ -33,9 +33,8 @@ pub(super) struct Walk<'s, 'o> {
 }
 
 impl Walk<'_, '_> {
-    /// What is found for each anchor; `None` where it may be too little.
-    pub(super) fn all(&mut self, anchors: &[Anchor]) -> Result<Vec<Option<Found>>, SampleError> {
-        let beside = self.scan_beside(anchors)?;
+    /// What is found for each anchor, with what [`Self::scan_beside`] found; `None` where it may be too little.
+    pub(super) fn all(&mut self, anchors: &[Anchor], beside: Vec<Found>) -> Result<Vec<Option<Found>>, SampleError> {
         let mut all = Vec::with_capacity(anchors.len());
         // Anchors without an embedding have no probe, so the scan found nothing for them; a scored draw has none.
         for (anchor, beside) in anchors.iter().zip(beside) {
@@ -70,9 +69,10 @@ impl Walk<'_, '_> {
         }
         let ranking = ranking.into_sorted();
         if ranking.len() < depth {
-            // With score rules nobody knows how many there are.
+            // With score rules nobody knows how many there are, nor, once writes have come, how many there were.
             let bank = self.observed.read()?;
-            if range != ScoreRange::ALL || ranking.len() < self.eligibility.count(anchor, &bank) {
+            let moved_on = bank.revision() != self.view.known;
+            if moved_on || range != ScoreRange::ALL || ranking.len() < self.eligibility.count(anchor, &bank) {
                 return Ok(None);
             }
         }
@@ -108,7 +108,7 @@ impl Walk<'_, '_> {
     }
 
     /// Scans the rows that the graph does not know, for all anchors together.
-    fn scan_beside(&mut self, anchors: &[Anchor]) -> Result<Vec<Found>, SampleError> {
+    pub(super) fn scan_beside(&mut self, anchors: &[Anchor]) -> Result<Vec<Found>, SampleError> {
         let (mut scan, tile) = {
             let bank = self.observed.read()?;
             let stride = stride(bank.spec().dim());

@@ -2,8 +2,8 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Accuracy, Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope, ScoreLists, ScoreRules, Uniform,
-    draw,
+    Accuracy, Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope, ScoreLists,
+    ScoreRules, Uniform, draw,
 };
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;

@@ -5,6 +5,7 @@ mod build;
 mod capture;
 mod config;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -99,11 +100,20 @@ impl Common {
                     return;
                 }
                 if let Some(bank) = watched.bank.upgrade() {
-                    retired.extend(self.look_after(&bank, &watched.index));
+                    retired.extend(self.unharmed(&bank, &watched.index));
                 }
             }
             retired.retain(|delta| Arc::strong_count(delta.generation()) > 1);
         }
+    }
+
+    /// Looks after one bank; whatever panics costs that bank its new graph, not the others theirs.
+    fn unharmed(&self, bank: &Shared<Bank>, index: &BankIndex) -> Option<Delta> {
+        catch_unwind(AssertUnwindSafe(|| self.look_after(bank, index))).unwrap_or_else(|_| {
+            tracing::error!("looking after a graph panicked: this is a defect of negbank");
+            index.fail("the builder panicked, which is a defect of negbank: what served before serves on".to_owned(), PAUSE);
+            None
+        })
     }
 
     fn look_after(&self, bank: &Shared<Bank>, index: &BankIndex) -> Option<Delta> {
