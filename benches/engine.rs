@@ -4,8 +4,8 @@
 
 use negbank::bank::Bank;
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Layout, Matrix, Metric, Mutation, Nearest,
-    SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, WriteBatch,
+    Anchors, Applied, BankKind, BankSpec, Columns, Draw, Filters, Form, Ids, Layout, Matrix, Metric, Mutation, Nearest,
+    SampleQuery, Scope, Seed, Strategy, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, answer_block};
@@ -21,15 +21,7 @@ fn main() {
 /// Top 64, the anchor's own label excluded.
 #[divan::bench(args = [1, 32, 256], sample_count = 20)]
 fn nearest_of_65536(bencher: divan::Bencher<'_, '_>, anchors: usize) {
-    let nearest = Nearest {
-        skip: 0,
-        window: 64,
-        choose: Choose::Top,
-        candidates: None,
-        rules: ScoreRules::default(),
-        count_exact: false,
-        search: Search::default(),
-    };
+    let nearest = Nearest::top(64);
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: 64, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     answer(bencher, anchors, draw, Layout::Pooled, true);

@@ -8,8 +8,8 @@ use negbank::index::{Admit, CodedRun, CodedScan, Found, Identity, Probe, Run, Sc
 use negbank::kernels::LANES;
 use negbank::kernels::coded::{CodedAnchors, CodedBounds, CodedHits};
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRange, ScoreRules, Search, Seed, Strategy, WriteBatch,
+    Anchors, Applied, BankKind, BankSpec, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
+    SampleAnswer, SampleQuery, Scope, ScoreRange, Seed, Strategy, WriteBatch,
 };
 use negbank::rows::{Recycler, Rows, Shared};
 use negbank::sampling::{BLOCK, Merge, answer_block};
@@ -206,27 +206,10 @@ fn bank(entries: &Clustered) -> Shared<Bank> {
 
 /// Top k of each anchor, its own label excluded; ids and scores.
 fn query(anchors: &Clustered) -> SampleQuery {
-    let nearest = Nearest {
-        skip: 0,
-        window: K,
-        choose: Choose::Top,
-        candidates: None,
-        rules: ScoreRules::default(),
-        count_exact: false,
-        search: Search::default(),
-    };
+    let nearest = Nearest::top(K);
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
-    let columns = Columns {
-        ids: true,
-        embeddings: false,
-        labels: false,
-        groups: false,
-        steps: false,
-        weights: false,
-        scores: true,
-        log_q: false,
-    };
+    let columns = Columns { ids: true, scores: true, ..Columns::default() };
     let anchors = Anchors {
         count: anchors.labels.len(),
         embeddings: Some(Matrix::new("anchors", DIM, Metric::Cosine, anchors.rows.clone()).unwrap()),

@@ -5,8 +5,7 @@ use std::time::Duration;
 use negbank::client::{Client, rows};
 use negbank::model::clock::Deadline;
 use negbank::model::{
-    Anchors, Choose, Columns, Draw, Filters, Form, Layout, Matrix, Metric, Nearest, SampleQuery, Scope, ScoreRules, Search,
-    Seed, Strategy,
+    Anchors, Columns, Draw, Filters, Form, Layout, Matrix, Metric, Nearest, SampleQuery, Scope, Seed, Strategy,
 };
 use negbank::proto::v1;
 use tokio::runtime::Runtime;
@@ -87,15 +86,7 @@ async fn fill(client: &Client) {
 }
 
 fn query(anchors: &Clustered) -> SampleQuery {
-    let nearest = Nearest {
-        skip: 0,
-        window: K,
-        choose: Choose::Top,
-        candidates: None,
-        rules: ScoreRules::default(),
-        count_exact: false,
-        search: Search::default(),
-    };
+    let nearest = Nearest::top(K);
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
     let columns = Columns { ids: true, embeddings: true, scores: true, ..Columns::default() };

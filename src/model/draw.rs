@@ -56,6 +56,19 @@ impl Choose {
 }
 
 impl Nearest {
+    /// The `window` best, whatever their scores, found exactly.
+    pub fn top(window: usize) -> Self {
+        Self {
+            skip: 0,
+            window,
+            choose: Choose::Top,
+            candidates: None,
+            rules: ScoreRules::default(),
+            count_exact: false,
+            search: Search::default(),
+        }
+    }
+
     /// Ranks that the search must find.
     pub fn depth(&self) -> usize {
         self.candidates.unwrap_or_else(|| self.skip.saturating_add(self.window))

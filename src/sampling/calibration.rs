@@ -2,9 +2,7 @@
 
 use super::block::{BLOCK, answer_block};
 use super::source::Source;
-use crate::model::{
-    Anchors, Choose, Columns, Draw, Filters, Form, Nearest, Plan, SampleQuery, Scope, ScoreRules, Search, Seed, Strategy,
-};
+use crate::model::{Anchors, Columns, Draw, Filters, Form, Nearest, Plan, SampleQuery, Scope, Search, Seed, Strategy};
 use crate::rows::Recycler;
 
 /// Ranks that are searched for: what trainers ask for most.
@@ -34,15 +32,7 @@ fn query(source: Source<'_>, batch: usize, plan: Plan) -> Option<SampleQuery> {
         };
         bank.shards().iter().flat_map(slots).take(batch).collect()
     };
-    let nearest = Nearest {
-        skip: 0,
-        window: K,
-        choose: Choose::Top,
-        candidates: None,
-        rules: ScoreRules::default(),
-        count_exact: false,
-        search: Search { approximate: true, ef: None, plan: Some(plan) },
-    };
+    let nearest = Nearest { search: Search { approximate: true, ef: None, plan: Some(plan) }, ..Nearest::top(K) };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters: Filters::default(), scope: Scope::PerAnchor };
     let anchors = Anchors { count: ids.len(), ids: Some(ids), ..Anchors::default() };
     let form = Form::pooled(Columns { ids: true, ..Columns::default() });

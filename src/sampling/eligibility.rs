@@ -63,10 +63,7 @@ impl Eligibility {
 
     /// The label whose entries are all that is kept from the anchor, if nothing else is; see [`Eligibility::rejects`].
     pub(super) fn rejects_one_label(&self, anchor: &Anchor) -> Option<i64> {
-        let named =
-            (self.exclude_self && anchor.id.is_some()) || !anchor.positive_ids.is_empty() || !anchor.denied_ids.is_empty();
-        let grouped = self.exclude_same_group && anchor.group.is_some();
-        self.barred_label(anchor).filter(|_| !named && !grouped && self.shared.takes_all())
+        self.barred_label(anchor).filter(|_| !self.bars_some(anchor) && self.shared.takes_all())
     }
 
     /// Why the entry in an occupied slot may not be served; `None` if it may.
@@ -110,11 +107,15 @@ impl Eligibility {
 
     /// True if some entry may be kept from this anchor that isn't kept from others.
     pub(super) fn bars_any(&self, anchor: &Anchor) -> bool {
+        self.bars_some(anchor) || self.barred_label(anchor).is_some()
+    }
+
+    /// The same, of entries that are kept from the anchor for something else than their label.
+    fn bars_some(&self, anchor: &Anchor) -> bool {
         (self.exclude_self && anchor.id.is_some())
             || !anchor.positive_ids.is_empty()
             || !anchor.denied_ids.is_empty()
             || (self.exclude_same_group && anchor.group.is_some())
-            || self.barred_label(anchor).is_some()
     }
 
     /// True if no entry is kept from this anchor by anything but labels asked for.

@@ -72,8 +72,7 @@ pub(super) fn search(
         let stride = stride(bank.spec().dim());
         let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
         let scan = Scan::new(bank.spec().metric(), stride, probes.collect());
-        let tile = (WORK_PER_HOLD / (stride * anchors.len().max(1))).max(32);
-        (scan, tile)
+        (scan, rows_per_hold(stride, anchors.len()))
     };
     let sieve = Sieve::new(anchors, eligibility);
     let mut search = Search { observed, sieve, rejections, wanted, scan, tile };
@@ -104,6 +103,11 @@ pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibilit
         }
     }
     scan.found().next().unwrap_or_default()
+}
+
+/// Rows of `stride` floats that are scanned for so many anchors in one hold.
+pub(super) fn rows_per_hold(stride: usize, anchors: usize) -> usize {
+    (WORK_PER_HOLD / (stride * anchors.max(1))).max(32)
 }
 
 /// Depth of the scan's rankings: with spares for entries that writes take away while it runs.

@@ -6,7 +6,7 @@ use super::eligibility::Eligibility;
 use super::filtered::Sieve;
 use super::indexed::View;
 use super::observed::Observed;
-use super::search::{identity, probe, search_depth};
+use super::search::{identity, probe, rows_per_hold, search_depth};
 use crate::bank::{Bank, Place};
 use crate::index::{Candidate, Found, Known, Ranked, Ranking, Reach, Run, Scan, Slots, Spot};
 use crate::kernels::stride;
@@ -15,9 +15,6 @@ use crate::rows::Stored;
 
 /// Entries judged in one hold of the bank's lock.
 const JUDGED_PER_HOLD: u32 = 128;
-
-/// Multiply-adds in one hold of the bank's lock: about 50 microseconds on one AVX2 core.
-const WORK_PER_HOLD: usize = 2 << 20;
 
 /// The searches of a block.
 pub(super) struct Walk<'s, 'o> {
@@ -113,10 +110,7 @@ impl Walk<'_, '_> {
             let bank = self.observed.read()?;
             let stride = stride(bank.spec().dim());
             let probes = anchors.iter().filter_map(|anchor| probe(anchor, self.nearest, search_depth(self.nearest)));
-            (
-                Scan::new(bank.spec().metric(), stride, probes.collect()),
-                (WORK_PER_HOLD / (stride * anchors.len().max(1))).max(32),
-            )
+            (Scan::new(bank.spec().metric(), stride, probes.collect()), rows_per_hold(stride, anchors.len()))
         };
         let (sieve, mut scratch) = (Sieve::new(anchors, self.eligibility), Vec::new());
         for (shard, slots) in (0u32..).zip(&self.view.scanned) {

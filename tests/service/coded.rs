@@ -4,8 +4,8 @@
 use negbank::bank::Bank;
 use negbank::kernels::score::score;
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, Stream, WriteBatch,
+    Anchors, Applied, BankKind, BankSpec, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
+    SampleAnswer, SampleQuery, Scope, ScoreRules, Seed, Strategy, Stream, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{Merge, answer_block};
@@ -38,27 +38,10 @@ fn bank(metric: Metric, dtype: Dtype, spread: f32, random: &mut Stream) -> Share
 }
 
 fn query(anchors: usize, metric: Metric, rules: ScoreRules, random: &mut Stream) -> SampleQuery {
-    let nearest = Nearest {
-        skip: 2,
-        window: K,
-        choose: Choose::Top,
-        candidates: None,
-        rules,
-        count_exact: false,
-        search: Search::default(),
-    };
+    let nearest = Nearest { skip: 2, rules, ..Nearest::top(K) };
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
-    let columns = Columns {
-        ids: true,
-        embeddings: false,
-        labels: true,
-        groups: false,
-        steps: false,
-        weights: false,
-        scores: true,
-        log_q: false,
-    };
+    let columns = Columns { ids: true, labels: true, scores: true, ..Columns::default() };
     let anchors = Anchors {
         count: anchors,
         embeddings: Some(Matrix::new("anchors", DIM, metric, random_rows(random, anchors, DIM)).unwrap()),
