@@ -1,7 +1,8 @@
 """Installs PyTorch for the tests, which compute on the CPU only.
 
 PyPI's wheels for x86-64 Linux want 2.5 GB of CUDA libraries beside them, and load none of themselves without. No test calls
-one, so there empty libraries take their place: enough to import torch, not to use a GPU. Elsewhere the wheels are plain.
+one, so there empty libraries take their place: enough to import torch, not to use a GPU. The installed wheel then no longer
+names them among its needs, or pip would fetch them for the next package that builds on torch. Elsewhere the wheels are plain.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def main() -> None:
     pip("install", "--no-deps", "--no-warn-conflicts", TORCH)
     pip("install", "--no-warn-conflicts", *ITS_OWN_NEEDS)
     if platform.system() == "Linux" and platform.machine() == "x86_64":
-        stand_in_for_cuda(Path(output(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").strip()))
+        site_packages = Path(output(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").strip())
+        stand_in_for_cuda(site_packages)
+        forget_cuda(site_packages)
     if not imports():
         sys.exit("torch was installed and can't be imported")
 
@@ -50,6 +53,13 @@ def stand_in_for_cuda(site_packages: Path) -> None:
         for name in missing:
             linked = ["-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", f"-L{folder}", f"-l:{STAND_IN}"]
             output(*shared, f"-Wl,-soname,{name}", "-o", folder / name, source, *linked)
+
+
+def forget_cuda(site_packages: Path) -> None:
+    """Takes what the stand-ins replace out of the wheel's list of needs."""
+    for metadata in site_packages.glob("torch-*.dist-info/METADATA"):
+        lines = metadata.read_text().splitlines(keepends=True)
+        metadata.write_text("".join(line for line in lines if not re.match(r"Requires-Dist: (?:cuda|nvidia|triton)\b", line)))
 
 
 def symbols(library: Path, which: str) -> list[str]:
