@@ -40,11 +40,14 @@ from .mirror import Changes, Mirror
 from .negatives import Negatives
 from .pending import Pending
 from .picks import Picks
+from .prefetch import Age, Prefetch
 from .receipts import Enqueued, Written
+from .sampler import Sampler
 from .scanning import Everything, ScanChunk
 from .writes import Stage, Write
 
 __all__ = [
+    "Age",
     "AlreadyExists",
     "Bank",
     "BankInfo",
@@ -68,8 +71,10 @@ __all__ = [
     "Pending",
     "PermissionDenied",
     "Picks",
+    "Prefetch",
     "ResourceExhausted",
     "SampleInfo",
+    "Sampler",
     "ScanChunk",
     "ShortAnswer",
     "Stage",
