@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, SupportsIndex, TypeVar
 
+import numpy.typing as npt
+
 from .errors import InvalidArgument
 from .negatives import Negatives
 from .pending import Pending
+from .receipts import Enqueued, Written
 from .sampler import Sampler
 from .scalars import whole
 
@@ -99,6 +102,10 @@ class Prefetch(Generic[Batch]):
         self.last = Age(self._given - one.at, max(0, self._sampler.sequence - negatives.info.sequence_last), waited)
         self._given += 1
         return one.batch, negatives
+
+    def write(self, embeddings: npt.ArrayLike, *, timeout: float | None = None, **columns: Any) -> Written | Enqueued:
+        """The sampler's: `Sampler.write`."""
+        return self._sampler.write(embeddings, timeout=timeout, **columns)
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's state as of the batches handed out, and `batches`, their number: skip as many when resuming.

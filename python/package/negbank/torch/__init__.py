@@ -1,4 +1,5 @@
-"""The trainer's side, for torch: a momentum encoder, losses over served negatives, and synthetic hard negatives.
+"""The trainer's side, for torch: a momentum encoder, losses over served negatives, synthetic hard negatives, and a keeper that
+holds the bank up with the model.
 
     from negbank.torch import MomentumEncoder, info_nce, similarities
 
@@ -18,6 +19,7 @@ from .debiased import debiased, hcl
 from .decoupled import dcl, dclw
 from .info_nce import info_nce, nt_xent
 from .inst_disc import InstDiscNCE
+from .keeper import Keeper
 from .mochi import mochi_mix
 from .momentum_encoder import MomentumEncoder
 from .sampled_softmax import sampled_softmax
@@ -27,6 +29,7 @@ from .triplet import triplet_semi_hard
 
 __all__ = [
     "InstDiscNCE",
+    "Keeper",
     "MomentumEncoder",
     "dcl",
     "dclw",

@@ -1,0 +1,64 @@
+"""For Lightning; needs the package `pytorch-lightning` or `lightning`, and `torch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+try:
+    from pytorch_lightning import Callback
+except ImportError:
+    from lightning.pytorch import Callback  # type: ignore[import-not-found, no-redef, unused-ignore]
+
+from .torch.keeper import COLUMNS, Keeper
+
+
+class BankCallback(Callback):
+    """Keeps a bank up with a LightningModule, and the sampler's state in its checkpoints.
+
+        class Contrastive(LightningModule):
+            def training_step(self, batch, batch_idx):
+                anchors, keys = ...
+                negs = sampler.sample(anchors, positive_ids=batch["ids"])
+                loss = info_nce((anchors * keys).sum(1), similarities(anchors, negs.embeddings[negs.indices]))
+                return {"loss": loss, "embeddings": keys, "ids": batch["ids"]}
+
+        keeper = Keeper(bank, encode=lambda module, ids: module(images[ids]), every=100, sampler=sampler)
+        Trainer(callbacks=[BankCallback(keeper)]).fit(...)
+
+    What `training_step` returns as "embeddings", with "ids", "labels", "groups" and "weights" where there are any, is written
+    when the optimiser has stepped, once for all accumulated micro-batches; `keeper.collect` takes rows as well.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._step = 0
+
+    @property
+    def state_key(self) -> str:
+        """One bank, one state."""
+        return self._generate_state_key(bank=self.keeper.bank.name)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Counts from where the run begins."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Collects the micro-batch's rows; if the optimiser has stepped, ends the step."""
+        if isinstance(outputs, Mapping) and outputs.get("embeddings") is not None:
+            self.keeper.collect(outputs["embeddings"], **{name: outputs.get(name) for name in COLUMNS})
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self.keeper.end_of_step(pl_module, self._step, rank=trainer.global_rank, world_size=trainer.world_size)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Writes what a last step that was not made has left."""
+        self.keeper.write(self._step, rank=trainer.global_rank, world_size=trainer.world_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's state."""
+        return self.keeper.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Has the sampler go on where the checkpoint was taken."""
+        self.keeper.load_state_dict(state_dict)

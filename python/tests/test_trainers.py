@@ -1,0 +1,252 @@
+"""Banks kept up with a model: by the keeper itself, under Hugging Face's Trainer, under Lightning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as lightning
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+import negbank
+from negbank.huggingface import BankCallback
+from negbank.lightning import BankCallback as LightningCallback
+from negbank.torch import Keeper
+from server_process import ServerProcess
+from small_model import BATCH, DIM, EVERY, IMAGES, LABELS, STALEST, Encoder, contrastive, encoded, filled, keeper
+
+STEPS, STOP = 12, 6
+# Lightning's own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+
+@pytest.fixture
+def other(client: negbank.Client, name: str) -> Iterator[str]:
+    yield name + "-2"
+    client.delete_bank(name + "-2")
+
+
+def everything(bank: negbank.Bank) -> tuple[Any, Any]:
+    entries = bank.fetch(np.arange(256))
+    return entries.embeddings, entries.steps
+
+
+# --- the keeper -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_s_rows_are_written_once_and_the_stalest_encoded_anew(client: negbank.Client, name: str) -> None:
+    bank, model = filled(client, name), Encoder()
+    one = keeper(bank)
+    rows = torch.randn(4, DIM, requires_grad=True)
+    one.collect(rows[:1], ids=[3], labels=[7])
+    one.collect(rows[1:], ids=torch.tensor([4, 5, 6]), labels=torch.tensor([1, 1, 2]))
+    before = bank.info().sequence
+    one.end_of_step(model, 3)
+    assert bank.info().sequence == before + 1, "micro-batches are one write"
+    entries = bank.fetch([3, 4, 5, 6])
+    assert entries.labels.tolist() == [7, 1, 1, 2]
+    assert entries.steps.tolist() == [2] * 4, "the model before its update made them"
+    one.end_of_step(model, 4)
+    refreshed = np.flatnonzero(everything(bank)[1] == 4)
+    assert len(refreshed) == STALEST
+    assert not np.isin([3, 4, 5, 6], refreshed).any(), "they were the freshest"
+    assert model.training
+    with torch.no_grad():
+        now = model.eval()(IMAGES[refreshed])
+    np.testing.assert_allclose(bank.fetch(refreshed).embeddings, now, atol=1e-6)
+    assert one.written == 4 + STALEST
+    one.collect(rows, ids=[1, 2, 3, 4])
+    with pytest.raises(negbank.InvalidArgument, match="other columns"):
+        one.collect(rows, ids=[1, 2, 3, 4], labels=[1, 2, 3, 4])
+
+
+def test_every_entry_has_its_turn_and_ranks_share_them(client: negbank.Client, name: str) -> None:
+    bank, model = filled(client, name), Encoder()
+    one = keeper(bank, rows=64)
+    for step in range(1, 5):
+        assert sum(one.refresh(model, step, rank=rank, world_size=3) for rank in range(3)) >= 43
+    for step in range(5, 9):
+        one.refresh(model, step)
+    assert (everything(bank)[1] > 0).all()
+
+
+def test_queues_take_what_is_collected_and_nothing_is_encoded_anew(client: negbank.Client, name: str) -> None:
+    queue = client.create_bank(name, dim=DIM, kind="queue", capacity=10)
+    one = Keeper(queue)
+    one.collect(torch.randn(4, DIM), labels=[1, 2, 3, 4])
+    one.end_of_step(Encoder(), 1)
+    one.end_of_step(Encoder(), 2)
+    assert queue.read().labels.tolist() == [1, 2, 3, 4]
+    with pytest.raises(negbank.FailedPrecondition):
+        Keeper(queue, encode=encoded)
+    with pytest.raises(negbank.InvalidArgument):
+        one.refresh(Encoder(), 3)
+    with pytest.raises(negbank.InvalidArgument):
+        Keeper(queue, on_unavailable="shrug")  # type: ignore[arg-type]
+
+
+def test_training_goes_on_without_the_server_where_that_is_allowed(own_server: ServerProcess) -> None:
+    bank, model = filled(negbank.connect(own_server.address, retries=0), "away"), Encoder()
+    strict, lax = keeper(bank, sampler=None), keeper(bank, sampler=None, on_unavailable="skip")
+    own_server.kill()
+    strict.collect(torch.randn(1, DIM), ids=[1])
+    with pytest.raises(negbank.Unavailable):
+        strict.end_of_step(model, 1)
+    lax.collect(torch.randn(1, DIM), ids=[1])
+    with pytest.warns(RuntimeWarning, match="not kept up"):
+        lax.end_of_step(model, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lax.collect(torch.randn(1, DIM), ids=[1])
+        lax.end_of_step(model, EVERY)
+    assert lax.written == 0
+
+
+# --- Hugging Face -----------------------------------------------------------------------------------------------------------
+
+
+class HuggingFaceRun(Trainer):
+    """Trains an encoder on `small_model`'s step."""
+
+    def __init__(self, keeper: Keeper, folder: Path, callbacks: list[TrainerCallback], **options: Any) -> None:
+        self.keeper = keeper
+        self.drawn: list[Any] = []
+        arguments: dict[str, Any] = {
+            "max_steps": STEPS,
+            "per_device_train_batch_size": BATCH,
+            "learning_rate": 0.01,
+            "lr_scheduler_type": "constant",
+            "use_cpu": True,
+            "report_to": [],
+            "disable_tqdm": True,
+            "logging_strategy": "no",
+            "save_strategy": "steps",
+            "save_steps": STOP,
+            "remove_unused_columns": False,
+            "dataloader_pin_memory": False,
+        }
+        data = [{"ids": place} for place in range(256)]
+        super().__init__(
+            Encoder(),
+            TrainingArguments(str(folder), **{**arguments, **options}),
+            train_dataset=data,
+            callbacks=[BankCallback(keeper), *callbacks],
+        )
+
+    def compute_loss(self, model: Any, inputs: Any, **_: Any) -> Any:  # type: ignore[override]
+        loss, keys = contrastive(model, self.keeper, inputs["ids"], self.drawn)
+        self.keeper.collect(keys, ids=inputs["ids"])
+        return loss
+
+
+def test_a_hugging_face_run_keeps_its_bank_fresh_and_resumes(
+    client: negbank.Client, name: str, other: str, tmp_path: Path
+) -> None:
+    whole = HuggingFaceRun(keeper(filled(client, name)), tmp_path / "whole", [])
+    whole.train()
+    assert whole.model is not None
+    assert whole.keeper.written == STEPS * BATCH + STEPS // EVERY * STALEST
+    rows, steps = everything(client.bank(name))
+    with torch.no_grad():
+        now = encoded(whole.model.eval(), torch.arange(256))
+    fresh = steps == STEPS
+    assert fresh.sum() == STALEST
+    np.testing.assert_allclose(rows[fresh], now[fresh], atol=1e-5)
+
+    bank = filled(client, other)
+    first = HuggingFaceRun(keeper(bank), tmp_path / "stopped", [], max_steps=STOP)
+    first.train()
+    resumed = HuggingFaceRun(keeper(bank), tmp_path / "stopped", [])
+    resumed.train(resume_from_checkpoint=True)
+    assert first.drawn + resumed.drawn == whole.drawn
+    assert len(whole.drawn) == STEPS
+    np.testing.assert_array_equal(everything(bank)[0], rows)
+
+
+def test_accumulated_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:
+    bank = filled(client, name)
+    before = bank.info().sequence
+    run = HuggingFaceRun(
+        keeper(bank, encode=None), tmp_path, [], gradient_accumulation_steps=3, max_steps=2, save_strategy="no"
+    )
+    run.train()
+    assert bank.info().sequence == before + 2
+    assert run.keeper.written == 2 * 3 * BATCH
+
+
+# --- Lightning --------------------------------------------------------------------------------------------------------------
+
+
+class Module(lightning.LightningModule):
+    """Trains an encoder on `small_model`'s step."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__()
+        self.encoder, self.keeper = Encoder(dropout=0.0), [keeper]  # Lightning keeps no state of torch's random numbers
+        self.drawn: list[Any] = []
+
+    def training_step(self, ids: Any, batch_idx: int) -> Any:
+        loss, keys = contrastive(self.encoder, self.keeper[0], ids, self.drawn)
+        return {"loss": loss, "embeddings": keys, "ids": ids, "labels": LABELS[ids]}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.encoder.parameters(), lr=0.01)
+
+
+def lightning_run(module: Module, folder: Path, epochs: int, resumed: Path | None = None, **options: Any) -> lightning.Trainer:
+    """Epochs are of `STOP` batches, since Lightning does not go back to the middle of one."""
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        callbacks=[LightningCallback(module.keeper[0])],
+        **options,
+    )
+    ids: Any = torch.arange(STOP * BATCH)
+    trainer.fit(module, torch.utils.data.DataLoader(ids, batch_size=BATCH), ckpt_path=resumed)
+    return trainer
+
+
+def test_a_lightning_run_keeps_its_bank_fresh_and_resumes(
+    client: negbank.Client, name: str, other: str, tmp_path: Path
+) -> None:
+    whole = Module(keeper(filled(client, name)))
+    lightning_run(whole, tmp_path, STEPS // STOP)
+    assert whole.keeper[0].written == STEPS * BATCH + STEPS // EVERY * STALEST
+    rows, steps = everything(client.bank(name))
+    fresh = steps == STEPS
+    assert fresh.sum() == STALEST
+    with torch.no_grad():
+        now = whole.encoder.eval()(IMAGES)
+    np.testing.assert_allclose(rows[fresh], now[fresh], atol=1e-5)
+
+    bank = filled(client, other)
+    first = Module(keeper(bank))
+    lightning_run(first, tmp_path, 1).save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed = Module(keeper(bank))
+    lightning_run(resumed, tmp_path, STEPS // STOP, tmp_path / "stopped.ckpt")
+    assert first.drawn + resumed.drawn == whole.drawn
+    assert len(whole.drawn) == STEPS
+    np.testing.assert_array_equal(everything(bank)[0], rows)
+
+
+def test_lightning_s_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:
+    bank = filled(client, name)
+    before = bank.info().sequence
+    module = Module(keeper(bank, encode=None))
+    lightning_run(module, tmp_path, 1, accumulate_grad_batches=3)
+    assert bank.info().sequence == before + 2
+    assert module.keeper[0].written == 2 * 3 * BATCH
