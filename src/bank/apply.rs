@@ -101,9 +101,11 @@ impl Bank {
         let (home, metric, x) = (self.home(id), self.spec.metric(), batch.embedding(row));
         let slot = if let Some(slot) = self.shards[home].find(id) {
             let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
+            let before = (shard.columns().label(slot), shard.columns().weight(slot));
             let (label, group, weight) = (batch.label(row), batch.group(row), batch.weight(row));
             shard.update(slot, Rewrite { label, group, weight, step: batch.step().unwrap_or_default() }, revision);
             shard.write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
+            self.relabelled(Place { shard: home as u32, slot }, before);
             applied.updated += 1;
             slot
         } else {
@@ -111,6 +113,7 @@ impl Bank {
             let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
             let slot = shard.insert(entry(id, batch, row), revision);
             shard.write_row(slot, |v| set_row(metric, v, x));
+            self.relabelled(Place { shard: home as u32, slot }, (None, 0.0));
             applied.inserted += 1;
             slot
         };
@@ -133,6 +136,7 @@ impl Bank {
         let (revision, metric, shard) = (self.next_revision(), self.spec.metric(), &mut self.shards[turn]);
         let slot = shard.insert(entry(id, batch, row), revision);
         shard.write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
+        self.relabelled(Place { shard: turn as u32, slot }, (None, 0.0));
         self.changed(turn, slot);
         applied.inserted += 1;
     }
@@ -157,8 +161,11 @@ impl Bank {
 
     fn remove_at(&mut self, place: Place) {
         let revision = self.next_revision();
-        let stamp = self.columns(place).occupied_at(place.slot);
+        let columns = self.columns(place);
+        let stamp = columns.occupied_at(place.slot);
+        let before = (columns.label(place.slot), columns.weight(place.slot));
         self.shards[place.shard as usize].remove(place.slot, revision);
+        self.relabelled(place, before);
         self.left(place, stamp);
     }
 

@@ -167,6 +167,7 @@ impl Columns {
     /// Empties a slot.
     pub(super) fn free(&mut self, slot: u32, revision: u64) {
         self.occupied_at[slot as usize] = 0;
+        self.weights[slot as usize] = 0.0;
         self.revisions[slot as usize] = revision;
         self.present[slot as usize] = 0;
     }

@@ -5,18 +5,22 @@
 
 mod ages;
 mod apply;
+mod classes;
 mod columns;
 mod fifo;
 mod id_index;
 mod order;
 mod postings;
+mod powers;
 mod recent;
 mod roster;
 mod shard;
 mod state;
 mod writers;
 
+pub use classes::Classes;
 pub use columns::{Columns, Entry};
+pub use powers::{Mass, Powers, exponent};
 pub use recent::Change;
 pub use shard::Shard;
 pub use state::{Bank, Place};

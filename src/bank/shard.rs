@@ -5,6 +5,7 @@ use super::columns::{Columns, Entry};
 use super::fifo::Fifo;
 use super::id_index::IdIndex;
 use super::postings::Postings;
+use super::powers::exponent;
 use super::roster::Roster;
 use crate::model::{BankKind, BankSpec, Metric};
 use crate::rows::{OutOfMemory, Rows};
@@ -18,6 +19,8 @@ pub struct Shard {
     roster: Roster,
     labels: Postings<i64>,
     groups: Postings<u64>,
+    /// By the binary exponent of the weight; entries of weight 0 are in none.
+    weights: Postings<i16>,
     free: Vec<u32>,
     /// Order of arrival; queue banks only.
     fifo: Option<Fifo>,
@@ -47,6 +50,7 @@ impl Shard {
             roster: Roster::default(),
             labels: Postings::default(),
             groups: Postings::default(),
+            weights: Postings::default(),
             free: Vec::new(),
             fifo: queue.then(Fifo::default),
             ages: (!queue).then(Ages::default),
@@ -89,6 +93,11 @@ impl Shard {
         self.groups.keys()
     }
 
+    /// Slots of the entries whose weight has this binary exponent.
+    pub fn weighing(&self, exponent: i16) -> &[u32] {
+        self.weights.list(exponent)
+    }
+
     /// Slots of the entries of an id, newest first; at most one in a keyed bank.
     pub fn with_id(&self, id: u64) -> impl Iterator<Item = u32> + '_ {
         self.ids.all(id)
@@ -118,6 +127,7 @@ impl Shard {
         self.roster.add(slot);
         self.labels.change(slot, None, entry.label);
         self.groups.change(slot, None, entry.group);
+        self.weights.change(slot, None, exponent(entry.weight));
         if let Some(fifo) = &mut self.fifo {
             fifo.push(slot);
         }
@@ -143,6 +153,7 @@ impl Shard {
             self.columns.set_group(slot, group);
         }
         if let Some(weight) = weight {
+            self.weights.change(slot, exponent(self.columns.weight(slot)), exponent(weight));
             self.columns.set_weight(slot, weight);
         }
         self.columns.touch(slot, step, revision);
@@ -155,6 +166,7 @@ impl Shard {
         self.roster.remove(slot);
         self.labels.change(slot, entry.label, None);
         self.groups.change(slot, entry.group, None);
+        self.weights.change(slot, exponent(entry.weight), None);
         if let Some(fifo) = &mut self.fifo {
             fifo.remove(slot);
         }

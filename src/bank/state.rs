@@ -1,8 +1,11 @@
 //! A bank: its shards and its clock.
 
 use std::num::NonZeroU64;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use super::classes::Classes;
 use super::columns::Columns;
+use super::powers::Powers;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
 use super::writers::{Known, Writers};
@@ -22,6 +25,9 @@ pub struct Bank {
     revision: u64,
     pub(super) recent: Recent,
     pub(super) writers: Writers,
+    pub(super) classes: Classes,
+    /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
+    powers: RwLock<Vec<Arc<Powers>>>,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
     /// What `appended` was when the present mutation began.
@@ -57,6 +63,8 @@ impl Bank {
             revision: 0,
             recent: Recent::default(),
             writers: Writers::default(),
+            classes: Classes::default(),
+            powers: RwLock::default(),
             appended: 0,
             appended_before: 0,
         }
@@ -129,6 +137,32 @@ impl Bank {
         self.recent.end_of(sequence)
     }
 
+    /// The labels that entries have.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// Powers w^alpha of the entries' weights, alpha at most `Strategy::LARGEST_ALPHA` in magnitude. The first who asks for an alpha
+    /// pays for a look at every weight; from then on writes keep them, of the last [`Self::ALPHAS`] that were asked for. Not to be kept
+    /// longer than the hold of the bank.
+    pub fn powers(&self, alpha: f32) -> Arc<Powers> {
+        let kept = |all: &Vec<Arc<Powers>>| all.iter().find(|powers| powers.alpha().to_bits() == alpha.to_bits()).cloned();
+        if let Some(powers) = kept(&self.powers.read().unwrap_or_else(PoisonError::into_inner)) {
+            return powers;
+        }
+        let mut all = self.powers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(powers) = kept(&all) {
+            return powers;
+        }
+        let powers = Arc::new(Powers::new(alpha, &self.shards));
+        all.truncate(Self::ALPHAS - 1);
+        all.insert(0, Arc::clone(&powers));
+        powers
+    }
+
+    /// Alphas whose powers are kept.
+    pub const ALPHAS: usize = 4;
+
     /// Newest entry of an id.
     pub fn find(&self, id: u64) -> Option<Place> {
         let newest_of = |(number, shard): (u32, &Shard)| shard.find(id).map(|slot| Place { shard: number, slot });
@@ -168,6 +202,17 @@ impl Bank {
     /// Notes that the entry of this stamp left its place.
     pub(super) fn left(&mut self, place: Place, stamp: u64) {
         self.note(Change { place, left: NonZeroU64::new(stamp) });
+    }
+
+    /// Notes what a write made of an entry's label and weight; an entry that isn't there has no label, and weight 0.
+    pub(super) fn relabelled(&mut self, place: Place, (label, weight): (Option<i64>, f32)) {
+        let columns = self.shards[place.shard as usize].columns();
+        let (label_now, weight_now) = (columns.label(place.slot), columns.weight(place.slot));
+        self.classes.change(label, label_now);
+        if weight.to_bits() != weight_now.to_bits() {
+            let all = self.powers.get_mut().unwrap_or_else(PoisonError::into_inner);
+            all.iter_mut().for_each(|powers| Arc::make_mut(powers).change(place, weight, weight_now));
+        }
     }
 
     fn note(&mut self, change: Change) {

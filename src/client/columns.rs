@@ -140,6 +140,9 @@ pub struct DrawColumns {
     /// Mutations since.
     #[prost(uint64, tag = "18")]
     pub generation_lag: u64,
+    /// f32
+    #[prost(bytes = "bytes", tag = "19")]
+    pub log_q_shift: Bytes,
 }
 
 /// `negbank.v1.SampleResponse`.
@@ -253,6 +256,7 @@ mod tests {
             plan_reason: "asked for".to_owned(),
             generation: Some(12),
             generation_lag: 13,
+            log_q_shift: vec![0.5],
         };
         let write =
             Some(v1::WriteResponse { sequence: 5, ids: vec![8], position: vec![1].into(), ..v1::WriteResponse::default() });

@@ -42,11 +42,13 @@ pub enum Reason {
     Window,
     /// Too old.
     Age,
+    /// A weight of 0.
+    Weight,
 }
 
 impl Reason {
     /// Every reason, in the order of [`ReasonCounts`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Itself,
         Self::Positive,
         Self::Denied,
@@ -57,6 +59,7 @@ impl Reason {
         Self::TooFew,
         Self::Window,
         Self::Age,
+        Self::Weight,
     ];
 }
 
@@ -111,13 +114,13 @@ pub struct DrawAnswer {
     pub indices: Vec<u32>,
     /// Score of each pick, or empty.
     pub scores: Vec<f32>,
-    /// log_q of each pick, or empty.
+    /// log_q of each pick, or empty; see [`SharedSet`] for a set.
     pub log_q: Vec<f32>,
     /// Size of each anchor's eligible set; empty where unknown.
     pub n: Vec<u32>,
     /// Logarithm of each anchor's partition sum over its window, for softmax draws; else empty.
     pub log_partition: Vec<f32>,
-    /// Each anchor's (k+1)th perturbed log-probability, for softmax draws without replacement; else empty.
+    /// Each anchor's (k+1)th perturbed log-probability, for draws without replacement by unequal probabilities; else empty.
     pub kappa: Vec<f32>,
     /// Numbers of entries that pass filters and score rules, where they were counted; else empty.
     pub n_scored: Vec<u32>,
@@ -157,12 +160,15 @@ impl GraphRead {
 }
 
 /// What one set for all anchors is to each of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SharedSet {
     /// Anchors x entries: 1 where the entry is eligible for the anchor, else 0.
     pub mask: Vec<u8>,
     /// Entries that pass the filters which don't depend on the anchor.
     pub n: u32,
+    /// Where entries of the set have unequal probabilities: what each anchor's survivors' `log_q` is above that of the set's entry. Else
+    /// empty, and `log_q` has a value an anchor.
+    pub log_q_shift: Vec<f32>,
 }
 
 impl DrawAnswer {

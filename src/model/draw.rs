@@ -83,8 +83,38 @@ pub enum Strategy {
         /// Whether an entry may be picked twice.
         replace: bool,
     },
+    /// An entry of weight w with probability proportional to w^alpha.
+    Weighted {
+        /// The exponent.
+        alpha: f32,
+        /// Whether an entry may be picked twice.
+        replace: bool,
+    },
+    /// A label uniformly, then one of its entries uniformly.
+    Balanced {
+        /// Whether an entry may be picked twice.
+        replace: bool,
+    },
     /// By score.
     Nearest(Nearest),
+}
+
+impl Strategy {
+    /// Largest magnitude of a weight's exponent.
+    pub const LARGEST_ALPHA: f32 = 4.0;
+
+    /// True if an entry may be picked twice.
+    pub fn replaces(&self) -> bool {
+        match self {
+            Self::Uniform { replace } | Self::Weighted { replace, .. } | Self::Balanced { replace } => *replace,
+            Self::Nearest(nearest) => nearest.choose.replaces(),
+        }
+    }
+
+    /// True if entries are scored against the anchor.
+    pub fn is_scored(&self) -> bool {
+        matches!(self, Self::Nearest(_))
+    }
 }
 
 /// One strategy with a count.

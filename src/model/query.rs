@@ -120,14 +120,22 @@ fn check_draw(field: &str, draw: &Draw, anchors: &Anchors, invalid: &mut Invalid
             "needs the anchors' groups: give anchors.groups, or anchors.ids of entries that have groups",
         );
     }
-    if let Strategy::Nearest(nearest) = &draw.strategy {
-        if draw.scope == Scope::Shared {
-            invalid.push(
-                format!("{field}.scope"),
-                "SHARED draws one set for all anchors, and a scored draw ranks for each: leave scope PER_ANCHOR, or draw uniform",
-            );
+    if draw.strategy.is_scored() && draw.scope == Scope::Shared {
+        invalid.push(
+            format!("{field}.scope"),
+            "SHARED draws one set for all anchors, and a scored draw is each anchor's own: leave scope PER_ANCHOR, or draw uniform, \
+             weighted or balanced",
+        );
+    }
+    match &draw.strategy {
+        Strategy::Nearest(nearest) => check_nearest(&format!("{field}.nearest"), draw.k, nearest, anchors, invalid),
+        Strategy::Weighted { alpha, .. } => {
+            let largest = Strategy::LARGEST_ALPHA;
+            if !(-largest..=largest).contains(alpha) {
+                invalid.push(format!("{field}.weighted.alpha"), format!("{alpha} is outside [-{largest}, {largest}]"));
+            }
         }
-        check_nearest(&format!("{field}.nearest"), draw.k, nearest, anchors, invalid);
+        Strategy::Uniform { .. } | Strategy::Balanced { .. } => {}
     }
 }
 

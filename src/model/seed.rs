@@ -56,9 +56,13 @@ impl Stream {
 
     /// Standard Gumbel noise, the same bits on every machine.
     pub fn gumbel(&mut self) -> f64 {
-        // Half a step of 2^-52 off both ends, so that neither logarithm meets zero.
-        let unit = ((self.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
-        -libm::log(-libm::log(unit))
+        -libm::log(self.exponential())
+    }
+
+    /// A standard exponential variate, above 0; the same bits on every machine.
+    pub fn exponential(&mut self) -> f64 {
+        // Half a step of 2^-52 off both ends, so that the logarithm is neither infinite nor zero.
+        -libm::log(((self.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64)
     }
 
     /// A number uniform in `0..bound` without bias (Lemire 2019, multiply and reject). 0 for a bound of 0 or 1.

@@ -106,7 +106,8 @@ fn close(
 
 /// The log-probability of each draw's picks under all draws together.
 fn mixed(bank: &Bank, anchor: &Anchor, drawings: &[Option<Drawing<'_>>], picks: &[Picked]) -> Vec<Vec<f32>> {
-    let draws = drawings.iter().flatten().zip(picks).map(|(drawing, picked)| (drawing.draw, &drawing.eligibility, picked));
+    let draws =
+        drawings.iter().flatten().zip(picks).map(|(drawing, picked)| (drawing.draw.k, &drawing.eligibility, &picked.odds));
     let mixture = Mixture::new(bank, anchor, draws);
     picks.iter().map(|picked| picked.places.iter().map(|&place| mixture.log_q(place)).collect()).collect()
 }

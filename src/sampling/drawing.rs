@@ -8,9 +8,9 @@ use super::observed::Observed;
 use super::picked::Picked;
 use super::route;
 use super::search::Searched;
-use super::uniform;
+use super::unscored::Unscored;
 use crate::bank::Bank;
-use crate::model::{Columns, Draw, DrawAnswer, Nearest, Plan, Reason, SampleQuery, Strategy};
+use crate::model::{Columns, Draw, DrawAnswer, Nearest, Plan, SampleQuery, Strategy};
 
 /// A draw with its filters, what its search found, and the answer so far.
 pub(super) struct Drawing<'q> {
@@ -18,6 +18,7 @@ pub(super) struct Drawing<'q> {
     number: usize,
     pub(super) draw: &'q Draw,
     pub(super) eligibility: Eligibility,
+    unscored: Unscored<'q>,
     searched: Option<Searched>,
     pub(super) answer: DrawAnswer,
 }
@@ -25,12 +26,10 @@ pub(super) struct Drawing<'q> {
 impl<'q> Drawing<'q> {
     /// Draw number `number` of `query`, before any search.
     pub(super) fn new(query: &'q SampleQuery, number: usize, draw: &'q Draw) -> Self {
-        let (plan, replace) = match &draw.strategy {
-            Strategy::Uniform { replace } => (Plan::Roster, *replace),
-            Strategy::Nearest(nearest) => (Plan::PostingList, nearest.choose.replaces()),
-        };
-        let eligibility = Eligibility::new(&draw.filters, query.step());
-        Self { query, number, draw, eligibility, searched: None, answer: DrawAnswer::empty(plan, replace) }
+        let plan = if draw.strategy.is_scored() { Plan::PostingList } else { Plan::Roster };
+        let answer = DrawAnswer::empty(plan, draw.strategy.replaces());
+        let eligibility = Eligibility::new(draw, query.step());
+        Self { query, number, draw, eligibility, unscored: Unscored::new(draw), searched: None, answer }
     }
 
     /// True if what was found for the anchors is no more good enough to start from; `moved`: for another anchor.
@@ -60,22 +59,28 @@ impl<'q> Drawing<'q> {
     pub(super) fn pick(&mut self, bank: &Bank, anchor: &Anchor, at: usize, moved: bool) -> Picked {
         let columns = self.query.form().columns;
         match &self.draw.strategy {
-            Strategy::Uniform { replace } => self.uniform(bank, anchor, *replace, columns),
+            Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => {
+                self.unscored(bank, anchor, columns)
+            }
             Strategy::Nearest(nearest) => self.nearest(bank, anchor, nearest, (at, moved), columns),
         }
     }
 
-    fn uniform(&mut self, bank: &Bank, anchor: &Anchor, replace: bool, columns: Columns) -> Picked {
+    fn unscored(&mut self, bank: &Bank, anchor: &Anchor, columns: Columns) -> Picked {
         let mut stream = self.query.seed().stream(self.number, anchor.number);
-        let asked = (self.draw.k, replace);
-        let drawn = uniform::draw(bank, &mut self.eligibility, anchor, asked, &mut stream, &mut self.answer.rejections);
+        let drawn = self.unscored.draw(bank, &mut self.eligibility, anchor, &mut stream, &mut self.answer.rejections);
         self.answer.plan = self.answer.plan.max(drawn.plan);
         let scores = drawn.places.iter().filter(|_| columns.scores).filter_map(|&place| anchor.score(bank, place)).collect();
-        let log_q = vec![-libm::log(drawn.n as f64) as f32; drawn.places.len()];
-        let mut picked = Picked { scores, log_q, n: Some(drawn.n), ..Picked::default() };
-        picked.shortfalls.add(Reason::TooFew, (self.draw.k - drawn.places.len()) as u64);
-        picked.places = drawn.places;
-        picked
+        Picked {
+            places: drawn.places,
+            scores,
+            log_q: drawn.log_q,
+            n: Some(drawn.n),
+            kappa: drawn.kappa.map(|kappa| kappa as f32),
+            shortfalls: drawn.shortfalls,
+            odds: drawn.odds,
+            ..Picked::default()
+        }
     }
 
     fn nearest(

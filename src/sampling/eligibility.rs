@@ -1,10 +1,11 @@
 //! Which entries may be served to an anchor, and how many there are.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use super::anchors::Anchor;
-use crate::bank::{Bank, Columns, Place, Shard};
-use crate::model::{Filters, Reason};
+use super::measured::{Entries, Measured};
+use crate::bank::{Bank, Columns, Place};
+use crate::model::{Draw, Reason, Strategy};
 
 /// The filters of one draw, ready to be asked per entry.
 #[derive(Debug)]
@@ -13,12 +14,12 @@ pub(super) struct Eligibility {
     exclude_same_group: bool,
     exclude_same_label: bool,
     shared: SharedFilters,
-    counted: Counted,
+    counted: Measured<usize>,
 }
 
 /// The filters that are the same for every anchor.
 #[derive(Debug)]
-struct SharedFilters {
+pub(super) struct SharedFilters {
     excluded_ids: FxHashSet<u64>,
     /// Sorted, each once.
     only_labels: Option<Vec<i64>>,
@@ -28,17 +29,10 @@ struct SharedFilters {
     min_step: u64,
 }
 
-/// Sizes that many anchors share, as of one state of the bank.
-#[derive(Debug, Default)]
-struct Counted {
-    revision: Option<u64>,
-    passing: usize,
-    passing_of_label: FxHashMap<i64, usize>,
-}
-
 impl Eligibility {
-    /// The filters of a request of training step `step`.
-    pub(super) fn new(filters: &Filters, step: Option<u64>) -> Self {
+    /// The filters of a draw in a request of training step `step`. A balanced draw leaves out entries without a label.
+    pub(super) fn new(draw: &Draw, step: Option<u64>) -> Self {
+        let (filters, balanced) = (&draw.filters, matches!(draw.strategy, Strategy::Balanced { .. }));
         let only_labels = (!filters.only_labels.is_empty()).then(|| {
             let mut labels = filters.only_labels.clone();
             labels.sort_unstable();
@@ -54,10 +48,10 @@ impl Eligibility {
                 excluded_ids: filters.exclude_ids.iter().copied().collect(),
                 only_labels,
                 excluded_labels: filters.exclude_labels.iter().copied().collect(),
-                exclude_unlabelled: filters.exclude_unlabelled,
+                exclude_unlabelled: filters.exclude_unlabelled || balanced,
                 min_step: filters.min_step.unwrap_or(0).max(oldest.unwrap_or(0)),
             },
-            counted: Counted::default(),
+            counted: Measured::default(),
         }
     }
 
@@ -123,12 +117,17 @@ impl Eligibility {
         !self.bars_any(anchor) && self.shared.takes_all_listed()
     }
 
-    /// Size of the anchor's eligible set, exact: what passes the shared filters, counted once for all anchors, less the few
-    /// entries that only this anchor excludes.
+    /// Size of the anchor's eligible set, exact.
     pub(super) fn count(&mut self, anchor: &Anchor, bank: &Bank) -> usize {
-        self.counted.refresh(&self.shared, bank);
-        let of_label = self.barred_label(anchor).map_or(0, |label| self.counted.of_label(label, &self.shared, bank));
-        self.counted.passing - of_label - self.excluded_in_group(anchor, bank) - self.excluded_by_id(anchor, bank)
+        let mut counted = std::mem::take(&mut self.counted);
+        let count = counted.of_anchor(&Entries, self, anchor, bank);
+        self.counted = counted;
+        count
+    }
+
+    /// The filters that don't depend on the anchor.
+    pub(super) fn shared(&self) -> &SharedFilters {
+        &self.shared
     }
 
     /// Labels of which an eligible entry must have one; `None`: any, or none.
@@ -137,7 +136,7 @@ impl Eligibility {
     }
 
     /// The anchor's own label, if its entries are excluded.
-    fn barred_label(&self, anchor: &Anchor) -> Option<i64> {
+    pub(super) fn barred_label(&self, anchor: &Anchor) -> Option<i64> {
         anchor.label.filter(|_| self.exclude_same_label)
     }
 
@@ -151,31 +150,30 @@ impl Eligibility {
         (barred.is_none() || columns.label(slot) != barred) && self.shared.rejects(columns, slot).is_none()
     }
 
-    /// Entries of the anchor's group that nothing else excludes already.
-    fn excluded_in_group(&self, anchor: &Anchor, bank: &Bank) -> usize {
-        let Some(group) = anchor.group.filter(|_| self.exclude_same_group) else { return 0 };
-        let in_shard =
-            |shard: &Shard| shard.grouped(group).iter().filter(|&&slot| self.remains(anchor, shard.columns(), slot)).count();
-        bank.shards().iter().map(in_shard).sum()
-    }
-
-    /// Entries that this anchor excludes by their id and nothing else excludes already.
-    fn excluded_by_id(&self, anchor: &Anchor, bank: &Bank) -> usize {
+    /// Visits each entry that is kept from the anchor by its id or its group, and by nothing else.
+    pub(super) fn for_each_barred(&self, anchor: &Anchor, bank: &Bank, mut visit: impl FnMut(Place)) {
+        let mut visit = |place: Place| {
+            if self.remains(anchor, bank.columns(place), place.slot) {
+                visit(place);
+            }
+        };
+        if let Some(group) = anchor.group.filter(|_| self.exclude_same_group) {
+            for (shard, state) in (0u32..).zip(bank.shards()) {
+                state.grouped(group).iter().for_each(|&slot| visit(Place { shard, slot }));
+            }
+        }
         let itself = anchor.id.filter(|_| self.exclude_self);
         let mut named: Vec<u64> = itself.into_iter().chain(anchor.positive_ids.iter().copied()).collect();
         named.extend(&anchor.denied_ids);
         named.sort_unstable();
         named.dedup();
-        let alone = |place: &Place| {
-            let columns = bank.columns(*place);
-            !self.in_group(anchor, columns, place.slot) && self.remains(anchor, columns, place.slot)
-        };
-        named.into_iter().map(|id| bank.find_all(id).filter(alone).count()).sum()
+        let places = named.into_iter().flat_map(|id| bank.find_all(id));
+        places.filter(|place| !self.in_group(anchor, bank.columns(*place), place.slot)).for_each(visit);
     }
 }
 
 impl SharedFilters {
-    fn rejects(&self, columns: &Columns, slot: u32) -> Option<Reason> {
+    pub(super) fn rejects(&self, columns: &Columns, slot: u32) -> Option<Reason> {
         if !self.excluded_ids.is_empty() && self.excluded_ids.contains(&columns.id(slot)) {
             return Some(Reason::Denied);
         }
@@ -186,71 +184,44 @@ impl SharedFilters {
     }
 
     /// True if every entry passes.
-    fn takes_all(&self) -> bool {
+    pub(super) fn takes_all(&self) -> bool {
         self.only_labels.is_none() && self.takes_all_listed()
     }
 
     /// True if every entry of the labels asked for passes.
-    fn takes_all_listed(&self) -> bool {
+    pub(super) fn takes_all_listed(&self) -> bool {
         self.excluded_ids.is_empty() && self.excluded_labels.is_empty() && !self.exclude_unlabelled && self.min_step == 0
     }
 
     /// True if entries of this label, or without one, may pass.
-    fn takes_label(&self, label: Option<i64>) -> bool {
+    pub(super) fn takes_label(&self, label: Option<i64>) -> bool {
         let Some(label) = label else { return self.only_labels.is_none() && !self.exclude_unlabelled };
         let listed = self.only_labels.as_ref().is_none_or(|only| only.binary_search(&label).is_ok());
         listed && !self.excluded_labels.contains(&label)
     }
 
-    /// Entries that pass, by the lengths of lists where those tell, else one by one.
-    fn count(&self, bank: &Bank) -> usize {
-        if let Some(labels) = &self.only_labels {
-            return labels.iter().map(|&label| self.count_of_label(label, bank)).sum();
-        }
-        if self.min_step > 0 || self.exclude_unlabelled {
-            return bank.shards().iter().map(|shard| self.passing(shard, shard.roster())).sum();
-        }
-        let of_excluded: usize = self.excluded_labels.iter().map(|&label| labelled(bank, label)).sum();
-        bank.entries() - of_excluded - self.excluded_where(bank, |label| self.takes_label(label))
+    /// The step from which on entries pass.
+    pub(super) fn min_step(&self) -> u64 {
+        self.min_step
     }
 
-    /// Entries of one label that pass.
-    fn count_of_label(&self, label: i64, bank: &Bank) -> usize {
-        if !self.takes_label(Some(label)) {
-            return 0;
-        }
-        if self.min_step > 0 {
-            return bank.shards().iter().map(|shard| self.passing(shard, shard.labelled(label))).sum();
-        }
-        labelled(bank, label) - self.excluded_where(bank, |there| there == Some(label))
+    /// Ids that are never served.
+    pub(super) fn excluded_ids(&self) -> impl Iterator<Item = u64> + '_ {
+        self.excluded_ids.iter().copied()
     }
 
-    /// Entries excluded by their id, of the labels that `counts`.
-    fn excluded_where(&self, bank: &Bank, counts: impl Fn(Option<i64>) -> bool) -> usize {
-        let counted = |place: &Place| counts(bank.columns(*place).label(place.slot));
-        self.excluded_ids.iter().map(|&id| bank.find_all(id).filter(counted).count()).sum()
+    /// Labels that are never served.
+    pub(super) fn excluded_labels(&self) -> impl Iterator<Item = i64> + '_ {
+        self.excluded_labels.iter().copied()
     }
 
-    fn passing(&self, shard: &Shard, slots: &[u32]) -> usize {
-        slots.iter().filter(|&&slot| self.rejects(shard.columns(), slot).is_none()).count()
-    }
-}
-
-impl Counted {
-    /// Counts anew if the bank has changed.
-    fn refresh(&mut self, filters: &SharedFilters, bank: &Bank) {
-        if self.revision != Some(bank.revision()) {
-            self.revision = Some(bank.revision());
-            self.passing = filters.count(bank);
-            self.passing_of_label.clear();
-        }
+    /// True if entries without a label don't pass.
+    pub(super) fn excludes_unlabelled(&self) -> bool {
+        self.exclude_unlabelled
     }
 
-    fn of_label(&mut self, label: i64, filters: &SharedFilters, bank: &Bank) -> usize {
-        *self.passing_of_label.entry(label).or_insert_with(|| filters.count_of_label(label, bank))
+    /// Labels of which an entry must have one; `None`: any, or none.
+    pub(super) fn only_labels(&self) -> Option<&[i64]> {
+        self.only_labels.as_deref()
     }
-}
-
-fn labelled(bank: &Bank, label: i64) -> usize {
-    bank.shards().iter().map(|shard| shard.labelled(label).len()).sum()
 }

@@ -4,6 +4,7 @@
 //! request only, never on how the anchors were split into blocks or which thread ran them.
 
 mod anchors;
+mod balanced;
 mod block;
 mod calibration;
 mod choose;
@@ -13,10 +14,13 @@ mod eligibility;
 mod filtered;
 mod gathered;
 mod indexed;
+mod law;
+mod measured;
 mod merge;
 mod mixture;
 mod nearest;
 mod observed;
+mod odds;
 mod part;
 mod permutation;
 mod picked;
@@ -26,9 +30,12 @@ mod route;
 mod search;
 mod shared;
 mod source;
+mod sum_tree;
 mod uniform;
 mod universe;
+mod unscored;
 mod walk;
+mod weighted;
 
 pub use block::{BLOCK, answer_block};
 pub use calibration::calibrate;

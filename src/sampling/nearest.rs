@@ -5,6 +5,7 @@ use rustc_hash::FxHashSet;
 use super::anchors::Anchor;
 use super::choose::choose;
 use super::eligibility::Eligibility;
+use super::odds::Odds;
 use super::picked::Picked;
 use super::search::{MOST_MENDED, identity, probe, search_held};
 use crate::bank::{Bank, Place};
@@ -51,7 +52,7 @@ pub(super) fn settle(
         log_partition: chosen.log_partition,
         kappa: chosen.kappa,
         shortfalls: shortfalls(k, n, scored, chosen.picks.len()),
-        window,
+        odds: Odds::Window { window, how: nearest.choose },
     }
 }
 

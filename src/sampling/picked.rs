@@ -1,7 +1,7 @@
 //! What one draw picked for one anchor.
 
+use super::odds::Odds;
 use crate::bank::Place;
-use crate::index::Ranked;
 use crate::model::{DrawAnswer, ReasonCounts};
 
 /// The picks of one anchor, with all that is told of them.
@@ -18,12 +18,12 @@ pub(super) struct Picked {
     pub(super) n_scored: Option<usize>,
     /// Softmax: ln sum exp(beta * s) over the window.
     pub(super) log_partition: Option<f32>,
-    /// Softmax without replacement: (k+1)th perturbed log-probability.
+    /// Without replacement by unequal probabilities: (k+1)th perturbed log-probability.
     pub(super) kappa: Option<f32>,
     /// Missing picks.
     pub(super) shortfalls: ReasonCounts,
-    /// What a scored draw chose from.
-    pub(super) window: Vec<Ranked>,
+    /// With which probability one draw picks what.
+    pub(super) odds: Odds,
 }
 
 impl Picked {

@@ -5,10 +5,10 @@ use super::anchors::{Anchor, resolve};
 use super::eligibility::Eligibility;
 use super::observed::Observed;
 use super::part::{Part, PartRows};
-use super::uniform::{self, Drawn};
+use super::unscored::{Drawn, Unscored};
 use crate::bank::{Bank, Entry, Place};
 use crate::kernels::score::score;
-use crate::model::{Draw, DrawAnswer, Metric, Plan, Reason, SampleQuery, Scope, SharedSet, Strategy};
+use crate::model::{Draw, DrawAnswer, Metric, Plan, ReasonCounts, SampleQuery, Scope, SharedSet, Strategy};
 use crate::rows::{Recycler, Shared};
 
 /// Rows gathered in one hold of the bank's lock.
@@ -56,17 +56,17 @@ fn attempt(
     };
     let mut draws = Vec::with_capacity(query.draws().len());
     for (number, draw) in query.draws().iter().enumerate() {
-        let (Scope::Shared, Strategy::Uniform { replace }) = (draw.scope, &draw.strategy) else {
+        if draw.scope != Scope::Shared {
             draws.push(None);
             continue;
-        };
+        }
         let bank = observed.read()?;
         for anchor in &mut anchors {
             if let Some(now) = observed.anchor_now(&bank, query, anchor) {
                 *anchor = now;
             }
         }
-        let mut set = Set::draw(&bank, query, number, *replace, &anchors);
+        let mut set = Set::draw(&bank, query, number, &anchors);
         let mut held = Some(bank);
         for part in 0..set.places.len().div_ceil(ROWS_PER_HOLD) {
             if !wanted() {
@@ -102,27 +102,41 @@ struct Set<'q> {
     embeddings: Vec<f32>,
     /// Size of each anchor's eligible set.
     n: Vec<usize>,
+    /// Natural log of the share of the law by which the set was drawn that each anchor's eligible set has.
+    log_shares: Vec<f64>,
+    /// Entries that were not there to be drawn, by reason.
+    missing: ReasonCounts,
     answer: DrawAnswer,
 }
 
 impl<'q> Set<'q> {
     /// Draws among what passes the filters that don't depend on an anchor, and counts what is eligible for each.
-    fn draw(bank: &Bank, query: &'q SampleQuery, number: usize, replace: bool, anchors: &[Anchor]) -> Self {
+    fn draw(bank: &Bank, query: &'q SampleQuery, number: usize, anchors: &[Anchor]) -> Self {
         let draw = &query.draws()[number];
-        let mut eligibility = Eligibility::new(&draw.filters, query.step());
-        let mut answer = DrawAnswer::empty(Plan::Roster, replace);
+        let (mut eligibility, mut unscored) = (Eligibility::new(draw, query.step()), Unscored::new(draw));
+        let mut answer = DrawAnswer::empty(Plan::Roster, draw.strategy.replaces());
         let mut stream = query.seed().stream(number, 0);
-        let nobody = Anchor::default();
-        let Drawn { places, n, plan } =
-            uniform::draw(bank, &mut eligibility, &nobody, (draw.k, replace), &mut stream, &mut answer.rejections);
-        (answer.plan, answer.shared) = (plan, Some(SharedSet { mask: Vec::new(), n: n as u32 }));
+        let Drawn { places, log_q, n: n_shared, plan, kappa, shortfalls, .. } =
+            unscored.draw(bank, &mut eligibility, &Anchor::default(), &mut stream, &mut answer.rejections);
+        (answer.plan, answer.shared) = (plan, Some(SharedSet { n: n_shared as u32, ..SharedSet::default() }));
+        let n: Vec<usize> = anchors.iter().map(|anchor| eligibility.count(anchor, bank)).collect();
+        let log_share = |(anchor, &n)| unscored.log_share(bank, &eligibility, anchor, (n, n_shared));
+        let log_shares: Vec<f64> = anchors.iter().zip(&n).map(log_share).collect();
+        if !matches!(draw.strategy, Strategy::Uniform { .. }) {
+            answer.log_q = log_q;
+        }
+        if let Some(kappa) = kappa {
+            answer.kappa = log_shares.iter().map(|log_share| (kappa - log_share) as f32).collect();
+        }
         Self {
             query,
             number,
             metric: bank.spec().metric(),
             revisions: places.iter().map(|place| bank.columns(*place).revision(place.slot)).collect(),
             entries: places.iter().map(|place| bank.columns(*place).entry(place.slot)).collect(),
-            n: anchors.iter().map(|anchor| eligibility.count(anchor, bank)).collect(),
+            n,
+            log_shares,
+            missing: shortfalls,
             embeddings: Vec::new(),
             eligibility,
             places,
@@ -167,8 +181,13 @@ impl<'q> Set<'q> {
 
     /// What the set is to each anchor.
     fn answer(mut self, anchors: &[Anchor], wanted: &dyn Fn() -> bool) -> Result<DrawAnswer, SampleError> {
-        let (k, drawn) = (self.query.draws()[self.number].k, self.entries.len());
-        let columns = self.query.form().columns;
+        let drawn = self.entries.len();
+        let with_log_q = self.query.form().columns.log_q;
+        let uniform = matches!(self.query.draws()[self.number].strategy, Strategy::Uniform { .. });
+        let shifts = self.log_shares.iter().filter(|_| with_log_q && !uniform).map(|log_share| -log_share as f32).collect();
+        if !with_log_q {
+            self.answer.log_q.clear();
+        }
         let mut mask = Vec::with_capacity(anchors.len() * drawn);
         for (anchor, &n) in anchors.iter().zip(&self.n) {
             if !wanted() {
@@ -186,15 +205,15 @@ impl<'q> Set<'q> {
                     }
                 }
             }
-            self.answer.shortfalls.add(Reason::TooFew, (k - drawn) as u64);
+            self.answer.shortfalls.merge(&self.missing);
             self.answer.counts.push(left);
             self.answer.n.push(n as u32);
-            if columns.log_q {
+            if with_log_q && uniform {
                 self.answer.log_q.push(-libm::log(n as f64) as f32);
             }
         }
         if let Some(shared) = &mut self.answer.shared {
-            shared.mask = mask;
+            (shared.mask, shared.log_q_shift) = (mask, shifts);
         }
         Ok(self.answer)
     }

@@ -1,7 +1,7 @@
 //! Entries that can be indexed: what random draws pick from before filters.
 
 use super::eligibility::Eligibility;
-use crate::bank::{Bank, Place};
+use crate::bank::{Bank, Place, Shard};
 use crate::model::Plan;
 
 /// Lists of slots laid end to end, so that a number below [`Universe::len`] names an entry: the rosters of all shards, or the
@@ -15,16 +15,32 @@ pub(super) struct Universe<'b> {
 
 const FEW: usize = 32;
 
+/// A list of each shard.
+fn lists<'b>(bank: &'b Bank, list: impl Fn(&'b Shard) -> &'b [u32]) -> impl Iterator<Item = (u32, &'b [u32])> {
+    (0u32..).zip(bank.shards()).map(move |(number, shard)| (number, list(shard)))
+}
+
 impl<'b> Universe<'b> {
     pub(super) fn new(bank: &'b Bank, eligibility: &Eligibility) -> Self {
-        let shards = || (0u32..).zip(bank.shards());
-        let (lists, plan): (Vec<_>, _) = match eligibility.only_labels() {
-            None => (shards().map(|(number, shard)| (number, shard.roster())).collect(), Plan::Roster),
-            Some(labels) => {
-                let of_label = |&label: &i64| shards().map(move |(number, shard)| (number, shard.labelled(label)));
-                (labels.iter().flat_map(of_label).filter(|(_, list)| !list.is_empty()).collect(), Plan::PostingList)
-            }
+        let Some(labels) = eligibility.only_labels() else {
+            return Self::of(lists(bank, Shard::roster), Plan::Roster);
         };
+        let of_label = |&label: &i64| lists(bank, move |shard| shard.labelled(label));
+        Self::of(labels.iter().flat_map(of_label), Plan::PostingList)
+    }
+
+    /// The entries of one label.
+    pub(super) fn labelled(bank: &'b Bank, label: i64) -> Self {
+        Self::of(lists(bank, move |shard| shard.labelled(label)), Plan::PostingList)
+    }
+
+    /// The entries whose weight has one binary exponent.
+    pub(super) fn weighing(bank: &'b Bank, exponent: i16) -> Self {
+        Self::of(lists(bank, move |shard| shard.weighing(exponent)), Plan::Roster)
+    }
+
+    fn of(lists: impl Iterator<Item = (u32, &'b [u32])>, plan: Plan) -> Self {
+        let lists: Vec<_> = lists.filter(|(_, list)| !list.is_empty()).collect();
         let mut end = 0;
         let ends = lists
             .iter()

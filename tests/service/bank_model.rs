@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use negbank::bank::{Bank, Place};
+use negbank::bank::{Bank, Place, exponent};
 use negbank::model::{Applied, BankKind, BankSpec, Dtype, Ids, Matrix, Metric, Mutation, WriteBatch};
 use negbank::proto::v1;
 use proptest::prelude::*;
@@ -180,13 +180,28 @@ fn compare(bank: &Bank, model: &mut ModelBank) -> Result<(), TestCaseError> {
             unmatched.swap_remove(at).row = row.into_iter().map(f64::from).collect();
             prop_assert!(entry.label.is_none_or(|label| shard.labelled(label).contains(&slot)));
             prop_assert!(entry.group.is_none_or(|group| shard.grouped(group).contains(&slot)));
+            prop_assert!(exponent(entry.weight).is_none_or(|exponent| shard.weighing(exponent).contains(&slot)));
         }
+    }
+    let listed: BTreeSet<i64> = bank.classes().labels().iter().copied().collect();
+    prop_assert_eq!(&listed, &labels.keys().copied().collect());
+    prop_assert_eq!(listed.len(), bank.classes().labels().len(), "a label twice");
+    prop_assert_eq!(bank.classes().entries(), labels.values().sum::<usize>());
+    let weighing: usize = (-149..=127).flat_map(|e| bank.shards().iter().map(move |shard| shard.weighing(e).len())).sum();
+    let weighted = model.entries.iter().filter(|entry| entry.weight > 0.0);
+    prop_assert_eq!(weighing, weighted.clone().count());
+    for alpha in [0.75f32, -2.0] {
+        let powers = bank.powers(alpha);
+        let expected: f64 = weighted.clone().map(|entry| f64::from(entry.weight).powf(f64::from(alpha))).sum();
+        prop_assert!((powers.total().value(alpha) - expected).abs() <= 1e-12 * expected);
+        prop_assert_eq!(powers.total().entries(), weighing);
     }
     let stalest: Vec<u64> = stalest(bank).map(|place| bank.columns(place).id(place.slot)).collect();
     let expected = if matches!(bank.spec().kind(), BankKind::Keyed { .. }) { model.stalest() } else { Vec::new() };
     prop_assert_eq!(stalest, expected);
     let count = |lens: &dyn Fn(&negbank::bank::Shard) -> usize| bank.shards().iter().map(lens).sum::<usize>();
     for label in 0..4 {
+        prop_assert_eq!(bank.classes().entries_of(label), labels.get(&label).copied().unwrap_or_default());
         prop_assert_eq!(count(&|shard| shard.labelled(label).len()), labels.get(&label).copied().unwrap_or_default());
     }
     for group in 0..5 {

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use negbank::proto::v1;
 use v1::draw::Strategy;
 
+use crate::laws;
 use crate::model::{ModelAnchor, ModelBank, ModelEntry, TOLERANCE, keep};
 
 /// A request, its answer, and the bank that it was asked of.
@@ -21,11 +22,11 @@ pub(crate) struct Judge<'a> {
 }
 
 /// One anchor's part of a draw's flat columns.
-struct Picks<'a> {
-    rows: Vec<usize>,
-    scores: &'a [f32],
-    log_q: &'a [f32],
-    log_q_mix: &'a [f32],
+pub(crate) struct Picks<'a> {
+    pub(crate) rows: Vec<usize>,
+    pub(crate) scores: &'a [f32],
+    pub(crate) log_q: &'a [f32],
+    pub(crate) log_q_mix: &'a [f32],
 }
 
 impl<'a> Judge<'a> {
@@ -86,11 +87,15 @@ impl<'a> Judge<'a> {
             };
             short += draw.k as usize - (end - start);
             start = end;
-            let eligible = self.model.eligible(anchor, self.filters(draw), self.request.step);
+            let eligible = self.eligible(anchor, draw);
             let fault = |fault: String| format!("anchor {at}: {fault}");
             self.entries(&eligible, got, at, &picks).map_err(fault)?;
             let judged = match draw.strategy.as_ref().unwrap() {
-                Strategy::Uniform(uniform) => uniformly(draw.k, *uniform, eligible.len(), &picks).map(|()| true),
+                strategy @ (Strategy::Uniform(_) | Strategy::Weighted(_) | Strategy::Balanced(_)) => {
+                    let law = laws::unscored(strategy, &eligible);
+                    let q = |row: usize| self.q(&law, row);
+                    laws::follows(&law, draw, &picks, got.kappa.get(at).copied(), q).map(|()| true)
+                }
                 Strategy::Nearest(nearest) => ranked(eligible, nearest, anchor.positive, draw.k, got, at, &picks),
             };
             if !judged.map_err(fault)? || !self.mixture(anchor, &picks).map_err(fault)? {
@@ -109,8 +114,15 @@ impl<'a> Judge<'a> {
         columns.into_iter().find(|there| std::ptr::eq(there.as_slice(), column)).map_or(&[], Vec::as_slice)
     }
 
-    fn filters(&self, draw: &'a v1::Draw) -> &'a v1::Filters {
-        draw.filters.as_ref().unwrap_or(self.request.filters.as_ref().unwrap())
+    /// What a draw may serve to an anchor.
+    fn eligible(&self, anchor: &ModelAnchor, draw: &v1::Draw) -> Vec<(f64, &'a ModelEntry)> {
+        let filters = draw.filters.as_ref().unwrap_or(self.request.filters.as_ref().unwrap());
+        self.model.eligible(anchor, &laws::effective(draw.strategy.as_ref().unwrap(), filters), self.request.step)
+    }
+
+    /// The probability of a row of the answer.
+    fn q(&self, law: &laws::Law<'_>, row: usize) -> f64 {
+        law.iter().find(|(_, entry)| self.is(entry, row)).map_or(0.0, |(q, _)| *q)
     }
 
     /// Every pick is an eligible entry with its true score, none twice unless asked for, and n is their number.
@@ -149,7 +161,7 @@ impl<'a> Judge<'a> {
         for (&row, &got) in picks.rows.iter().zip(picks.log_q_mix) {
             let mut q = 0.0;
             for draw in &self.request.draws {
-                let eligible = self.model.eligible(anchor, self.filters(draw), self.request.step);
+                let eligible = self.eligible(anchor, draw);
                 let Some(of_draw) = self.probability(draw, eligible, anchor, row) else { return Ok(false) };
                 q += f64::from(draw.k) / total * of_draw;
             }
@@ -160,9 +172,9 @@ impl<'a> Judge<'a> {
 
     /// With which probability one draw picks a row; `None` if rounding decides whether it lies in the window.
     fn probability(&self, draw: &v1::Draw, eligible: Vec<(f64, &ModelEntry)>, anchor: &ModelAnchor, row: usize) -> Option<f64> {
-        let Strategy::Nearest(nearest) = draw.strategy.as_ref().unwrap() else {
-            let found = eligible.iter().any(|(_, entry)| self.is(entry, row));
-            return Some(if found { 1.0 / eligible.len() as f64 } else { 0.0 });
+        let strategy = draw.strategy.as_ref().unwrap();
+        let Strategy::Nearest(nearest) = strategy else {
+            return Some(self.q(&laws::unscored(strategy, &eligible), row));
         };
         let all = eligible.clone();
         let window = window(eligible, nearest, anchor.positive, draw.k)?;
@@ -183,11 +195,11 @@ impl<'a> Judge<'a> {
 
     /// One set for all anchors, from which each one's own filters take.
     fn shared(&self, draw: &v1::Draw, got: &v1::DrawAnswer, rows: &[usize]) -> Result<bool, String> {
-        let filters = self.filters(draw);
-        let everybody = self.model.eligible(&ModelAnchor::default(), filters, self.request.step);
-        let n = everybody.len();
+        let everybody = self.eligible(&ModelAnchor::default(), draw);
+        let law = laws::unscored(draw.strategy.as_ref().unwrap(), &everybody);
+        let (n, support) = (everybody.len(), law.iter().filter(|(q, _)| *q > 0.0).count());
         ensure(got.n_shared as usize == n, || format!("n_shared is {}, not {n}", got.n_shared))?;
-        let wanted = if got.with_replacement && n > 0 { draw.k as usize } else { n.min(draw.k as usize) };
+        let wanted = if got.with_replacement && support > 0 { draw.k as usize } else { support.min(draw.k as usize) };
         ensure(rows.len() == wanted, || format!("the set has {} of {n} entries", rows.len()))?;
         ensure(rows.iter().all(|&row| everybody.iter().any(|(_, entry)| self.is(entry, row))), || {
             "not for everybody".to_owned()
@@ -195,7 +207,7 @@ impl<'a> Judge<'a> {
         ensure(got.mask.len() == rows.len() * self.anchors.len(), || "the mask has another shape".to_owned())?;
         let mut short = 0;
         for (at, anchor) in self.anchors.iter().enumerate() {
-            let eligible = self.model.eligible(anchor, filters, self.request.step);
+            let eligible = self.eligible(anchor, draw);
             let span = at * rows.len()..(at + 1) * rows.len();
             let mask = &got.mask[span.clone()];
             for ((&row, &bit), &score) in rows.iter().zip(mask).zip(&got.scores[span]) {
@@ -211,8 +223,17 @@ impl<'a> Judge<'a> {
             ensure(got.n[at] as usize == eligible.len(), || {
                 format!("anchor {at}: n is {}, not {}", got.n[at], eligible.len())
             })?;
-            let log_q = -(eligible.len() as f64).ln() as f32;
-            ensure(got.log_q[at] == log_q || close(got.log_q[at], log_q), || format!("anchor {at}: log_q {}", got.log_q[at]))?;
+            let survivors: Vec<usize> = (0..rows.len()).filter(|&place| mask[place] == 1).collect();
+            let own = |entry: &ModelEntry| eligible.iter().any(|(_, other)| std::ptr::eq(*other, entry));
+            let share: f64 = law.iter().filter(|(_, entry)| own(entry)).map(|(q, _)| q).sum();
+            for place in survivors {
+                let log_q = match got.log_q_shift.get(at) {
+                    Some(shift) => got.log_q[place] + shift,
+                    None => got.log_q[at],
+                };
+                let expected = (self.q(&law, rows[place]) / share).ln() as f32;
+                ensure(close(log_q, expected), || format!("anchor {at}: log_q {log_q}, not {expected}"))?;
+            }
         }
         let counted: u64 = got.shortfalls.iter().map(|shortfall| shortfall.count).sum();
         ensure(counted == short as u64, || format!("{short} picks are missing and {counted} are accounted for"))?;
@@ -241,14 +262,6 @@ fn sent(matrix: &v1::Matrix) -> Vec<f32> {
         v1::Dtype::Bf16 => halves(|half| bf16::from_le_bytes(half).to_f32()),
         v1::Dtype::Unspecified | v1::Dtype::F32 => negbank::client::floats(matrix),
     }
-}
-
-fn uniformly(k: u32, uniform: v1::Uniform, n: usize, picks: &Picks<'_>) -> Result<(), String> {
-    let wanted = if uniform.with_replacement && n > 0 { k as usize } else { n.min(k as usize) };
-    ensure(picks.rows.len() == wanted, || format!("{} served of n = {n}", picks.rows.len()))?;
-    let expected = -(n as f64).ln() as f32;
-    let right = picks.log_q.len() == wanted && picks.log_q.iter().all(|&log_q| close(log_q, expected));
-    ensure(right, || format!("log_q {:?}, not {expected}", picks.log_q))
 }
 
 /// The entries that may be chosen from, in order: after candidates, rules, skip and window.
@@ -330,10 +343,10 @@ fn same(score: f32, expected: f64) -> bool {
 }
 
 /// Within what scores that are off by the tolerance do to a log_q of beta up to 16.
-fn close(got: f32, expected: f32) -> bool {
+pub(crate) fn close(got: f32, expected: f32) -> bool {
     (got - expected).abs() < 1e-3
 }
 
-fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(fault()) }
 }

@@ -249,14 +249,9 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
     let most = if random.below(4) == 0 { 200 } else { 12 };
     let k = 1 + random.below(most) as u32;
     let filters = (random.below(4) == 0).then(|| random_filters(random, anchors));
-    if random.below(3) == 0 {
-        let with_replacement = random.below(3) == 0;
-        return v1::Draw {
-            k,
-            strategy: Some(Strategy::Uniform(v1::Uniform { with_replacement })),
-            filters,
-            scope: random.below(3) as i32,
-        };
+    if random.below(2) == 0 {
+        let strategy = Some(random_unscored(random));
+        return v1::Draw { k, strategy, filters, scope: random.below(3) as i32 };
     }
     let skip = if random.below(3) == 0 { random.below(10) as u32 } else { 0 };
     let window = (random.below(2) == 0).then(|| k + random.below(20) as u32);
@@ -295,6 +290,16 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
         ..Default::default()
     };
     v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters, ..Default::default() }
+}
+
+fn random_unscored(random: &mut Stream) -> Strategy {
+    // More exponents than a bank keeps powers of.
+    let alpha = [None, Some(0.75), Some(0.0), Some(-1.0), Some(2.5), Some(-4.0), Some(4.0)][random.below(7) as usize];
+    match random.below(3) {
+        0 => Strategy::Uniform(v1::Uniform { with_replacement: random.below(3) == 0 }),
+        1 => Strategy::Weighted(v1::Weighted { alpha, without_replacement: random.below(2) == 0 }),
+        _ => Strategy::Balanced(v1::Balanced { without_replacement: random.below(2) == 0 }),
+    }
 }
 
 fn some(random: &mut Stream, values: u64, odds: u64) -> Option<i64> {

@@ -80,7 +80,7 @@ fn assert_uniform(bank: &str, seen: &HashMap<u64, u64>, n: u64, k: u32) {
 }
 
 /// Wilson and Hilferty's approximation of the 99.99 % point.
-fn assert_below_limit(what: &str, chi2: f64, degrees: f64) {
+pub(crate) fn assert_below_limit(what: &str, chi2: f64, degrees: f64) {
     let limit = degrees * (1.0 - 2.0 / (9.0 * degrees) + 3.719 * (2.0 / (9.0 * degrees)).sqrt()).powi(3);
     assert!(chi2 < limit, "{what}: chi-square {chi2:.1} over {degrees} degrees of freedom is past {limit:.1}");
 }

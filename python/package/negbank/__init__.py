@@ -16,7 +16,7 @@ Arrays: numpy's, or torch tensors where the anchors (of `fetch`, the ids) are on
 from ._negbank import VERSION as __version__
 from .bank import Bank
 from .client import Client, connect
-from .draws import Nearest, Uniform
+from .draws import Balanced, Nearest, Uniform, Weighted
 from .entries import Entries, Stalest
 from .errors import (
     AlreadyExists,
@@ -49,6 +49,7 @@ from .writes import Stage, Write
 __all__ = [
     "Age",
     "AlreadyExists",
+    "Balanced",
     "Bank",
     "BankInfo",
     "Cancelled",
@@ -83,6 +84,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Uniform",
+    "Weighted",
     "Write",
     "Written",
     "__version__",

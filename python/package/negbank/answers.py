@@ -103,6 +103,7 @@ class DrawAnswer(TypedDict):
     scores: npt.NDArray[np.float32]
     log_q: npt.NDArray[np.float32]
     log_q_mix: npt.NDArray[np.float32]
+    log_q_shift: npt.NDArray[np.float32]
     n: npt.NDArray[np.uint32]
     n_scored: npt.NDArray[np.uint32]
     n_shared: int

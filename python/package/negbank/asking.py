@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 from .anchors import anchor_columns
-from .draws import Nearest, Uniform
+from .draws import Draw, Nearest, is_shared
 from .errors import InvalidArgument
 from .filters import Filters
 from .home import Home
@@ -23,7 +23,7 @@ class Asked:
     """A request, and how its answer is to be read."""
 
     call: SampleCall
-    draws: tuple[Nearest | Uniform, ...]
+    draws: tuple[Draw, ...]
     columns: frozenset[str]
     dim: int
     home: Home
@@ -38,7 +38,7 @@ class Asked:
     @property
     def shared(self) -> list[bool]:
         """Whether each draw is one set for all anchors."""
-        return [isinstance(draw, Uniform) and draw.scope == "shared" for draw in self.draws]
+        return [is_shared(draw) for draw in self.draws]
 
     @property
     def pooled(self) -> bool:
@@ -50,7 +50,7 @@ def asked(
     bank: str,
     dim: int,
     anchors: Any,
-    draws: Sequence[Nearest | Uniform],
+    draws: Sequence[Draw],
     *,
     filters: Filters,
     write: WriteBatch | None,
@@ -76,8 +76,8 @@ def asked(
     if not draws:
         raise InvalidArgument.of("draws", "there are none: give negbank.Uniform(k) or negbank.Nearest(k)")
     for at, draw in enumerate(draws):
-        if not isinstance(draw, (Nearest, Uniform)):
-            raise InvalidArgument.of(f"draws[{at}]", f"must be negbank.Nearest or negbank.Uniform, got {draw!r}")
+        if not isinstance(draw, Draw):
+            raise InvalidArgument.of(f"draws[{at}]", f"must be a draw, as negbank.Uniform(k) is, got {draw!r}")
     home = Home.of(anchors, anchor_ids)
     now = whole_or_none(step, "step", 64)
     names = _columns(columns, draws)
@@ -110,10 +110,10 @@ def asked(
     return Asked(call=call, draws=tuple(draws), columns=frozenset(names), dim=dim, home=home, pad=pad, step=now)
 
 
-def _columns(columns: Sequence[str] | None, draws: Sequence[Nearest | Uniform]) -> list[str]:
+def _columns(columns: Sequence[str] | None, draws: Sequence[Draw]) -> list[str]:
     if columns is None:
         # The scores of a shared set against every anchor cost a matrix product that nobody asked for.
-        only_shared = all(isinstance(draw, Uniform) and draw.scope == "shared" for draw in draws)
+        only_shared = all(is_shared(draw) for draw in draws)
         return [name for name in ALL_COLUMNS if not (only_shared and name == "scores")]
     if isinstance(columns, str) or not len(columns):
         names = ", ".join(ALL_COLUMNS)
@@ -121,8 +121,7 @@ def _columns(columns: Sequence[str] | None, draws: Sequence[Nearest | Uniform]) 
     return list(columns)
 
 
-def _draw_call(draw: Nearest | Uniform) -> DrawCall:
+def _draw_call(draw: Draw) -> DrawCall:
     filters = None if draw.filters is None else draw.filters.columns()
-    if isinstance(draw, Uniform):
-        return DrawCall(draw.k, draw.with_replacement, None, filters, draw.scope)
-    return DrawCall(draw.k, False, draw, filters, "per_anchor")
+    scope = "per_anchor" if isinstance(draw, Nearest) else draw.scope
+    return DrawCall(draw.k, type(draw).__name__, draw, filters, scope)

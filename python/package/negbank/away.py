@@ -29,6 +29,7 @@ def nothing(asked: Asked) -> SampleAnswer:
         scores=np.empty(0, dtype=np.float32),
         log_q=np.empty(0, dtype=np.float32),
         log_q_mix=np.empty(0, dtype=np.float32),
+        log_q_shift=np.empty(0, dtype=np.float32),
         n=np.empty(0, dtype=np.uint32),
         n_scored=np.empty(0, dtype=np.uint32),
         n_shared=0,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from .errors import InvalidArgument
 from .filters import Filters
-from .scalars import real_or_none, whole, whole_or_none
+from .scalars import real, real_or_none, whole, whole_or_none
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,61 @@ class Uniform:
     k: int
     _: KW_ONLY
     with_replacement: bool = False
+    scope: Literal["per_anchor", "shared"] = "per_anchor"
+    filters: Filters | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+        _check_scope(self.scope)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """`k` eligible entries with probability proportional to weight ** alpha: popularity (word2vec: 0.75), or importance.
+
+    log_q is alpha ln w - ln sum(w ** alpha) over the anchor's eligible set, exact whatever the filters. Entries of weight 0 are
+    never drawn; what is missing for their sake is counted as "weight". Needs no embedding of the anchor.
+
+    Args:
+        k: negatives per anchor.
+        alpha: the exponent, -4 to 4.
+        without_replacement: draws no entry twice; by default draws are independent, k of them whenever one can be drawn.
+            log_q is then of the first draw, and the probability that an entry is among the k is
+            1 - exp(-exp(log_q - kappa)), with the anchor's `info.kappa`.
+        scope: as `Uniform`'s. Of a shared set log_q is what it is among the entries that the set could have left to the anchor.
+        filters: in place of the call's, for this draw only.
+    """
+
+    k: int
+    _: KW_ONLY
+    alpha: float = 1.0
+    without_replacement: bool = False
+    scope: Literal["per_anchor", "shared"] = "per_anchor"
+    filters: Filters | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+        real(self.alpha, "alpha")
+        _check_scope(self.scope)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """`k` times a label, each label of the anchor's eligible set equally likely, then one of its eligible entries.
+
+    log_q is -ln L - ln n_label. Entries without a label are of no class and are left out, of `info.n` too. Needs no embedding
+    of the anchor.
+
+    Args:
+        k: negatives per anchor.
+        without_replacement: as `Weighted`'s.
+        scope: as `Weighted`'s.
+        filters: in place of the call's, for this draw only.
+    """
+
+    k: int
+    _: KW_ONLY
+    without_replacement: bool = False
     scope: Literal["per_anchor", "shared"] = "per_anchor"
     filters: Filters | None = None
 
@@ -98,6 +153,14 @@ class Nearest:
             raise InvalidArgument.of("beta", 'is needed by choose="softmax", and by nothing else')
         for rule in ("beta", "min_score", "max_score", "max_positive_fraction", "margin", "within"):
             real_or_none(getattr(self, rule), rule)
+
+
+Draw: TypeAlias = Uniform | Weighted | Balanced | Nearest
+
+
+def is_shared(draw: Draw) -> bool:
+    """Whether it is one set for all anchors."""
+    return not isinstance(draw, Nearest) and draw.scope == "shared"
 
 
 def _check_scope(scope: str) -> None:

@@ -65,10 +65,10 @@ class SampleInfo:
         n_shared: per draw, the entries that a shared set was drawn from; None for other draws.
         log_partition: per draw, f32 [B]: ln sum exp(beta s) over the anchor's window (-inf where it is empty); None for other
             draws than "softmax".
-        kappa: per draw, f32 [B]: see `Nearest(without_replacement=True)`; None for other draws.
+        kappa: per draw, f32 [B]: see `without_replacement` of the draws that have it; None for others.
         plans: per draw, how it was found: "roster", "posting_list", "enumeration", "scan" or "graph".
         shortfalls: picks missing from B x K, by reason: "too_few" (fewer than k eligible entries), "score" (score rules),
-            "window" (skip and window).
+            "window" (skip and window), "weight" (entries of weight 0 are never drawn).
         rejections: entries examined and refused, by reason: "self", "positive", "denied", "same_group", "same_label",
             "label", "age", "score". A scan examines only entries that could make the ranking.
         sequence_first, sequence_last: the bank's sequence at the first and last read; equal: one consistent state.

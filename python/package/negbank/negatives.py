@@ -134,9 +134,9 @@ class Negatives:
         `logit - (log_q + ln k)`, k the draw's count; the positive's logit stays as it is. log_q is negative or zero, so
         subtracting -ln n raises the logits by ln n: k negatives stand for n. Without ln k the partition is overstated k-fold;
         with the sign reversed it is understated. In a mixture each log_q is of its own draw. In a shared draw k is the number
-        that the mask leaves to the anchor.
+        that the mask leaves to the anchor, and log_q what it is among the entries that could have been left to it.
         """
-        return self._home.array(self._side_by_side([d.numbers(d.answer["log_q"]) for d in self._draws]))
+        return self._home.array(self._side_by_side([d.numbers(d.log_q) for d in self._draws]))
 
     @cached_property
     def log_q_mix(self) -> Array:
@@ -167,7 +167,7 @@ class Negatives:
         for served, at in zip(self._draws, places, strict=True):
             rows.append(served.answer["indices"][at] if self._asked.pooled else served.rows.start + at)
             scores.append(served.numbers_at(served.answer["scores"], i, at))
-            log_q.append(served.numbers_at(served.answer["log_q"], i, at))
+            log_q.append(served.numbers_at(served.log_q, i, at))
         indices = np.concatenate(rows)
         array = self._home.array
         return Picks(

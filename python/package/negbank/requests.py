@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .per_anchor import PerAnchor
 
 if TYPE_CHECKING:
-    from .draws import Nearest
+    from .draws import Draw
     from .writes import Stage
 
 Ids = npt.NDArray[np.uint64]
@@ -79,11 +79,11 @@ class AnchorColumns:
 
 @dataclass(frozen=True)
 class DrawCall:
-    """One draw of `k`; uniform unless it is `nearest`."""
+    """One draw of `k`, by the settings of `draw`; `strategy` is the name of its class."""
 
     k: int
-    with_replacement: bool
-    nearest: Nearest | None
+    strategy: str
+    draw: Draw
     filters: FilterColumns | None
     scope: str
 

@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from .bank import Bank
-from .draws import Nearest, Uniform
+from .draws import Draw
 from .errors import InvalidArgument
 from .negatives import Negatives
 from .pending import Pending
@@ -33,9 +33,7 @@ class Sampler:
     this sampler wrote, also over a resumption. Not for several threads at once. `Prefetch` asks a step ahead.
     """
 
-    def __init__(
-        self, bank: Bank, *draws: Nearest | Uniform, seed: SupportsIndex, rank: SupportsIndex = 0, **options: Any
-    ) -> None:
+    def __init__(self, bank: Bank, *draws: Draw, seed: SupportsIndex, rank: SupportsIndex = 0, **options: Any) -> None:
         """
         Args:
             bank: the bank that is drawn from.

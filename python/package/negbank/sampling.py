@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .answers import SampleAnswer
 from .asking import Asked, asked
 from .away import OnUnavailable, check_on_unavailable, nothing
-from .draws import Nearest, Uniform
+from .draws import Draw
 from .errors import DeadlineExceeded, InvalidArgument, Unavailable
 from .filters import Filters
 from .handle import Handle
@@ -29,7 +29,7 @@ class Sampling(Handle):
     def sample(
         self,
         anchors: npt.ArrayLike | int | None,
-        *draws: Nearest | Uniform,
+        *draws: Draw,
         anchor_ids: Integers | None = None,
         anchor_labels: SomeIntegers | None = None,
         anchor_groups: SomeIntegers | None = None,
@@ -157,7 +157,7 @@ class Sampling(Handle):
     def sample_async(
         self,
         anchors: npt.ArrayLike | int | None,
-        *draws: Nearest | Uniform,
+        *draws: Draw,
         timeout: float | None = None,
         **options: Any,
     ) -> Pending[Negatives]:
@@ -185,7 +185,7 @@ class Sampling(Handle):
     def _ask(
         self,
         anchors: Any,
-        draws: Sequence[Nearest | Uniform],
+        draws: Sequence[Draw],
         *,
         on_unavailable: OnUnavailable | None = None,
         write: Write | None = None,

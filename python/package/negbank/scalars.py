@@ -26,8 +26,11 @@ def whole_or_none(value: SupportsIndex | None, parameter: str, bits: int = 32) -
 
 def real_or_none(value: float | None, parameter: str) -> float | None:
     """A float; None stays None."""
-    if value is None:
-        return None
+    return None if value is None else real(value, parameter)
+
+
+def real(value: float, parameter: str) -> float:
+    """A float."""
     try:
         return float(value)
     except (TypeError, ValueError):

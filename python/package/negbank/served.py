@@ -74,6 +74,15 @@ class Served:
         seen = np.where(self._of_set(self.answer["mask"]), each, np.float32(np.nan))
         return _padded(seen.astype(np.float32, copy=False), self.k, np.float32(np.nan))
 
+    @cached_property
+    def log_q(self) -> npt.NDArray[np.float32]:
+        """The flat column. In a shared draw by unequal probabilities each anchor has its own for each of the set: [B x N]."""
+        shift = self.answer["log_q_shift"]
+        if not shift.size:
+            return self.answer["log_q"]
+        flat: npt.NDArray[np.float32] = (self.answer["log_q"] + shift[:, None]).reshape(-1)
+        return flat
+
     def places(self, i: int) -> npt.NDArray[np.int64]:
         """Places in the flat columns of anchor `i`'s picks."""
         if self.shared:

@@ -11,6 +11,7 @@ _SHOWN = 5
 _WHY = {
     "too_few": "fewer entries than k pass the filters: write more, or filter less",
     "score": "the score rules leave fewer than k: loosen them",
+    "weight": "entries of weight 0 are never drawn",
     "window": "skip and window leave fewer than k: lower skip",
 }
 

@@ -2,8 +2,8 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Accuracy, Anchors, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope, ScoreLists,
-    ScoreRules, Uniform, draw,
+    Accuracy, Anchors, Balanced, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope,
+    ScoreLists, ScoreRules, Uniform, Weighted, draw,
 };
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -65,10 +65,29 @@ struct IdsPerAnchor<'py> {
 #[derive(FromPyObject)]
 struct DrawCall<'py> {
     k: u32,
-    with_replacement: bool,
-    nearest: Option<NearestCall>,
+    strategy: String,
+    draw: Bound<'py, PyAny>,
     filters: Option<FilterColumns<'py>>,
     scope: String,
+}
+
+/// `negbank.Uniform`.
+#[derive(FromPyObject)]
+struct UniformCall {
+    with_replacement: bool,
+}
+
+/// `negbank.Weighted`.
+#[derive(FromPyObject)]
+struct WeightedCall {
+    alpha: f32,
+    without_replacement: bool,
+}
+
+/// `negbank.Balanced`.
+#[derive(FromPyObject)]
+struct BalancedCall {
+    without_replacement: bool,
 }
 
 /// `negbank.Nearest`.
@@ -114,12 +133,12 @@ impl SampleCall<'_> {
     /// The message of this request; the arrays are copied once, into it.
     pub(crate) fn into_message(self, py: Python<'_>) -> PyResult<SampleRequest> {
         let refuse = |fault| exception(py, fault);
-        let draws: Result<_, ClientError> = self.draws.into_iter().map(DrawCall::into_message).collect();
+        let draws: PyResult<_> = self.draws.into_iter().map(|draw| draw.into_message(py)).collect();
         let columns: Result<_, ClientError> = self.columns.iter().map(|name| column(name)).collect();
         Ok(SampleRequest {
             bank: self.bank,
             anchors: Some(self.anchors.into_message(py)?),
-            draws: draws.map_err(refuse)?,
+            draws: draws?,
             filters: Some(self.filters.into_message()),
             step: self.step,
             at_least: self.at_least.into(),
@@ -173,19 +192,42 @@ impl FilterColumns<'_> {
 }
 
 impl DrawCall<'_> {
-    fn into_message(self) -> Result<Draw, ClientError> {
-        let strategy = match self.nearest {
-            None => draw::Strategy::Uniform(Uniform { with_replacement: self.with_replacement }),
-            Some(nearest) => draw::Strategy::Nearest(nearest.into_message()?),
-        };
+    fn into_message(self, py: Python<'_>) -> PyResult<Draw> {
+        let strategy = strategy(&self.strategy, &self.draw)?;
         let scope = match self.scope.as_str() {
             "per_anchor" => Scope::PerAnchor,
             "shared" => Scope::Shared,
-            other => return Err(invalid("scope", format!("{other:?} is none: give \"per_anchor\" or \"shared\""))),
+            other => {
+                let reason = format!("{other:?} is none: give \"per_anchor\" or \"shared\"");
+                return Err(exception(py, invalid("scope", reason)));
+            }
         };
         let filters = self.filters.map(FilterColumns::into_message);
         Ok(Draw { k: self.k, strategy: Some(strategy), filters, scope: scope.into() })
     }
+}
+
+/// The settings of a draw, by the name of its class.
+fn strategy(name: &str, draw: &Bound<'_, PyAny>) -> PyResult<draw::Strategy> {
+    Ok(match name {
+        "Uniform" => {
+            let UniformCall { with_replacement } = draw.extract()?;
+            draw::Strategy::Uniform(Uniform { with_replacement })
+        }
+        "Weighted" => {
+            let WeightedCall { alpha, without_replacement } = draw.extract()?;
+            draw::Strategy::Weighted(Weighted { alpha: Some(alpha), without_replacement })
+        }
+        "Balanced" => {
+            let BalancedCall { without_replacement } = draw.extract()?;
+            draw::Strategy::Balanced(Balanced { without_replacement })
+        }
+        "Nearest" => {
+            let nearest = draw.extract::<NearestCall>()?.into_message();
+            draw::Strategy::Nearest(nearest.map_err(|fault| exception(draw.py(), fault))?)
+        }
+        other => return Err(exception(draw.py(), invalid("draws", format!("{other:?} is no draw that is known here")))),
+    })
 }
 
 impl NearestCall {

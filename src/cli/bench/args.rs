@@ -72,9 +72,9 @@ pub(super) struct RequestArgs {
     /// Negatives for each anchor from each draw that gives no k of its own.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) k: u32,
-    /// A draw, STRATEGY[:OPTION,...]; repeated, the call is a mixture. uniform takes k=N, shared, with_replacement; nearest takes
-    /// k=N, skip=N, window=N, candidates=N, choose=top|uniform|softmax, beta=X, min_score=X, max_score=X, without_replacement,
-    /// count_exact.
+    /// A draw, STRATEGY[:OPTION,...]; repeated, the call is a mixture. Each takes k=N; uniform shared, with_replacement; weighted
+    /// shared, alpha=X, without_replacement; balanced shared, without_replacement; nearest skip=N, window=N, candidates=N,
+    /// choose=top|uniform|softmax, beta=X, min_score=X, max_score=X, without_replacement, count_exact.
     #[arg(long = "draw", value_name = "DRAW", default_value = "uniform")]
     pub(super) draws: Vec<DrawArg>,
     /// Excludes the entries of each anchor's own label.

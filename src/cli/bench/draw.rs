@@ -20,7 +20,8 @@ impl DrawArg {
 
     /// True if the anchors need embeddings.
     pub(super) fn is_scored(&self) -> bool {
-        !matches!(self.draw.strategy, Some(v1::draw::Strategy::Uniform(_)))
+        use v1::draw::Strategy::{Balanced, Uniform, Weighted};
+        !matches!(self.draw.strategy, Some(Uniform(_) | Weighted(_) | Balanced(_)))
     }
 }
 
@@ -34,14 +35,34 @@ impl FromStr for DrawArg {
         let mut strategy = match strategy {
             "uniform" => v1::draw::Strategy::Uniform(v1::Uniform::default()),
             "nearest" => v1::draw::Strategy::Nearest(v1::Nearest::default()),
-            other => return Err(format!("there is no strategy {other:?}; there are uniform and nearest")),
+            "weighted" => v1::draw::Strategy::Weighted(v1::Weighted::default()),
+            "balanced" => v1::draw::Strategy::Balanced(v1::Balanced::default()),
+            other => {
+                return Err(format!("there is no strategy {other:?}; there are uniform, weighted, balanced and nearest"));
+            }
         };
         for option in options {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             let known = match (&mut strategy, key) {
                 (_, "k") => set(&mut draw.k, key, value).and_then(|()| positive(draw.k))?,
-                (v1::draw::Strategy::Uniform(uniform), _) => of_uniform(uniform, &mut draw.scope, key, value)?,
                 (v1::draw::Strategy::Nearest(nearest), _) => of_nearest(nearest, key, value)?,
+                (_, "shared") if flag(key, value)? => {
+                    draw.scope = v1::Scope::Shared.into();
+                    true
+                }
+                (v1::draw::Strategy::Uniform(uniform), "with_replacement") => {
+                    set_flag(&mut uniform.with_replacement, key, value)?
+                }
+                (v1::draw::Strategy::Weighted(weighted), "alpha") => {
+                    set(weighted.alpha.get_or_insert_default(), key, value).map(|()| true)?
+                }
+                (v1::draw::Strategy::Weighted(weighted), "without_replacement") => {
+                    set_flag(&mut weighted.without_replacement, key, value)?
+                }
+                (v1::draw::Strategy::Balanced(balanced), "without_replacement") => {
+                    set_flag(&mut balanced.without_replacement, key, value)?
+                }
+                _ => false,
             };
             if !known {
                 return Err(format!("{key:?} is no option of {}; `negbank bench --help` lists them", text_of(&strategy)));
@@ -56,19 +77,12 @@ fn text_of(strategy: &v1::draw::Strategy) -> &'static str {
     match strategy {
         v1::draw::Strategy::Uniform(_) => "uniform",
         v1::draw::Strategy::Nearest(_) => "nearest",
+        v1::draw::Strategy::Weighted(_) => "weighted",
+        v1::draw::Strategy::Balanced(_) => "balanced",
     }
 }
 
-/// Whether `key` is one of uniform's options, which then is set.
-fn of_uniform(uniform: &mut v1::Uniform, scope: &mut i32, key: &str, value: &str) -> Result<bool, String> {
-    match key {
-        "with_replacement" => uniform.with_replacement = flag(key, value)?,
-        "shared" if flag(key, value)? => *scope = v1::Scope::Shared.into(),
-        _ => return Ok(false),
-    }
-    Ok(true)
-}
-
+/// Whether `key` is one of nearest's options, which then is set.
 fn of_nearest(nearest: &mut v1::Nearest, key: &str, value: &str) -> Result<bool, String> {
     match key {
         "skip" => set(&mut nearest.skip, key, value)?,
@@ -103,6 +117,11 @@ fn positive(k: u32) -> Result<bool, String> {
     if k > 0 { Ok(true) } else { Err("k=0: at least 1 is wanted".to_owned()) }
 }
 
+fn set_flag(setting: &mut bool, key: &str, value: &str) -> Result<bool, String> {
+    *setting = flag(key, value)?;
+    Ok(true)
+}
+
 fn flag(key: &str, value: &str) -> Result<bool, String> {
     if value.is_empty() { Ok(true) } else { Err(format!("{key} takes no value, {value:?} was given")) }
 }
@@ -131,7 +150,7 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_what_was_wanted() {
         for (text, part) in [
-            ("farthest", "uniform and nearest"),
+            ("farthest", "balanced and nearest"),
             ("uniform:skip=2", "no option of uniform"),
             ("nearest:skip=two", "skip=two: a number is wanted"),
             ("nearest:choose=best", "top, uniform or softmax"),

@@ -23,13 +23,17 @@ pub(super) fn draws(
         }
         let strategy = match message.strategy {
             Some(v1::draw::Strategy::Uniform(uniform)) => Strategy::Uniform { replace: uniform.with_replacement },
+            Some(v1::draw::Strategy::Weighted(weighted)) => {
+                Strategy::Weighted { alpha: weighted.alpha.unwrap_or(1.0), replace: !weighted.without_replacement }
+            }
+            Some(v1::draw::Strategy::Balanced(balanced)) => Strategy::Balanced { replace: !balanced.without_replacement },
             Some(v1::draw::Strategy::Nearest(nearest)) => {
                 let field = format!("{field}.nearest");
                 let Some(nearest) = self::nearest(&field, message.k, &nearest, (seeded, limits), invalid) else { continue };
                 Strategy::Nearest(nearest)
             }
             None => {
-                invalid.push(field, "has no strategy: set uniform or nearest");
+                invalid.push(field, "has no strategy: set uniform, weighted, balanced or nearest");
                 continue;
             }
         };

@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::columns::{encoded, sent_dtype, split};
 use crate::grpc::frame::Frame;
 use crate::grpc::wire::Fields;
-use crate::model::{DrawAnswer, Encoding, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows};
+use crate::model::{DrawAnswer, Encoding, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
 use crate::proto::v1;
 
 /// Tags of the fields that are written here and not by prost: the large columns.
@@ -35,6 +35,7 @@ mod tag {
     pub(super) const DRAW_KAPPA: u32 = 11;
     pub(super) const DRAW_LOG_Q_MIX: u32 = 13;
     pub(super) const DRAW_MASK: u32 = 14;
+    pub(super) const DRAW_LOG_Q_SHIFT: u32 = 19;
 }
 
 /// The frame of an answer from a bank of dimension `dim`. The rows come last and their embeddings at the very end, so that these
@@ -131,7 +132,9 @@ fn draw(answer: DrawAnswer) -> Fields {
     fields.packed(tag::DRAW_LOG_PARTITION, &answer.log_partition);
     fields.packed(tag::DRAW_KAPPA, &answer.kappa);
     fields.packed(tag::DRAW_LOG_Q_MIX, &answer.log_q_mix);
-    fields.bytes(tag::DRAW_MASK, answer.shared.as_ref().map_or(&[], |shared| &shared.mask));
+    let SharedSet { mask, log_q_shift, .. } = answer.shared.unwrap_or_default();
+    fields.bytes(tag::DRAW_MASK, &mask);
+    fields.packed(tag::DRAW_LOG_Q_SHIFT, &log_q_shift);
     fields
 }
 
@@ -151,6 +154,7 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::TooFew => v1::Reason::TooFew,
         Reason::Window => v1::Reason::Window,
         Reason::Age => v1::Reason::Age,
+        Reason::Weight => v1::Reason::Weight,
     }
 }
 
@@ -169,7 +173,7 @@ mod tests {
         (draw.scores, draw.log_q, draw.log_q_mix) = (vec![0.5, -1.0, 2.0], vec![-0.1, -0.2, -0.3], vec![-1.0, -2.0, -3.0]);
         (draw.n, draw.n_scored) = (vec![7, 8], vec![5, 600]);
         (draw.log_partition, draw.kappa) = (vec![1.5, f32::NEG_INFINITY], vec![-4.0, 0.25]);
-        draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9 });
+        draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9, log_q_shift: vec![0.5, 0.75] });
         draw.plan_reason = "a scan costs less".to_owned();
         draw.graph = Some(GraphRead { sequence: 3, lag: 10 });
         draw.shortfalls.add(Reason::TooFew, 3);
@@ -215,6 +219,7 @@ mod tests {
             plan_reason: "a scan costs less".to_owned(),
             generation: Some(3),
             generation_lag: 10,
+            log_q_shift: vec![0.5, 0.75],
         };
         let rows = v1::Rows {
             ids: vec![1, u64::MAX],

@@ -43,7 +43,7 @@ pub(in crate::grpc) fn check_size(
 fn ranked(draw: &Draw, anchors: usize) -> usize {
     match &draw.strategy {
         Strategy::Nearest(nearest) => nearest.depth().saturating_mul(anchors.min(64)),
-        Strategy::Uniform { .. } => 0,
+        Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => 0,
     }
 }
 
@@ -69,7 +69,7 @@ impl Size {
         let shared = draw.scope == Scope::Shared;
         let rows = if shared { draw.k } else { pairs };
         let scored = if shared { form.scores_of_shared } else { form.columns.scores };
-        let log_q = if shared { anchors } else { pairs };
+        let log_q = if shared { anchors.saturating_add(draw.k) } else { pairs };
         let bytes = if form.layout == Layout::Pooled { 4 * rows } else { 0 }
             .saturating_add(if shared { pairs } else { 0 })
             .saturating_add(if scored { pairs.saturating_mul(4) } else { 0 })
@@ -95,9 +95,9 @@ fn bytes_of_row(form: &Form, spec: &BankSpec) -> usize {
 
 /// The forms that would be smaller than this one.
 fn cheaper(draws: &[Draw], form: &Form) -> String {
-    let own_uniform = |draw: &Draw| draw.scope == Scope::PerAnchor && matches!(draw.strategy, Strategy::Uniform { .. });
+    let own_unscored = |draw: &Draw| draw.scope == Scope::PerAnchor && !draw.strategy.is_scored();
     let forms = [
-        (draws.iter().any(own_uniform), "scope SHARED (one set for all anchors)"),
+        (draws.iter().any(own_unscored), "scope SHARED (one set for all anchors)"),
         (form.layout == Layout::PerAnchor, "layout POOLED (each entry once)"),
         (form.columns.embeddings && form.encoding.bytes() == 4, "encoding F16 or BF16"),
         (form.columns.embeddings, "columns without EMBEDDINGS (ids only)"),

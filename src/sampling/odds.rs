@@ -1,0 +1,64 @@
+//! With which probability one draw of an anchor picks an entry.
+
+use rustc_hash::FxHashMap;
+
+use super::balanced::OwnClasses;
+use super::choose::log_q_of;
+use super::nearest::place;
+use crate::bank::{Bank, Place};
+use crate::index::Ranked;
+use crate::model::Choose;
+
+/// The probabilities of one draw, as of the anchor's closing hold.
+#[derive(Debug, Default)]
+pub(super) enum Odds {
+    /// There are none: the draw is deterministic.
+    #[default]
+    None,
+    /// The same for each of n.
+    Uniform { n: usize },
+    /// w^alpha of the sum of all.
+    Weighted { alpha: f32, log_total: f64 },
+    /// The same for each label, and for each entry of a label.
+    Balanced(OwnClasses),
+    /// Those of the entries of a window.
+    Window { window: Vec<Ranked>, how: Choose },
+}
+
+/// Odds that many entries will be looked up in.
+pub(super) enum Table<'a> {
+    Odds(&'a Odds),
+    Window(FxHashMap<Place, f64>),
+}
+
+impl Odds {
+    pub(super) fn table(&self) -> Table<'_> {
+        let Self::Window { window, how } = self else { return Table::Odds(self) };
+        let log_q = log_q_of(window, *how);
+        Table::Window(window.iter().map(place).zip(log_q.into_iter().map(libm::exp)).collect())
+    }
+
+    /// The probability of an entry that passes the filters. A window is looked up in its [`Table`].
+    fn q(&self, bank: &Bank, place: Place) -> f64 {
+        let columns = bank.columns(place);
+        match self {
+            Self::None | Self::Window { .. } => 0.0,
+            Self::Uniform { n } => 1.0 / *n as f64,
+            Self::Weighted { alpha, log_total } => {
+                let weight = f64::from(columns.weight(place.slot));
+                if weight > 0.0 { libm::exp(f64::from(*alpha) * libm::log(weight) - log_total) } else { 0.0 }
+            }
+            Self::Balanced(own) => columns.label(place.slot).map_or(0.0, |label| libm::exp(own.log_q(bank, label))),
+        }
+    }
+}
+
+impl Table<'_> {
+    /// The probability of an entry that passes the filters.
+    pub(super) fn q(&self, bank: &Bank, place: Place) -> f64 {
+        match self {
+            Self::Odds(odds) => odds.q(bank, place),
+            Self::Window(q) => q.get(&place).copied().unwrap_or_default(),
+        }
+    }
+}

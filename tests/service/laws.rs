@@ -1,0 +1,70 @@
+//! The probability law of each strategy, by its definition.
+
+use std::collections::BTreeMap;
+
+use negbank::proto::v1;
+use v1::draw::Strategy;
+
+use crate::judge::{Picks, close, ensure};
+use crate::model::ModelEntry;
+
+/// Entries with the probability with which one draw picks each; those that can't be picked have 0.
+pub(crate) type Law<'e> = Vec<(f64, &'e ModelEntry)>;
+
+/// True if a draw may pick an entry twice.
+pub(crate) fn replaces(strategy: &Strategy) -> bool {
+    match strategy {
+        Strategy::Uniform(uniform) => uniform.with_replacement,
+        Strategy::Weighted(weighted) => !weighted.without_replacement,
+        Strategy::Balanced(balanced) => !balanced.without_replacement,
+        Strategy::Nearest(nearest) => nearest.choose() == v1::Choose::Softmax && !nearest.without_replacement,
+    }
+}
+
+/// The filters that a draw has in effect.
+pub(crate) fn effective(strategy: &Strategy, filters: &v1::Filters) -> v1::Filters {
+    let balanced = matches!(strategy, Strategy::Balanced(_));
+    v1::Filters { exclude_unlabelled: filters.exclude_unlabelled || balanced, ..filters.clone() }
+}
+
+/// The law of a draw that needs no scores, over these eligible entries.
+pub(crate) fn unscored<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry)]) -> Law<'e> {
+    let entries = || eligible.iter().map(|(_, entry)| *entry);
+    let masses: Law<'e> = match strategy {
+        Strategy::Weighted(weighted) => {
+            let alpha = f64::from(weighted.alpha.unwrap_or(1.0));
+            let mass = |entry: &ModelEntry| if entry.weight > 0.0 { f64::from(entry.weight).powf(alpha) } else { 0.0 };
+            entries().map(|entry| (mass(entry), entry)).collect()
+        }
+        Strategy::Balanced(_) => {
+            let mut labels: BTreeMap<i64, f64> = BTreeMap::new();
+            entries().for_each(|entry| *labels.entry(entry.label.unwrap()).or_default() += 1.0);
+            entries().map(|entry| (1.0 / labels[&entry.label.unwrap()], entry)).collect()
+        }
+        _ => entries().map(|entry| (1.0, entry)).collect(),
+    };
+    let sum: f64 = masses.iter().map(|(mass, _)| mass).sum();
+    masses.into_iter().map(|(mass, entry)| (if sum > 0.0 { mass / sum } else { 0.0 }, entry)).collect()
+}
+
+/// Holds one anchor's picks against the law that they were drawn by; `q` is its value for a pick.
+pub(crate) fn follows(
+    law: &Law<'_>,
+    draw: &v1::Draw,
+    picks: &Picks<'_>,
+    kappa: Option<f32>,
+    q: impl Fn(usize) -> f64,
+) -> Result<(), String> {
+    let strategy = draw.strategy.as_ref().unwrap();
+    let (k, support) = (draw.k as usize, law.iter().filter(|(q, _)| *q > 0.0).count());
+    let wanted = if replaces(strategy) && support > 0 { k } else { support.min(k) };
+    ensure(picks.rows.len() == wanted, || format!("{} served of {support} that can be drawn", picks.rows.len()))?;
+    ensure(picks.log_q.len() == wanted, || format!("{} log_q for {wanted} picks", picks.log_q.len()))?;
+    for (&row, &log_q) in picks.rows.iter().zip(picks.log_q) {
+        ensure(close(log_q, q(row).ln() as f32), || format!("log_q of row {row} is {log_q}, not {}", q(row).ln()))?;
+    }
+    let perturbed = !replaces(strategy) && !matches!(strategy, Strategy::Uniform(_));
+    ensure(kappa.is_some() == perturbed, || format!("kappa {kappa:?}"))?;
+    let bounded = kappa.is_none_or(|kappa| (kappa > f32::NEG_INFINITY) == (k < support));
+    ensure(bounded, || format!("kappa {kappa:?} with {support} to draw from"))
+}
