@@ -38,14 +38,14 @@ verify: $(TOOLS)/bin/cargo-deny $(VENV)/test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --package negbank
 	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) test --locked --package negbank --test architecture
-	cd python && ../$(PY) -m ruff check . && ../$(PY) -m ruff format --check .
+	cd python && ../$(PY) -m ruff check . ../examples && ../$(PY) -m ruff format --check . ../examples
 	cd python && ../$(PY) -m mypy && ../$(PY) -m mypy.stubtest negbank._negbank
 
 # Changes the tree.
 fix: $(VENV)/test
 	$(CARGO) fmt --all
 	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets
-	cd python && ../$(PY) -m ruff check --fix . && ../$(PY) -m ruff format .
+	cd python && ../$(PY) -m ruff check --fix . ../examples && ../$(PY) -m ruff format . ../examples
 
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
 bench: $(VENV)/package

@@ -1,0 +1,111 @@
+"""Every example, run as it stands against a real server on the real data that it names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import negbank
+from data import digits, docstrings
+from server_process import ServerProcess
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def fresh(client: negbank.Client) -> Iterator[negbank.Client]:
+    """A client; the banks that an example makes are deleted after it."""
+    before, threads = {info.name for info in client.list_banks()}, torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield client
+    torch.set_num_threads(threads)
+    for info in client.list_banks():
+        if info.name not in before:
+            client.delete_bank(info.name)
+
+
+def test_inst_disc_learns_from_a_bank_of_instances(fresh: negbank.Client) -> None:
+    from inst_disc import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.05
+    bank = fresh.bank("inst-disc")
+    assert bank.info().entries == len(digits()[0])
+    assert int(bank.stalest(1).steps[0]) > 0, "an image was never written"
+
+
+def test_moco_learns_from_a_queue_of_keys(fresh: negbank.Client) -> None:
+    from moco import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.05
+    assert found["queue"] == 512
+    read = fresh.bank("moco").read()
+    assert 512 % 60, "the batch size divides the queue"
+    assert (read.steps[1:] >= read.steps[:-1]).all(), "a queue is in the order of its steps"
+
+
+def test_xbm_finds_positives_that_the_batch_lacks(fresh: negbank.Client) -> None:
+    from xbm import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.1
+    assert found["in_memory"] > 10 * found["in_batch"] > 0
+
+
+def test_sup_con_serves_no_negative_of_the_anchor_s_label(fresh: negbank.Client) -> None:
+    from sup_con import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.08
+    assert found["same_label"] == 0.0
+
+
+def test_hcl_weighs_and_the_server_draws_harder_ones(fresh: negbank.Client) -> None:
+    from hcl import train
+
+    weighed = train(fresh)
+    drawn = train(fresh, drawn_hard=True, epochs=1)
+    harder = train(fresh, beta=5.0, drawn_hard=True, epochs=1)
+    assert weighed["after"] > weighed["before"] + 0.03
+    assert drawn["after"] > drawn["before"]
+    assert harder["score"] > drawn["score"] > weighed["score"]
+
+
+def test_nv_retriever_serves_nothing_close_to_the_positive(fresh: negbank.Client) -> None:
+    from nv_retriever import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.1
+    assert found["too_close"] == found["copies"] == 0
+    assert len(set(docstrings()[1])) < len(docstrings()[1]), "there are no copies to keep away"
+
+
+def test_ance_serves_nothing_older_than_a_round_of_refreshes(fresh: negbank.Client) -> None:
+    from ance import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.1
+    # 100 entries every 5 steps.
+    assert 5 <= found["oldest"] <= 5 * (len(docstrings()[1]) // 100 + 1) < found["steps"]
+
+
+def test_an_example_is_a_command(own_server: ServerProcess) -> None:
+    command = [sys.executable, str(EXAMPLES / "moco.py"), own_server.address]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
+    assert "'after': 0." in done.stdout
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "data.py"))
+def test_an_example_is_short_tested_and_says_how_it_is_run(example: str) -> None:
+    text = (EXAMPLES / example).read_text()
+    assert 20 <= text.count("\n") <= 75
+    assert f"python examples/{example} 127.0.0.1:7700" in text
+    assert f"from {example.removesuffix('.py')} import train" in Path(__file__).read_text()
