@@ -21,7 +21,7 @@ pub struct Settings {
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
-    /// `compute.*`, `index.*`, and `limits.max_banks`
+    /// `compute.*`, `index.*`, `gather.*`, and `limits.max_banks`
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
@@ -72,6 +72,7 @@ impl Settings {
         reader.compute(&mut settings.engine);
         settings.engine.max_entries = settings.limits.max_entries;
         reader.index(&mut settings.engine.index);
+        reader.gather(&mut settings.engine.gather);
         reader.log(&mut settings.log);
         reader.finish().map(|effective| (settings, effective))
     }
@@ -204,6 +205,19 @@ impl Reader {
         self.within("index.max_percent", &mut index.max_percent, PERCENT);
         self.within("index.drift_percent", &mut index.drift_percent, PERCENT);
         self.within("index.mean_drift_percent", &mut index.mean_drift_percent, PERCENT);
+    }
+
+    fn gather(&mut self, gather: &mut engine::GatherConfig) {
+        self.within("gather.max_bytes", &mut gather.max_bytes, MESSAGE_BYTES);
+        self.within("gather.max_total_bytes", &mut gather.max_total_bytes, INBOUND_BYTES);
+        self.within("gather.max_gathers", &mut gather.max_gathers, COUNT);
+        self.seconds("gather.keep_seconds", &mut gather.keep);
+        if gather.max_total_bytes < gather.max_bytes {
+            self.problems.push(format!(
+                "gather.max_total_bytes: {} is below gather.max_bytes = {}: the largest gather could never be taken",
+                gather.max_total_bytes, gather.max_bytes
+            ));
+        }
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

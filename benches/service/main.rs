@@ -8,6 +8,7 @@ mod bank;
 mod ceilings;
 #[path = "../index/data.rs"]
 mod clustered;
+mod gather;
 mod hard;
 mod in_process;
 mod ingest;
@@ -32,10 +33,13 @@ fn main() {
     let answers = wanted("answers").then(|| sampling::measure(&server, &client, &serving));
     let hard = wanted("hard").then(|| hard::measure(&client, &serving));
     let small = wanted("small").then(|| small::measure(&client, &serving));
+    let gather = wanted("gather").then(|| gather::measure(&client, &serving));
     let ingest = wanted("ingest").then(|| ingest::measure(&client, &serving));
     let memory = wanted("memory").then(|| memory::measure(&client));
-    if let (Some(answers), Some(hard), Some(small), Some(ingest), Some(memory)) = (answers, hard, small, ingest, memory) {
-        report::write(&answers, &hard, &small, &ingest, &memory);
+    if let (Some(answers), Some(hard), Some(small), Some(gather), Some(ingest), Some(memory)) =
+        (answers, hard, small, gather, ingest, memory)
+    {
+        report::write(&answers, &hard, &small, &gather, (&ingest, &memory));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::gather::Gather;
 use crate::hard::Hard;
 use crate::ingest::Ingest;
 use crate::memory::Memory;
@@ -15,7 +16,7 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores{}", model.trim_start_matches(['\t', ' ']))
 }
 
-pub(crate) fn write(answers: &[Answer], hard: &Hard, small: &Small, ingest: &[Ingest], memory: &Memory) {
+pub(crate) fn write(answers: &[Answer], hard: &Hard, small: &Small, gather: &Gather, (ingest, memory): (&[Ingest], &Memory)) {
     let ceilings: Vec<Value> = answers
         .iter()
         .map(|answer| {
@@ -71,6 +72,10 @@ pub(crate) fn write(answers: &[Answer], hard: &Hard, small: &Small, ingest: &[In
         "small_rps": small.rps,
         "small_rps_in_flight_16": small.rps_in_flight_16,
         "small_p99_ms": small.times.quantile_ms(0.99),
+        "gather": {
+            "shape": Gather::shape(), "bytes_out": gather.bytes, "p50_ms": gather.times.median_ms(),
+            "p99_ms": gather.times.quantile_ms(0.99), "loopback_p50_ms": gather.loopback.median_ms(), "ratio": gather.ratio(),
+        },
         "ingest": writes,
         "ingest_rows_s": most.map(|run| run.rows_s),
         "ingest_p99_ms": most.map(|run| run.writes.quantile_ms(0.99)),

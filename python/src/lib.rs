@@ -9,6 +9,7 @@ mod failure;
 mod fetch;
 mod flight;
 mod floats;
+mod gather;
 mod rows;
 mod runtime;
 mod sample;

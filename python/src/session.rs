@@ -15,6 +15,7 @@ use crate::bank::{BankDescription, BankSettings};
 use crate::failure::{exception, invalid, located};
 use crate::fetch::{FetchCall, Fetched, Stalest};
 use crate::flight::Flight;
+use crate::gather::{GatherCall, GatherDescription, Gathered};
 use crate::runtime::{runtime, wait};
 use crate::sample::{SampleCall, Sampled};
 use crate::scan::{Chunks, ScanCall};
@@ -129,6 +130,25 @@ impl Session {
         let request = call.into_message(py)?;
         let send = async move |client: Client| client.with_retries(retries).sample_columns(request).await.map(Sampled::from);
         self.call(py, timeout, send)
+    }
+
+    fn gather(&self, py: Python<'_>, call: GatherCall<'_>, timeout: Option<f64>) -> PyResult<Gathered> {
+        let retries = call.retries().unwrap_or(self.options.retries);
+        let request = call.into_message(py)?;
+        let send = async move |client: Client| client.with_retries(retries).gather(request).await.map(Gathered::from);
+        self.call(py, timeout, send)
+    }
+
+    fn start_gather(&self, py: Python<'_>, call: GatherCall<'_>, timeout: Option<f64>, landed: Py<PyAny>) -> PyResult<Flight> {
+        let retries = call.retries().unwrap_or(self.options.retries);
+        let request = call.into_message(py)?;
+        let send = async move |client: Client| client.with_retries(retries).gather(request).await.map(Gathered::from);
+        self.start(py, timeout, landed, send)
+    }
+
+    fn list_gathers(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Vec<GatherDescription>> {
+        let listed = self.call(py, timeout, async move |client| client.list_gathers().await)?;
+        Ok(listed.gathers.into_iter().map(GatherDescription::from).collect())
     }
 
     fn start_sample(&self, py: Python<'_>, call: SampleCall<'_>, timeout: Option<f64>, landed: Py<PyAny>) -> PyResult<Flight> {

@@ -209,11 +209,28 @@ pub struct ScanColumns {
     pub step: Option<u64>,
 }
 
+/// `negbank.v1.GatherResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct GatherColumns {
+    /// Of all ranks
+    #[prost(message, optional, tag = "1")]
+    pub rows: Option<RowColumns>,
+    /// Rows of each rank
+    #[prost(uint32, repeated, tag = "2")]
+    pub counts: Vec<u32>,
+    /// Ranks are missing
+    #[prost(bool, tag = "3")]
+    pub partial: bool,
+    /// Which
+    #[prost(uint32, repeated, tag = "4")]
+    pub missing_ranks: Vec<u32>,
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;
 
-    use super::{FetchColumns, SampleColumns, ScanColumns, StalestColumns};
+    use super::{FetchColumns, GatherColumns, SampleColumns, ScanColumns, StalestColumns};
     use crate::proto::v1;
 
     /// `message` sent as one and received as the other.
@@ -291,5 +308,7 @@ mod tests {
         let stalest = v1::StalestResponse { rows: Some(rows()), sequence: 3, step: Some(4) };
         assert_eq!(received::<v1::StalestResponse>(&received::<StalestColumns>(&stalest)), stalest);
         assert_eq!(received::<v1::ScanChunk>(&received::<ScanColumns>(&scanned)), scanned);
+        let gathered = v1::GatherResponse { rows: Some(rows()), counts: vec![2, 0], partial: true, missing_ranks: vec![1] };
+        assert_eq!(received::<v1::GatherResponse>(&received::<GatherColumns>(&gathered)), gathered);
     }
 }

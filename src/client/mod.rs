@@ -33,7 +33,9 @@ mod session;
 mod unary;
 mod writer;
 
-pub use columns::{DrawColumns, FetchColumns, FloatColumn, RowColumns, SampleColumns, ScanColumns, StalestColumns};
+pub use columns::{
+    DrawColumns, FetchColumns, FloatColumn, GatherColumns, RowColumns, SampleColumns, ScanColumns, StalestColumns,
+};
 pub use entropy::random;
 pub use error::{ClientError, FieldViolation};
 pub use matrix::{floats, rows};

@@ -14,11 +14,11 @@ use super::retry::Backoff;
 use super::scan::Scan;
 use super::unary::{Method, frame, unary};
 use super::writer::Writer;
-use super::{ClientError, FetchColumns, FieldViolation, SampleColumns, StalestColumns};
+use super::{ClientError, FetchColumns, FieldViolation, GatherColumns, SampleColumns, StalestColumns};
 use crate::proto::v1::{
-    Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, FetchRequest, FetchResponse, GetBankRequest,
-    ListBanksRequest, ListBanksResponse, RemoveRequest, RemoveResponse, SampleRequest, SampleResponse, ScanRequest,
-    StalestRequest, WriteRequest, WriteResponse,
+    Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, FetchRequest, FetchResponse, GatherRequest, GetBankRequest,
+    ListBanksRequest, ListBanksResponse, ListGathersRequest, ListGathersResponse, RemoveRequest, RemoveResponse, SampleRequest,
+    SampleResponse, ScanRequest, StalestRequest, WriteRequest, WriteResponse,
 };
 
 /// How a client talks to its server.
@@ -70,6 +70,7 @@ enum Again {
 
 /// Answers end with their rows' embeddings: `rows`, `embeddings`, `data`.
 const SAMPLE: Method = Method { path: "/negbank.v1.Sampling/Sample", large: &[1, 2, 1] };
+const GATHER: Method = Method { path: "/negbank.v1.Gathering/Gather", large: &[1, 2, 1] };
 const FETCH: Method = Method { path: "/negbank.v1.Banks/Fetch", large: &[2, 2, 1] };
 
 /// A method whose answer has no large field.
@@ -223,6 +224,23 @@ impl Client {
     pub async fn sample_columns(&self, mut request: SampleRequest) -> Result<SampleColumns, ClientError> {
         let again = request.write.as_mut().map_or(Again::Always, |write| self.sign(write));
         self.call(SAMPLE, &request, again).await
+    }
+
+    /// Hands in a rank's rows and waits for those of all ranks, their columns as they came. The same rows sent again are recognised,
+    /// so it is tried again like a read.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn gather(&self, request: GatherRequest) -> Result<GatherColumns, ClientError> {
+        self.call(GATHER, &request, Again::Always).await
+    }
+
+    /// Lists the gathers that wait for ranks, and those that are remembered.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn list_gathers(&self) -> Result<ListGathersResponse, ClientError> {
+        self.call(small("/negbank.v1.Gathering/ListGathers"), &ListGathersRequest {}, Again::Always).await
     }
 
     /// Gives a write its number, and says when it may be sent again under it.

@@ -1,6 +1,6 @@
 //! Settings of the engine.
 
-use super::IndexConfig;
+use super::{GatherConfig, IndexConfig};
 
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub max_staged_rows: usize,
     /// The graph index.
     pub index: IndexConfig,
+    /// Gathers.
+    pub gather: GatherConfig,
 }
 
 impl Default for Config {
@@ -34,6 +36,7 @@ impl Default for Config {
             max_stages: 64,
             max_staged_rows: 1_048_576,
             index: IndexConfig::default(),
+            gather: GatherConfig::default(),
         }
     }
 }

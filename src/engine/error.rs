@@ -1,6 +1,7 @@
 //! What can go wrong in the engine, by what the caller should do.
 
 use super::staging::OpenStage;
+use crate::gather::GatherError;
 use crate::model::{BankName, Invalid, StageAt};
 use crate::rows::Poisoned;
 use crate::sampling::SampleError;
@@ -110,9 +111,26 @@ pub enum EngineError {
     /// The bank can't be trusted.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+    /// The rank brought other rows before.
+    #[error("{0}")]
+    GatherTaken(GatherError),
+    /// Come again when a server is back.
+    #[error("{0}")]
+    Stopping(GatherError),
     /// A defect of ours.
     #[error("internal error: {0}")]
     Internal(&'static str),
+}
+
+impl From<GatherError> for EngineError {
+    fn from(error: GatherError) -> Self {
+        match error {
+            GatherError::Invalid(invalid) => Self::Invalid(invalid),
+            GatherError::Taken { .. } => Self::GatherTaken(error),
+            GatherError::Full { room, limit, setting } => Self::Busy { queue: room, limit, setting },
+            GatherError::Stopping => Self::Stopping(error),
+        }
+    }
 }
 
 impl From<SampleError> for EngineError {

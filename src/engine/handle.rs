@@ -1,5 +1,6 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
+mod gather;
 mod scan;
 
 use std::num::NonZeroUsize;
@@ -9,6 +10,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
+use gather::Gathers;
 pub use scan::Scan;
 
 use super::committer::Committer;
@@ -41,6 +43,7 @@ struct Inner {
     pool: Pool,
     maintenance: Maintenance,
     recycler: Recycler,
+    gathers: Gathers,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -74,8 +77,8 @@ impl Engine {
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let pool = Pool::start(threads, config.queue)?;
         let maintenance = Maintenance::start(config.index)?;
-        let (banks, recycler) = (DashMap::new(), Recycler::default());
-        Ok(Self { inner: Arc::new(Inner { config, banks, pool, maintenance, recycler }) })
+        let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
+        Ok(Self { inner: Arc::new(Inner { config, banks, pool, maintenance, recycler, gathers }) })
     }
 
     /// Creates a bank; one that is there with the same settings is as good.

@@ -17,6 +17,7 @@ mod staging;
 mod stalest;
 
 pub use crate::bank::Entry;
+pub use crate::gather::{Config as GatherConfig, Contribution, GatherId, GatherInfo, Gathered, Part, Seat};
 pub use config::Config;
 pub use error::EngineError;
 pub use handle::{BankHandle, Engine, Scan};

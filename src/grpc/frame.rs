@@ -48,6 +48,16 @@ impl Frame {
         self
     }
 
+    /// The frame of these pieces, as [`Self::into_pieces`] gave them.
+    pub(super) fn of(pieces: Vec<Bytes>) -> Self {
+        Self { pieces }
+    }
+
+    /// What is sent, piece by piece.
+    pub(super) fn into_pieces(self) -> Vec<Bytes> {
+        self.pieces
+    }
+
     /// Memory that the message takes.
     pub(super) fn bytes(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()

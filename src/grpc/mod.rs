@@ -6,6 +6,7 @@ pub mod config;
 pub mod convert;
 mod deadline;
 mod frame;
+mod gathering;
 mod inbound;
 mod local_stream;
 mod sampling;

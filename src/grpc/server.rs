@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::banks::BanksService;
 use super::frame::Framed;
+use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
@@ -22,6 +23,7 @@ use super::{Config, Limits, stack};
 use crate::engine::Engine;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
+use crate::proto::v1::gathering_server::GatheringServer;
 use crate::proto::v1::sampling_server::SamplingServer;
 
 /// Receive windows and frames for writes of megabytes; the defaults (64 KiB and 16 KiB) halve the throughput.
@@ -108,10 +110,12 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<BanksServer<BanksService>>().await;
         health.set_serving::<SamplingServer<SamplingService>>().await;
+        health.set_serving::<GatheringServer<GatheringService>>().await;
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
+        let gathering = GatheringService { engine: engine.clone(), limits: self.limits.clone() };
         let shared = SharedFrames::new(self.limits.max_answer_bytes);
-        let sampling = SamplingService { engine, limits: self.limits.clone(), shared };
+        let sampling = SamplingService { engine: engine.clone(), limits: self.limits.clone(), shared };
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
 
@@ -120,8 +124,10 @@ impl Server {
             stop.await;
             health.set_not_serving::<BanksServer<BanksService>>().await;
             health.set_not_serving::<SamplingServer<SamplingService>>().await;
+            health.set_not_serving::<GatheringServer<GatheringService>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             drop(stopping);
+            engine.stop();
             Ok(())
         };
         let router = tonic::transport::Server::builder()
@@ -135,8 +141,9 @@ impl Server {
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
             .add_service(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent))
+            .add_service(Framed(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent)))
             .add_service(Framed(
-                SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent),
+                GatheringServer::new(gathering).max_decoding_message_size(taken).max_encoding_message_size(sent),
             ));
         let over_tcp = {
             let (router, stopped) = (router.clone(), until_dropped(stopped.clone()));

@@ -50,7 +50,9 @@ pub(super) fn engine(error: &EngineError) -> Status {
     match error {
         EngineError::Invalid(refused) => invalid(refused),
         EngineError::NotFound { .. } | EngineError::Deleted(_) => Status::not_found(message),
-        EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } => Status::already_exists(message),
+        EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } | EngineError::GatherTaken(_) => {
+            Status::already_exists(message)
+        }
         EngineError::TooFewEntries { .. }
         | EngineError::OtherHistory(_)
         | EngineError::NotKeyed
@@ -61,6 +63,7 @@ pub(super) fn engine(error: &EngineError) -> Status {
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
         EngineError::DeadlineExceeded | EngineError::StageExpired { .. } => Status::deadline_exceeded(message),
+        EngineError::Stopping(_) => Status::unavailable(message),
         EngineError::Poisoned(_) | EngineError::Internal(_) => {
             tracing::error!(%error, "a request failed for a reason that is ours");
             Status::internal(message)

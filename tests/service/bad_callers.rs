@@ -122,7 +122,7 @@ async fn rubbish(address: &str) {
     compressed[0] = 1;
     let cut = framed(&message).slice(..message.len() - 3);
     let huge = Bytes::from_static(&[0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3]);
-    for path in [WRITE, SAMPLE, SCAN, "/negbank.v1.Banks/CreateBank"] {
+    for path in [WRITE, SAMPLE, SCAN, "/negbank.v1.Banks/CreateBank", "/negbank.v1.Gathering/Gather"] {
         for undecodable in [framed(&[0xff; 1_000]), framed(&message[..message.len() - 1])] {
             let status = call(address, path, &[], undecodable).await;
             assert_eq!(status.code(), Code::InvalidArgument, "{path}: {status:?}");

@@ -20,6 +20,7 @@ mod deleted;
 mod exact;
 mod forms;
 mod frequencies;
+mod gather;
 mod graph;
 mod half_precision;
 mod judge;

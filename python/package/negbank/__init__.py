@@ -35,7 +35,8 @@ from .errors import (
     Unimplemented,
 )
 from .filters import Filters
-from .info import BankInfo, OpenStage, SampleInfo
+from .gathered import Gathered
+from .info import BankInfo, GatherInfo, OpenStage, SampleInfo
 from .mirror import Changes, Mirror
 from .negatives import Negatives
 from .pending import Pending
@@ -62,6 +63,8 @@ __all__ = [
     "Everything",
     "FailedPrecondition",
     "Filters",
+    "GatherInfo",
+    "Gathered",
     "InternalError",
     "InvalidArgument",
     "Mirror",

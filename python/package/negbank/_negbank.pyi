@@ -4,8 +4,17 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from .answers import BankFields, ChunkAnswer, FetchAnswer, SampleAnswer, StalestAnswer, WriteAnswer
-from .requests import BankSettings, FetchCall, SampleCall, ScanCall, WriteBatch
+from .answers import (
+    BankFields,
+    ChunkAnswer,
+    FetchAnswer,
+    GatherAnswer,
+    GatherFields,
+    SampleAnswer,
+    StalestAnswer,
+    WriteAnswer,
+)
+from .requests import BankSettings, FetchCall, GatherCall, SampleCall, ScanCall, WriteBatch
 
 __all__ = ["VERSION", "Chunks", "Flight", "Session"]
 
@@ -41,6 +50,11 @@ class Session:
     def remove(self, bank: str, ids: npt.NDArray[np.uint64], timeout: float | None) -> int: ...
     def stalest(self, bank: str, k: int, at_least: bytes, timeout: float | None) -> StalestAnswer: ...
     def scan(self, call: ScanCall, timeout: float | None) -> Chunks: ...
+    def gather(self, call: GatherCall, timeout: float | None) -> GatherAnswer: ...
+    def start_gather(
+        self, call: GatherCall, timeout: float | None, landed: Callable[[Any, Exception | None], None]
+    ) -> Flight: ...
+    def list_gathers(self, timeout: float | None) -> list[GatherFields]: ...
     def sample(self, call: SampleCall, timeout: float | None) -> SampleAnswer: ...
     def start_sample(
         self, call: SampleCall, timeout: float | None, landed: Callable[[Any, Exception | None], None]

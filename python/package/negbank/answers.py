@@ -126,3 +126,23 @@ class SampleAnswer(TypedDict):
     step: int | None
     reproducible: bool
     write: WriteAnswer | None
+
+
+class GatherAnswer(TypedDict):
+    """The rows of all ranks, `counts` [W] of each, and the ranks that are missing."""
+
+    rows: RowColumns
+    counts: npt.NDArray[np.uint32]
+    missing_ranks: list[int]
+
+
+class GatherFields(TypedDict):
+    """The fields of `GatherInfo`."""
+
+    group: str
+    step: int
+    micro_batch: int
+    world_size: int
+    missing_ranks: list[int]
+    finished: bool
+    bytes: int

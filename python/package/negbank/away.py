@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from .answers import DrawAnswer, RowColumns, SampleAnswer
+from .answers import DrawAnswer, GatherAnswer, RowColumns, SampleAnswer
 from .asking import Asked
 from .errors import InvalidArgument
+from .requests import GatherCall
 
 OnUnavailable = Literal["raise", "in_batch"]
 
@@ -63,18 +65,44 @@ def nothing(asked: Asked) -> SampleAnswer:
     )
 
 
+def own_rows(call: GatherCall) -> GatherAnswer:
+    """A gather of this rank's rows alone."""
+    rows = call.embeddings.rows
+    numbers = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}[call.embeddings.dtype]
+    counts = np.zeros(call.world_size, dtype=np.uint32)
+    counts[call.rank] = rows
+
+    def there(column: npt.NDArray[Any] | None, has: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.bool_]:
+        if column is None:
+            return np.empty(0, dtype=np.bool_)
+        return np.ones(rows, dtype=np.bool_) if has is None else has.astype(np.bool_)
+
+    columns = RowColumns(
+        ids=np.empty(0, dtype=np.uint64) if call.ids is None else call.ids,
+        embeddings=call.embeddings.data.view(numbers),
+        labels=np.empty(0, dtype=np.int64) if call.labels is None else call.labels,
+        has_label=there(call.labels, call.has_label),
+        groups=np.empty(0, dtype=np.uint64) if call.groups is None else call.groups,
+        has_group=there(call.groups, call.has_group),
+        steps=np.empty(0, dtype=np.uint64),
+        weights=np.empty(0, dtype=np.float32),
+    )
+    others = [rank for rank in range(call.world_size) if rank != call.rank]
+    return GatherAnswer(rows=columns, counts=counts, missing_ranks=others)
+
+
 class Outage:
-    """Whether the server was away at the last call; says so once each time it goes."""
+    """Whether something was missing at the last call; says so once each time it begins."""
 
     def __init__(self) -> None:
-        self._away = False
+        self._missing = False
 
-    def begins(self, fault: Exception) -> None:
-        """The server is away."""
-        if not self._away:
-            self._away = True
-            warnings.warn(f"no negatives from the bank, going on without them: {fault}", RuntimeWarning, stacklevel=4)
+    def begins(self, warning: str) -> None:
+        """It is missing."""
+        if not self._missing:
+            self._missing = True
+            warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
     def ends(self) -> None:
-        """The server answered."""
-        self._away = False
+        """It is there."""
+        self._missing = False

@@ -9,6 +9,7 @@ from typing import Literal, SupportsIndex
 from ._negbank import Session
 from .away import OnUnavailable, check_on_unavailable
 from .bank import Bank
+from .gathering import Gathering
 from .info import BankInfo
 from .requests import BankSettings
 from .scalars import real_or_none, whole, whole_or_none
@@ -36,7 +37,7 @@ def connect(
         retries: how often a call is tried again, within its timeout, where the server is away or says when to come back; the
             waits grow from 0.1 to 2 s, 1.6 to 3.1 s in all with the default. 0: never. Reads, draws, writes and
             `create_bank` are tried again; `remove` and `delete_bank` only where the server refused them.
-        on_unavailable: what `Bank.sample` does where the server is away: "raise", or "in_batch", see there.
+        on_unavailable: what `Bank.sample` and `Client.gather` do where the server is away: "raise", or "in_batch", see there.
 
     Raises:
         Unavailable: no server answers there. The first connection is tried once.
@@ -48,7 +49,7 @@ def connect(
     return Client(Session(address, timeout, bytes_at_most, tries, name), on_unavailable)
 
 
-class Client:
+class Client(Gathering):
     """A connection to a server; get one from `connect`.
 
     Usable from many threads at once; picklable (address and settings), and usable in a forked process and in a DataLoader's
@@ -58,8 +59,7 @@ class Client:
 
     def __init__(self, session: Session, on_unavailable: OnUnavailable = "raise") -> None:
         """Of `connect`; not called by users."""
-        self._session = session
-        self._on_unavailable: OnUnavailable = on_unavailable
+        super().__init__(session, on_unavailable)
 
     def create_bank(
         self,

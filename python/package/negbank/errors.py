@@ -62,7 +62,8 @@ class NotFound(Error, LookupError):
 
 
 class AlreadyExists(Error):
-    """A bank of that name exists with other settings, which the message names; or this rank staged another batch already."""
+    """A bank of that name exists with other settings, which the message names; or this rank has staged another batch, or
+    brought other rows to a gather."""
 
 
 class FailedPrecondition(Error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .answers import BankFields
+from .answers import BankFields, GatherFields
 from .home import Array
 
 
@@ -51,6 +51,27 @@ class BankInfo:
         """From the native half's answer."""
         stages = [OpenStage(**stage) for stage in fields["stages"]]
         return cls(**{**fields, "stages": stages})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class GatherInfo:
+    """A gather as it stands: it waits for `missing_ranks` (the first 64), or is `finished` and kept for those who come again.
+
+    `bytes` is the room that it takes on the server; of a waiting one, room for as much from every rank.
+    """
+
+    group: str
+    step: int
+    micro_batch: int
+    world_size: int
+    missing_ranks: list[int]
+    finished: bool
+    bytes: int
+
+    @classmethod
+    def of(cls, fields: GatherFields) -> GatherInfo:
+        """From the native half's answer."""
+        return cls(**fields)
 
 
 @dataclass(frozen=True, eq=False)

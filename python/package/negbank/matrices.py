@@ -34,10 +34,22 @@ def matrix(values: Any, dim: int, parameter: str) -> FloatMatrix:
     array, dtype = _halves_or_floats(values, parameter)
     if array.ndim != 2 or array.shape[1] != dim:
         raise InvalidArgument.of(parameter, f"must have shape [rows, {dim}] as the bank does, got {list(array.shape)}")
+    return _matrix(array, dtype)
+
+
+def matrix_of_any_width(values: Any, parameter: str) -> FloatMatrix:
+    """As `matrix`, of at least one column."""
+    array, dtype = _halves_or_floats(values, parameter)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InvalidArgument.of(parameter, f"must have shape [rows, d], got {list(array.shape)}")
+    return _matrix(array, dtype)
+
+
+def _matrix(array: npt.NDArray[Any], dtype: str) -> FloatMatrix:
     if dtype not in ("float16", "bfloat16"):
         array, dtype = array.astype(np.float32, copy=False), "float32"
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return FloatMatrix(data=data, rows=array.shape[0], dim=dim, dtype=dtype)
+    return FloatMatrix(data=data, rows=array.shape[0], dim=array.shape[1], dtype=dtype)
 
 
 def _halves_or_floats(values: Any, parameter: str) -> tuple[npt.NDArray[Any], str]:

@@ -144,3 +144,22 @@ class ScanCall:
     chunk_rows: int
     at_least: bytes
     since: bytes
+
+
+@dataclass(frozen=True)
+class GatherCall:
+    """A rank's rows for a gather. `wait_ms` 0: until the deadline; `has_*` as in `WriteBatch`."""
+
+    group: str
+    step: int
+    micro_batch: int
+    rank: int
+    world_size: int
+    embeddings: FloatMatrix
+    ids: Ids | None
+    labels: Labels | None
+    has_label: Mask | None
+    groups: Ids | None
+    has_group: Mask | None
+    wait_ms: int
+    retries: int | None

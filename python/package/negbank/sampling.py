@@ -216,5 +216,5 @@ class Sampling(Handle):
         return Negatives(answer, question, written=receipt)
 
     def _without(self, question: Asked, fault: Exception) -> Negatives:
-        self._outage.begins(fault)
+        self._outage.begins(f"no negatives from the bank, going on without them: {fault}")
         return Negatives(nothing(question), question, unavailable=True)

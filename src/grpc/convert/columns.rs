@@ -44,7 +44,7 @@ pub(super) fn dtype(field: &str, value: i32) -> Result<Dtype, Invalid> {
 }
 
 /// The floats of little-endian bytes, as many as are whole.
-fn decoded(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+pub(super) fn decoded(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::F32 => readable(bytes),
         Dtype::Half(half) => {

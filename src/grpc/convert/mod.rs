@@ -6,6 +6,8 @@ mod columns;
 mod draws;
 mod fetched;
 mod form;
+mod gather;
+mod gathered;
 mod limits;
 mod sample;
 mod sampled;
@@ -17,6 +19,8 @@ pub use limits::Limits;
 
 pub(super) use bank::{described, spec};
 pub(super) use fetched::{fetched, stalest};
+pub(super) use gather::contribution;
+pub(super) use gathered::{gathered, gathers, readable};
 pub(super) use sample::query;
 pub(super) use sampled::{sampled, written};
 pub(super) use scan::{chunk, scan};

@@ -74,7 +74,7 @@ pub(in crate::grpc) fn written(frame: Frame, write: &v1::WriteResponse) -> Frame
 }
 
 /// The fields of the rows, and the bytes of their embeddings, which end them.
-fn rows(rows: ServedRows, dim: usize, encoding: Encoding) -> (Fields, Vec<Bytes>) {
+pub(super) fn rows(rows: ServedRows, dim: usize, encoding: Encoding) -> (Fields, Vec<Bytes>) {
     let mut fields = Fields::with_capacity(rows.len * 40 + 64);
     fields.packed(tag::ROWS_IDS, &rows.ids);
     let (labels, has_label) = split(rows.labels);

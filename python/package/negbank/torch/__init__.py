@@ -20,6 +20,7 @@ from .decoupled import dcl, dclw
 from .info_nce import info_nce, nt_xent
 from .inst_disc import InstDiscNCE
 from .keeper import Keeper
+from .live_rows import live_rows
 from .mochi import mochi_mix
 from .momentum_encoder import MomentumEncoder
 from .sampled_softmax import sampled_softmax
@@ -36,6 +37,7 @@ __all__ = [
     "debiased",
     "hcl",
     "info_nce",
+    "live_rows",
     "mochi_mix",
     "nt_xent",
     "sampled_softmax",

@@ -1,0 +1,42 @@
+//! The Gathering service.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Limits};
+use super::frame::Frame;
+use super::{deadline, status};
+use crate::engine::Engine;
+use crate::proto::v1;
+use crate::proto::v1::gathering_server::Gathering;
+
+/// Exchanges rows between ranks.
+#[derive(Debug)]
+pub(super) struct GatheringService {
+    pub(super) engine: Engine,
+    pub(super) limits: Limits,
+}
+
+#[tonic::async_trait]
+impl Gathering for GatheringService {
+    async fn gather(&self, request: Request<v1::GatherRequest>) -> Result<Response<v1::GatherResponse>, Status> {
+        let deadline = deadline::of(&request);
+        let request = request.into_inner();
+        let readable = request.readable;
+        let contribution = convert::contribution(request, &self.limits).map_err(|e| status::invalid(&e))?;
+        let gathered = self.engine.gather(contribution, deadline).await.map_err(|e| status::engine(&e))?;
+        if readable {
+            return Ok(Response::new(convert::readable(&gathered)));
+        }
+        let mut response = Response::new(v1::GatherResponse::default());
+        let pieces = gathered.encoded(|gathered| convert::gathered(gathered).into_pieces());
+        response.extensions_mut().insert(Frame::of(pieces));
+        Ok(response)
+    }
+
+    async fn list_gathers(
+        &self,
+        _request: Request<v1::ListGathersRequest>,
+    ) -> Result<Response<v1::ListGathersResponse>, Status> {
+        Ok(Response::new(convert::gathers(&self.engine.gathers())))
+    }
+}
