@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import negbank
+import simclr_run
 from data import digits, docstrings
+from processes import in_ranks
 from server_process import ServerProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,6 +51,18 @@ def test_moco_learns_from_a_queue_of_keys(fresh: negbank.Client) -> None:
     read = fresh.bank("moco").read()
     assert 512 % 60, "the batch size divides the queue"
     assert (read.steps[1:] >= read.steps[:-1]).all(), "a queue is in the order of its steps"
+
+
+def test_simclr_has_the_negatives_of_every_rank(fresh: negbank.Client, server: ServerProcess) -> None:
+    from simclr import train
+
+    alone = train(fresh)
+    assert alone["after"] > alone["before"] + 0.05
+    assert alone["negatives"] == 118
+    first, second = in_ranks(2, simclr_run.example, server.address)
+    assert first["after"] > first["before"] + 0.05
+    assert first["negatives"] == 118, "a rank had its own 30 images' views only"
+    assert first["after"] == pytest.approx(second["after"], abs=1e-6), "the ranks have one model"
 
 
 def test_xbm_finds_positives_that_the_batch_lacks(fresh: negbank.Client) -> None:

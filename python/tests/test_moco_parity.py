@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-import moco
+import moco_run as moco
 import negbank
 from negbank.torch import MomentumEncoder
 from processes import in_ranks

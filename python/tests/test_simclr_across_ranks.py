@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import negbank
-import simclr
+import simclr_run as simclr
 from processes import in_ranks
 from server_process import ServerProcess
 

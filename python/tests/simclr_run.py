@@ -88,3 +88,10 @@ def alone(address: str) -> Floats:
         optimiser.step()
         history.append(torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()]))
     return torch.stack(history).numpy()
+
+
+def example(rank: int, world_size: int, address: str) -> dict[str, float]:
+    """What examples/simclr.py finds on one of several ranks."""
+    from simclr import train
+
+    return train(negbank.connect(address), group="simclr/two", epochs=2)
