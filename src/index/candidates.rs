@@ -21,6 +21,8 @@ pub(super) struct Candidates {
     /// True if every score is in range.
     unruled: bool,
     bar: f32,
+    /// True if the bar has risen since [`Self::refresh`].
+    raised: bool,
     /// The bar, or the smallest score that the rules keep.
     low: f64,
     /// The `depth` best lower bounds and more, of entries that are in range whatever their score turns out to be.
@@ -38,6 +40,7 @@ impl Candidates {
             range,
             unruled: range == ScoreRange::ALL,
             bar: f32::NEG_INFINITY,
+            raised: false,
             low,
             lowers: Vec::new(),
             kept: Vec::new(),
@@ -65,12 +68,13 @@ impl Candidates {
         }
     }
 
-    /// Brings the bar up to date, if much has come since.
-    pub(super) fn refresh(&mut self) {
+    /// Brings the bar up to date, if much has come since. True if the cuts are others than at the last time.
+    pub(super) fn refresh(&mut self) -> bool {
         let few = self.bar > f32::NEG_INFINITY && self.lowers.len() < self.depth + self.depth / 2 + 1;
         if !few {
             self.raise();
         }
+        std::mem::take(&mut self.raised)
     }
 
     fn raise(&mut self) {
@@ -78,6 +82,7 @@ impl Candidates {
             return;
         }
         let (_, worst, _) = self.lowers.select_nth_unstable_by(self.depth - 1, |a, b| b.total_cmp(a));
+        self.raised |= *worst > self.bar;
         self.bar = *worst;
         self.low = self.low.max(f64::from(self.bar));
         self.lowers.truncate(self.depth);

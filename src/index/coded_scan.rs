@@ -4,7 +4,7 @@ use super::candidates::{Candidate, Candidates};
 use super::scan::{Admit, Probe};
 use super::shortlist::Shortlist;
 use crate::kernels::LANES;
-use crate::kernels::coded::{CodedAnchors, CodedBounds, CodedHits, CodedRows, FEW};
+use crate::kernels::coded::{CodedAnchors, CodedBounds, CodedHits, CodedRows, FEW, Intervals};
 
 /// Coded rows of consecutive slots.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,11 @@ pub struct CodedScan<'a> {
     probes: Vec<Probe<'a>>,
     anchors: CodedAnchors,
     candidates: Vec<Candidates>,
+    /// Of the bars and the largest norm of the last rows.
     bounds: Vec<CodedBounds>,
+    largest_norm: f64,
     hits: CodedHits,
+    intervals: Intervals,
     /// Rows scanned.
     seen: usize,
 }
@@ -53,7 +56,9 @@ impl<'a> CodedScan<'a> {
             candidates: probes.iter().map(|probe| Candidates::new(probe.depth.max(1), probe.range)).collect(),
             probes,
             bounds: Vec::new(),
+            largest_norm: f64::NAN,
             hits: CodedHits::default(),
+            intervals: Intervals::default(),
             seen: 0,
         }
     }
@@ -92,26 +97,40 @@ impl<'a> CodedScan<'a> {
     }
 
     fn rows(&mut self, run: CodedRun<'_>, admit: &mut impl Admit) {
-        self.bounds.clear();
-        for (panel, candidates) in self.candidates.chunks_mut(LANES).enumerate() {
-            candidates.iter_mut().for_each(Candidates::refresh);
-            let cuts = candidates.iter().map(Candidates::cuts);
-            self.bounds.push(self.anchors.bounds(panel * LANES, cuts, run.largest_norm));
-        }
+        self.raise_bars(run.largest_norm);
         self.hits.clear();
         self.anchors.scan(run.rows, &self.bounds, &mut self.hits);
+        let screened = admit.screen(run.slot, &mut self.hits);
+        self.anchors.intervals(&self.hits, run.rows, &self.bounds, &mut self.intervals);
         let mut ahead = self.hits.iter().skip(HITS_AHEAD);
-        let sparse = self.probes.len() <= FEW;
-        for hit in self.hits.iter() {
+        let sparse = !screened && self.probes.len() <= FEW;
+        for (hit, &(lower, upper)) in self.hits.iter().zip(&self.intervals.of) {
             if sparse && let Some(ahead) = ahead.next() {
                 admit.expect(run.slot + ahead.row);
             }
             let (probe, slot) = (hit.anchor as usize, run.slot + hit.row);
-            if !admit.is_occupied(slot) || !admit.admits(probe, slot) {
+            if screened || (admit.is_occupied(slot) && admit.admits(probe, slot)) {
+                self.candidates[probe].offer(Candidate { shard: run.shard, slot, lower, upper });
+            }
+        }
+    }
+
+    /// Brings the bounds up to date, panel by panel; once the best are found they rarely change.
+    fn raise_bars(&mut self, largest_norm: f64) {
+        let same_norm = self.largest_norm == largest_norm;
+        self.largest_norm = largest_norm;
+        for (panel, candidates) in self.candidates.chunks_mut(LANES).enumerate() {
+            let mut changed = !same_norm || panel >= self.bounds.len();
+            candidates.iter_mut().for_each(|of| changed |= of.refresh());
+            if !changed {
                 continue;
             }
-            let (lower, upper) = self.anchors.interval(hit, run.rows, &self.bounds);
-            self.candidates[probe].offer(Candidate { shard: run.shard, slot, lower, upper });
+            let cuts = candidates.iter().map(Candidates::cuts);
+            let bounds = self.anchors.bounds(panel * LANES, cuts, largest_norm);
+            match self.bounds.get_mut(panel) {
+                Some(known) => *known = bounds,
+                None => self.bounds.push(bounds),
+            }
         }
     }
 }

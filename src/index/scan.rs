@@ -2,6 +2,7 @@
 
 use super::counted::Counted;
 use super::ranking::{Known, Ranked, Ranking};
+use crate::kernels::coded::CodedHits;
 use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
 use crate::kernels::{LANES, momentum};
@@ -15,6 +16,12 @@ pub trait Admit {
 
     /// Hears that `slot` will be asked about.
     fn expect(&self, _slot: u32) {}
+
+    /// Drops the hits on rows from `slot` on that may not be served; false, and nothing is dropped, where they must be asked about one by
+    /// one.
+    fn screen(&mut self, _slot: u32, _hits: &mut CodedHits) -> bool {
+        false
+    }
 
     /// Hears that the score rules dropped an admitted entry.
     fn out_of_range(&mut self);

@@ -5,7 +5,7 @@
 use super::coded_bounds::Coded;
 pub use super::coded_bounds::CodedBounds;
 pub use super::coded_hits::{CodedHit, CodedHits};
-use super::quantise::{ZERO, quantise};
+use super::quantise::{HALF_STEPS, STEPS, ZERO, quantise_to};
 use super::residuals::Residuals;
 use super::{LANES, momentum};
 #[cfg(target_arch = "x86_64")]
@@ -49,6 +49,14 @@ pub struct CodedAnchors {
     residuals: Residuals,
 }
 
+/// Lower and upper bounds of scores, hit by hit.
+#[derive(Debug, Clone, Default)]
+pub struct Intervals {
+    /// The bounds.
+    pub of: Vec<(f32, f32)>,
+    lacking: Vec<f32>,
+}
+
 impl<'a> CodedRows<'a> {
     /// The rows from number `first` on, of `stride` bytes.
     fn from(self, first: usize, stride: usize) -> Self {
@@ -57,9 +65,27 @@ impl<'a> CodedRows<'a> {
     }
 }
 
+/// How finely anchors are read on this CPU: with VNNI as finely as rows are.
+fn anchor_steps() -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected;
+        let wide = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
+        if !wide && is_x86_feature_detected!("avx2") {
+            return HALF_STEPS;
+        }
+    }
+    STEPS
+}
+
 impl CodedAnchors {
     /// These anchors, each padded to `stride` floats.
     pub fn new<'a>(stride: usize, anchors: impl ExactSizeIterator<Item = &'a [f32]>) -> Self {
+        Self::of_steps(anchor_steps(), stride, anchors)
+    }
+
+    /// The same with codes of at most `steps` from zero.
+    fn of_steps<'a>(steps: f32, stride: usize, anchors: impl ExactSizeIterator<Item = &'a [f32]>) -> Self {
         let count = anchors.len();
         let few = count <= FEW;
         let panels = count.div_ceil(LANES);
@@ -70,11 +96,11 @@ impl CodedAnchors {
             anchors: Vec::with_capacity(count),
             groups: vec![Group([0; GROUP]); groups],
             starts: vec![[0; LANES]; panels],
-            residuals: Residuals::new(stride, count),
+            residuals: Residuals::new(steps, stride, count),
         };
         let mut codes = vec![ZERO; stride];
         for (number, anchor) in anchors.enumerate() {
-            let (norm, read) = (momentum::norm(anchor), quantise(anchor, &mut codes));
+            let (norm, read) = (momentum::norm(anchor), quantise_to(steps, anchor, &mut codes));
             let lacking = this.residuals.push(anchor, &codes, read.scale);
             this.anchors.push(Coded::new(norm, read, lacking, stride));
             let (panel, lane) = (number / LANES, number % LANES);
@@ -109,11 +135,16 @@ impl CodedAnchors {
         CodedBounds::new(&self.anchors[first..], cuts, (self.stride, largest_norm))
     }
 
-    /// Between which values [`super::score::score`] of a hit's anchor and row lies, for dot products. `bounds` are those that it
-    /// was found by.
-    pub fn interval(&self, hit: CodedHit, rows: CodedRows<'_>, bounds: &[CodedBounds]) -> (f32, f32) {
-        let (panel, lane) = (hit.anchor as usize / LANES, hit.anchor as usize % LANES);
-        bounds[panel].interval(lane, (hit, self.residuals.of(hit, rows)), rows)
+    /// Between which values [`super::score::score`] of each hit's anchor and row lies, for dot products. `bounds` are those that they
+    /// were found by.
+    pub fn intervals(&self, hits: &CodedHits, rows: CodedRows<'_>, bounds: &[CodedBounds], intervals: &mut Intervals) {
+        self.residuals.of(hits, rows, &mut intervals.lacking);
+        let hits = hits.iter().zip(&intervals.lacking);
+        intervals.of.clear();
+        intervals.of.extend(hits.map(|(hit, &lacks)| {
+            let (panel, lane) = (hit.anchor as usize / LANES, hit.anchor as usize % LANES);
+            bounds[panel].interval(lane, (hit, lacks), rows)
+        }));
     }
 
     /// Appends to `hits` each row and anchor for which the anchor's bounds hold. `bounds` has one for each sixteen anchors.
@@ -133,7 +164,7 @@ impl CodedAnchors {
                 }
                 return;
             }
-            if is_x86_feature_detected!("avx2") {
+            if self.residuals.fits_sixteen_bits() && is_x86_feature_detected!("avx2") {
                 #[expect(unsafe_code, reason = "calls functions compiled for AVX2")]
                 // SAFETY: AVX2 was detected on this CPU just above.
                 unsafe {
@@ -151,7 +182,7 @@ impl CodedAnchors {
         if self.len() > FEW {
             coded_avx2::scan_panels(&self.groups, &self.starts, rows, bounds, hits);
         } else {
-            self.scan_portable(rows, bounds, hits);
+            coded_avx2::scan_few(&self.groups, (self.len(), self.stride), &self.starts[0], rows, &bounds[0], hits);
         }
     }
 
@@ -232,7 +263,7 @@ impl CodedAnchors {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CodedAnchors, CodedHit, CodedHits, CodedRows};
+    use super::{CodedAnchors, CodedHit, CodedHits, CodedRows, HALF_STEPS, Intervals, STEPS};
     use crate::kernels::momentum::norm;
     use crate::kernels::quantise::{Quantised, quantise};
     use crate::kernels::score::score;
@@ -296,12 +327,14 @@ mod tests {
             count in 1usize..60,
             offset in 0usize..64,
             ceiled in any::<bool>(),
+            half in any::<bool>(),
             seed in any::<u64>(),
         ) {
             let mut stream = Seed(seed).stream(0, 0);
             let rows = store(dim, count, offset, &mut stream);
             let anchors: Vec<Vec<f32>> = (0..anchors).map(|_| row(dim, stream.below(30), &mut stream)).collect();
-            let coded = CodedAnchors::new(stride(dim), anchors.iter().map(Vec::as_slice));
+            let steps = if half { HALF_STEPS } else { STEPS };
+            let coded = CodedAnchors::of_steps(steps, stride(dim), anchors.iter().map(Vec::as_slice));
             let largest = rows.floats.iter().map(|row| norm(row)).fold(0.0, f64::max);
             let cut = |anchor: &Vec<f32>| f64::from(score(Metric::Dot, anchor, &rows.floats[0]));
             let high = |cut: f64| if ceiled { cut.abs() * 1.5 } else { f64::INFINITY };
@@ -320,7 +353,7 @@ mod tests {
             let hits = hits_of(&|hits| coded.scan(rows.rows(), &bounds, hits));
             prop_assert_eq!(&hits, &hits_of(&|hits| coded.scan_portable(rows.rows(), &bounds, hits)));
             #[cfg(target_arch = "x86_64")]
-            if std::arch::is_x86_feature_detected!("avx2") {
+            if half && std::arch::is_x86_feature_detected!("avx2") {
                 #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
                 // SAFETY: AVX2 was detected on this CPU just above.
                 let narrower = hits_of(&|hits| unsafe { coded.scan_avx2(rows.rows(), &bounds, hits) });
@@ -334,7 +367,10 @@ mod tests {
                     let hit = hits.iter().find(of);
                     prop_assert!(hit.is_some() || !inside, "missed {exact} of {:?}", cut(anchor));
                     if let Some(&hit) = hit {
-                        let (lower, upper) = coded.interval(hit, rows.rows(), &bounds);
+                        let (mut one, mut intervals) = (CodedHits::default(), Intervals::default());
+                        one.push(hit);
+                        coded.intervals(&one, rows.rows(), &bounds, &mut intervals);
+                        let (lower, upper) = intervals.of[0];
                         prop_assert!(lower <= exact && exact <= upper, "{exact} is outside {lower}..={upper}");
                     }
                 }

@@ -1,17 +1,20 @@
-//! The tile over codes, for AVX2: unsigned and signed bytes are widened and multiplied in pairs, the even and the odd ones.
+//! The tile over codes, for AVX2, which adds up products of unsigned and signed bytes in pairs of sixteen bits.
 
 use std::arch::x86_64::{
-    __m256i, _CMP_GE_OQ, _CMP_LE_OQ, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_cmp_ps,
-    _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_ps,
+    __m256i, _CMP_GE_OQ, _CMP_LE_OQ, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_sub_ps,
 };
 
 use super::LANES;
 use super::coded::{CodedBounds, CodedHit, CodedHits, CodedRows, DEPTH, GROUP, Group};
+use super::prefetch::prefetch;
 
-/// Rows at a time: 4 rows x 2 registers of sums, 4 of anchors' codes and 2 of a row's leave 2 of 16 registers.
-const BLOCK: usize = 4;
+/// Rows at a time: 5 rows x 2 registers of sums, 2 of anchors' codes, a row's, the ones and two products make 16 registers.
+const BLOCK: usize = 5;
+
+/// Rows asked for before they are read, where reading is all that takes time.
+const AHEAD: usize = 16;
 
 /// Lanes of a register.
 const HALF: usize = LANES / 2;
@@ -55,29 +58,7 @@ impl Panel<'_> {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn rows<const R: usize>(&self, codes: &[u8], first: usize, all: CodedRows<'_>, hits: &mut CodedHits) {
-        let mut sums = [[_mm256_setzero_si256(); 2]; R];
-        for half in 0..2 {
-            let start = load(&self.start.as_chunks::<HALF>().0[half]);
-            sums.iter_mut().for_each(|sums| sums[half] = start);
-        }
-        let (stride, low_bytes) = (self.groups.len() * DEPTH, _mm256_set1_epi16(0xFF));
-        for (at, group) in self.groups.iter().enumerate() {
-            let halves = group.0.as_chunks::<{ GROUP / 2 }>().0;
-            let anchors = [load(&halves[0]), load(&halves[1])];
-            let even = anchors.map(|codes| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(codes)));
-            let odd = anchors.map(|codes| _mm256_srai_epi16::<8>(codes));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let start = row * stride + at * DEPTH;
-                let codes = codes[start..].first_chunk::<DEPTH>().map_or(0, |codes| i32::from_le_bytes(*codes));
-                let codes = _mm256_set1_epi32(codes);
-                let (row_even, row_odd) = (_mm256_and_si256(codes, low_bytes), _mm256_srli_epi16::<8>(codes));
-                for half in 0..2 {
-                    let even = _mm256_madd_epi16(row_even, even[half]);
-                    let odd = _mm256_madd_epi16(row_odd, odd[half]);
-                    sums[half] = _mm256_add_epi32(sums[half], _mm256_add_epi32(even, odd));
-                }
-            }
-        }
+        let sums = self.sums::<R>(codes);
         for (row, sums) in (first..).zip(&sums) {
             let mut lanes = self.takes(0, sums[0], all, row) | self.takes(1, sums[1], all, row) << HALF;
             if lanes == 0 {
@@ -93,6 +74,32 @@ impl Panel<'_> {
                 lanes &= lanes - 1;
             }
         }
+    }
+
+    /// Dot products of R rows with the sixteen lanes.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn sums<const R: usize>(&self, codes: &[u8]) -> [[__m256i; 2]; R] {
+        let stride = self.groups.len() * DEPTH;
+        assert!(codes.len() == R * stride, "whole rows of the panel's stride");
+        let starts = self.start.as_chunks::<HALF>().0;
+        let mut sums = [[load(&starts[0]), load(&starts[1])]; R];
+        let ones = _mm256_set1_epi16(1);
+        for (at, group) in self.groups.iter().enumerate() {
+            let halves = group.0.as_chunks::<{ GROUP / 2 }>().0;
+            let (low, high) = (load(&halves[0]), load(&halves[1]));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                #[expect(unsafe_code, reason = "an index check here would cost as much as the arithmetic")]
+                // SAFETY: row < R and at < groups.len(), so the four bytes end at row * stride + (at + 1) * DEPTH <= R * stride =
+                // codes.len(), asserted above.
+                let codes = unsafe { codes.as_ptr().add(row * stride + at * DEPTH).cast::<i32>().read_unaligned() };
+                let codes = _mm256_set1_epi32(codes);
+                // Pairs of products fit sixteen bits, since anchors' codes are at most 64 from zero.
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(_mm256_maddubs_epi16(codes, low), ones));
+                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(_mm256_maddubs_epi16(codes, high), ones));
+            }
+        }
+        sums
     }
 
     /// Which of eight lanes want to hear of a row.
@@ -113,6 +120,51 @@ impl Panel<'_> {
         let high = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(middle, spread), of(&self.bounds.high));
         _mm256_movemask_ps(_mm256_and_ps(low, high)) as u32
     }
+}
+
+/// Anchors one by one, each of `groups.len() / count` groups, against rows.
+#[target_feature(enable = "avx2")]
+pub(super) fn scan_few(
+    groups: &[Group],
+    (count, stride): (usize, usize),
+    starts: &[i32; LANES],
+    rows: CodedRows<'_>,
+    bounds: &CodedBounds,
+    hits: &mut CodedHits,
+) {
+    let of_row = stride.div_ceil(GROUP);
+    for (row, codes) in rows.codes.chunks_exact(stride).enumerate() {
+        prefetch(rows.codes.get((row + AHEAD) * stride..(row + AHEAD + 1) * stride).unwrap_or_default());
+        for anchor in 0..count {
+            let sum = starts[anchor].wrapping_add(dot(&groups[anchor * of_row..][..of_row], codes));
+            if bounds.take(anchor, sum, rows.scales[row], rows.errors[row]) {
+                hits.push(CodedHit { row: row as u32, anchor: anchor as u32, sum });
+            }
+        }
+    }
+}
+
+/// Dot product of the signed codes in `groups`, at most 64 from zero, with the unsigned `codes`, of which there is a group for each
+/// begun 64.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn dot(groups: &[Group], codes: &[u8]) -> i32 {
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = _mm256_setzero_si256();
+    let (halves, rest) = codes.as_chunks::<{ GROUP / 2 }>();
+    for (at, codes) in halves.iter().enumerate() {
+        let anchor = &groups[at / 2].0.as_chunks::<{ GROUP / 2 }>().0[at % 2];
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(load(codes), load(anchor)), ones));
+    }
+    let mut lanes = [0i32; HALF];
+    store(sums, &mut lanes);
+    let mut sum = lanes.into_iter().fold(0, i32::wrapping_add);
+    if let Some(anchor) = groups.get(halves.len() / 2) {
+        for (&code, &of_anchor) in rest.iter().zip(&anchor.0[halves.len() % 2 * GROUP / 2..]) {
+            sum = sum.wrapping_add(i32::from(code) * i32::from(of_anchor));
+        }
+    }
+    sum
 }
 
 /// Loads 32 bytes.

@@ -33,6 +33,32 @@ impl CodedHits {
         pairs.map(|((&row, &anchor), &sum)| CodedHit { row, anchor, sum })
     }
 
+    /// Hits.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Keeps the hits whose row and anchor are `wanted`, in their order. Which ones those are is hard to foretell, so nothing branches
+    /// on it.
+    pub fn retain(&mut self, mut wanted: impl FnMut(u32, u32) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.rows.len() {
+            let (row, anchor, sum) = (self.rows[at], self.anchors[at], self.sums[at]);
+            self.rows[kept] = row;
+            self.anchors[kept] = anchor;
+            self.sums[kept] = sum;
+            kept += usize::from(wanted(row, anchor));
+        }
+        self.rows.truncate(kept);
+        self.anchors.truncate(kept);
+        self.sums.truncate(kept);
+    }
+
     pub(super) fn push(&mut self, CodedHit { row, anchor, sum }: CodedHit) {
         self.rows.push(row);
         self.anchors.push(anchor);

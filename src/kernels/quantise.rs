@@ -14,8 +14,12 @@ pub struct Quantised {
 /// A code's zero: codes lie in 1..=255, so that the dot product of unsigned and signed bytes applies to them.
 pub const ZERO: u8 = 128;
 
-/// Largest code, from zero.
-const STEPS: f32 = 127.0;
+/// Largest code of a row, from zero.
+pub(super) const STEPS: f32 = 127.0;
+
+/// Largest code, from zero, of what is multiplied by rows where pairs of products are added up in sixteen bits, as AVX2 does:
+/// 2 * 255 * 64 fits, 2 * 255 * 65 does not.
+pub(super) const HALF_STEPS: f32 = 64.0;
 
 /// Rows whose largest value is smaller are all zero to the codes: the inverse of their scale would overflow.
 const SMALLEST: f32 = 1e-30;
@@ -25,34 +29,39 @@ const ROUNDING: f32 = 12_582_912.0;
 
 /// Writes the codes of `row`, as many, and returns how they are to be read. The same bits on every machine.
 ///
-/// With u = 2^-24, `scale = max / 127 (1 + a)` and `y = x (127 / max) (1 + b)(1 + c)` have |a|, |b|, |c| <= u, so `x / scale`
-/// lies within 3.01u * 127.1 < 2.4e-5 of y. A code is y rounded, and `rest = y - code` is exact, so the error is at most
+/// With u = 2^-24 and `steps` at most 127, `scale = max / steps (1 + a)` and `y = x (steps / max) (1 + b)(1 + c)` have |a|, |b|, |c| <= u, so
+/// `x / scale` lies within 3.01u * 127.1 < 2.4e-5 of y. A code is y rounded, and `rest = y - code` is exact, so the error is at most
 /// `scale * (|rests| + sqrt(d) * 2.4e-5)`. The sum of the squares of the rests has d/16 + 6 roundings.
 pub fn quantise(row: &[f32], codes: &mut [u8]) -> Quantised {
+    quantise_to(STEPS, row, codes)
+}
+
+/// The same with codes of at most `steps` from zero, 1 to 127.
+pub(super) fn quantise_to(steps: f32, row: &[f32], codes: &mut [u8]) -> Quantised {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
         // SAFETY: AVX2 was detected on this CPU just above.
-        return unsafe { quantise_avx2(row, codes) };
+        return unsafe { quantise_avx2(steps, row, codes) };
     }
-    quantise_portable(row, codes)
+    quantise_portable(steps, row, codes)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn quantise_avx2(row: &[f32], codes: &mut [u8]) -> Quantised {
-    quantise_portable(row, codes)
+fn quantise_avx2(steps: f32, row: &[f32], codes: &mut [u8]) -> Quantised {
+    quantise_portable(steps, row, codes)
 }
 
-/// [`quantise`] for any CPU.
+/// [`quantise_to`] for any CPU.
 #[inline(always)]
-pub fn quantise_portable(row: &[f32], codes: &mut [u8]) -> Quantised {
+fn quantise_portable(steps: f32, row: &[f32], codes: &mut [u8]) -> Quantised {
     let largest = largest(row);
     if largest < SMALLEST {
         codes.fill(ZERO);
         return Quantised { scale: 1.0, error: ((momentum::norm(row) * 1.000_001) as f32).next_up() };
     }
-    let (inverse, scale) = (STEPS / largest, largest / STEPS);
+    let (inverse, scale) = (steps / largest, largest / steps);
     let mut squares = [0.0f32; LANES];
     let code = |x: f32, square: &mut f32| {
         let y = x * inverse;
@@ -98,7 +107,7 @@ fn largest(row: &[f32]) -> f32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Quantised, ZERO, quantise, quantise_portable};
+    use super::{HALF_STEPS, Quantised, STEPS, ZERO, quantise, quantise_portable, quantise_to};
 
     /// The rest in f64, whose own rounding is far below the bound's slack.
     fn rest(row: &[f32], codes: &[u8], scale: f32) -> f64 {
@@ -116,16 +125,18 @@ mod tests {
             let scale = 2f64.powi(exponent) as f32;
             let mut row: Vec<f32> = units.iter().map(|x| x * scale).collect();
             row[0] *= spike;
-            let mut codes = vec![7; row.len()];
-            let Quantised { scale, error } = quantise(&row, &mut codes);
-            let mut portable = vec![9; row.len()];
-            prop_assert_eq!(Quantised { scale, error }, quantise_portable(&row, &mut portable));
-            prop_assert_eq!(&codes, &portable);
-            prop_assert!(scale > 0.0 && !codes.contains(&0));
-            prop_assert!(rest(&row, &codes, scale) <= f64::from(error));
-            let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            let tight = f64::from(largest) / 127.0 * 0.501 * (row.len() as f64).sqrt();
-            prop_assert!(largest < 1e-30 || f64::from(error) <= tight, "{error} is loose: {tight}");
+            for steps in [STEPS, HALF_STEPS] {
+                let mut codes = vec![7; row.len()];
+                let Quantised { scale, error } = quantise_to(steps, &row, &mut codes);
+                let mut portable = vec![9; row.len()];
+                prop_assert_eq!(Quantised { scale, error }, quantise_portable(steps, &row, &mut portable));
+                prop_assert_eq!(&codes, &portable);
+                prop_assert!(scale > 0.0 && codes.iter().all(|&code| f32::from(code.abs_diff(ZERO)) <= steps));
+                prop_assert!(rest(&row, &codes, scale) <= f64::from(error));
+                let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let tight = f64::from(largest / steps) * 0.501 * (row.len() as f64).sqrt();
+                prop_assert!(largest < 1e-30 || f64::from(error) <= tight, "{error} is loose: {tight}");
+            }
         }
     }
 

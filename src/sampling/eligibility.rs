@@ -55,9 +55,9 @@ impl Eligibility {
         }
     }
 
-    /// The label whose entries are all that is kept from the anchor, if nothing else is; see [`Eligibility::rejects`].
-    pub(super) fn rejects_one_label(&self, anchor: &Anchor) -> Option<i64> {
-        self.barred_label(anchor).filter(|_| !self.bars_some(anchor) && self.shared.takes_all())
+    /// The label whose entries are kept from the anchor, or none, if nothing else is; see [`Eligibility::rejects`].
+    pub(super) fn rejects_at_most_a_label(&self, anchor: &Anchor) -> Option<Option<i64>> {
+        (!self.bars_some(anchor) && self.shared.takes_all()).then(|| self.barred_label(anchor))
     }
 
     /// Why the entry in an occupied slot may not be served; `None` if it may.

@@ -5,6 +5,7 @@ use super::eligibility::Eligibility;
 use super::search::identity;
 use crate::bank::Columns;
 use crate::index::{Admit, Identity};
+use crate::kernels::coded::CodedHits;
 use crate::model::{Reason, ReasonCounts};
 
 /// A draw's filters for the anchors that are searched for.
@@ -12,43 +13,50 @@ use crate::model::{Reason, ReasonCounts};
 pub(super) struct Sieve<'a> {
     anchors: &'a [Anchor],
     eligibility: &'a Eligibility,
-    /// Of each anchor from which nothing is kept but one label's entries, that label: the most frequent case, asked of thousands of
-    /// entries an anchor.
-    one_label: Vec<Option<i64>>,
+    /// Of each anchor the label whose entries are kept from it, if nothing else is kept from any of them: the most frequent case, asked of
+    /// thousands of entries an anchor.
+    labels: Option<Vec<Option<i64>>>,
 }
 
 impl<'a> Sieve<'a> {
     pub(super) fn new(anchors: &'a [Anchor], eligibility: &'a Eligibility) -> Self {
-        let one_label = anchors.iter().map(|anchor| eligibility.rejects_one_label(anchor)).collect();
-        Self { anchors, eligibility, one_label }
+        let labels = anchors.iter().map(|anchor| eligibility.rejects_at_most_a_label(anchor)).collect();
+        Self { anchors, eligibility, labels }
     }
 
     /// The sieve for entries of these columns; what it rejects is counted.
     pub(super) fn of<'s>(&'s self, columns: &'s Columns, rejections: &'s mut ReasonCounts) -> Filtered<'s> {
-        Filtered { anchors: self.anchors, eligibility: self.eligibility, one_label: &self.one_label, columns, rejections }
+        Filtered { sieve: self, columns, rejections }
     }
 }
 
 /// A [`Sieve`] for the entries of one shard.
 #[derive(Debug)]
 pub(super) struct Filtered<'a> {
-    anchors: &'a [Anchor],
-    eligibility: &'a Eligibility,
-    one_label: &'a [Option<i64>],
+    sieve: &'a Sieve<'a>,
     columns: &'a Columns,
     rejections: &'a mut ReasonCounts,
 }
 
 impl Admit for Filtered<'_> {
     fn admits(&mut self, probe: usize, slot: u32) -> bool {
-        let reason = match self.one_label[probe] {
-            Some(label) => (self.columns.label(slot) == Some(label)).then_some(Reason::SameLabel),
-            None => self.eligibility.rejects(&self.anchors[probe], self.columns, slot),
-        };
+        let reason = self.sieve.eligibility.rejects(&self.sieve.anchors[probe], self.columns, slot);
         if let Some(reason) = reason {
             self.rejections.add(reason, 1);
         }
         reason.is_none()
+    }
+
+    fn screen(&mut self, slot: u32, hits: &mut CodedHits) -> bool {
+        let Some(labels) = &self.sieve.labels else { return false };
+        let columns = self.columns;
+        let (before, mut free) = (hits.len(), 0);
+        hits.retain(|row, anchor| {
+            free += usize::from(!columns.is_occupied(slot + row));
+            columns.is_of_other(slot + row, labels[anchor as usize])
+        });
+        self.rejections.add(Reason::SameLabel, (before - hits.len() - free) as u64);
+        true
     }
 
     fn is_occupied(&self, slot: u32) -> bool {
