@@ -27,6 +27,12 @@ struct Layer {
 /// No more links.
 const END: u32 = u32::MAX;
 
+/// Marks a word whose node the walk has left.
+const LEFT: u64 = 1 << 31;
+
+/// More nodes than this a graph can't have: their numbers leave a bit for [`LEFT`].
+pub const MOST_NODES: usize = 1 << 31;
+
 /// What a search needs to know of nodes.
 pub trait Space {
     /// Distance of each of `nodes` to the anchor; smaller is nearer.
@@ -54,9 +60,13 @@ pub struct Scratch {
     /// A bit a node, and which words to clear.
     visited: Vec<u64>,
     touched: Vec<u32>,
-    /// Distance, then node, in one word that sorts as they do.
-    candidates: BinaryHeap<Reverse<u64>>,
-    kept: BinaryHeap<u64>,
+    /// Admitted nodes, the nearest first: distance, then node, in one word that sorts as they do, with [`LEFT`] once the walk has been
+    /// there.
+    kept: Vec<u64>,
+    /// Nodes of `kept` before this one were all walked from.
+    next: usize,
+    /// Nodes that are not admitted and not walked from yet.
+    stones: BinaryHeap<Reverse<u64>>,
     batch: Vec<u32>,
     distances: Vec<f32>,
 }
@@ -110,8 +120,7 @@ impl FlatGraph {
             computed += layer.descend(&mut nearest, space, scratch);
         }
         computed += base.walk(nearest, space, reach, computed, scratch);
-        found.extend(scratch.kept.drain().map(parts));
-        found.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        found.extend(scratch.kept.iter().map(|word| parts(word & !LEFT)));
         computed
     }
 }
@@ -149,16 +158,15 @@ impl Layer {
         before: usize,
         scratch: &mut Scratch,
     ) -> usize {
-        let mut computed = 0;
+        let (mut computed, ef) = (0, reach.ef.max(1));
         scratch.visit(start);
-        scratch.candidates.push(Reverse(word(distance, start)));
-        scratch.keep(word(distance, start), space, reach.ef);
-        while let Some(Reverse(candidate)) = scratch.candidates.pop() {
-            if candidate > scratch.bar(reach.ef) || before + computed >= reach.most {
+        scratch.offer(word(distance, start), space, ef);
+        while let Some(from) = scratch.leave(ef) {
+            if before + computed >= reach.most {
                 break;
             }
             scratch.batch.clear();
-            for &to in self.links(parts(candidate).0) {
+            for &to in self.links(from) {
                 if to == END {
                     break;
                 }
@@ -167,17 +175,13 @@ impl Layer {
                     scratch.batch.push(to);
                 }
             }
-            if let Some(&Reverse(next)) = scratch.candidates.peek() {
-                prefetch(self.links(parts(next).0));
+            if let Some(&next) = scratch.kept.get(scratch.next) {
+                prefetch(self.links(parts(next & !LEFT).0));
             }
             space.distances(&scratch.batch, &mut scratch.distances);
             computed += scratch.batch.len();
             for at in 0..scratch.batch.len() {
-                let word = word(scratch.distances[at], scratch.batch[at]);
-                if word < scratch.bar(reach.ef) {
-                    scratch.candidates.push(Reverse(word));
-                    scratch.keep(word, space, reach.ef);
-                }
+                scratch.offer(word(scratch.distances[at], scratch.batch[at]), space, ef);
             }
         }
         computed
@@ -191,8 +195,9 @@ impl Scratch {
         }
         self.touched.clear();
         self.visited.resize(nodes.div_ceil(64).max(self.visited.len()), 0);
-        self.candidates.clear();
         self.kept.clear();
+        self.next = 0;
+        self.stones.clear();
     }
 
     /// Distance of the entry node.
@@ -212,20 +217,39 @@ impl Scratch {
         first
     }
 
-    /// What must be undercut.
-    fn bar(&self, ef: usize) -> u64 {
-        if self.kept.len() >= ef { self.kept.peek().copied().unwrap_or(u64::MAX) } else { u64::MAX }
+    /// The nearest node that the walk has not left, which it leaves now; `None` if what is left is farther than all of `ef` kept ones.
+    fn leave(&mut self, ef: usize) -> Option<u32> {
+        let kept = self.kept.get(self.next).copied();
+        let stone = self.stones.peek().map(|stone| stone.0);
+        if let Some(stone) = stone.filter(|&stone| kept.is_none_or(|kept| stone < kept) && stone < self.bar(ef)) {
+            self.stones.pop();
+            return Some(parts(stone).0);
+        }
+        let kept = kept?;
+        self.kept[self.next] |= LEFT;
+        let more = self.kept[self.next..].iter().position(|word| word & LEFT == 0);
+        self.next = more.map_or(self.kept.len(), |more| self.next + more);
+        Some(parts(kept).0)
     }
 
-    fn keep(&mut self, word: u64, space: &mut impl Space, ef: usize) {
-        if !space.admits(parts(word).0) {
+    /// What must be undercut.
+    fn bar(&self, ef: usize) -> u64 {
+        self.kept.last().filter(|_| self.kept.len() >= ef).map_or(u64::MAX, |last| last & !LEFT)
+    }
+
+    /// Notes a node, if it is near enough.
+    fn offer(&mut self, word: u64, space: &mut impl Space, ef: usize) {
+        if word >= self.bar(ef) {
             return;
         }
-        if self.kept.len() < ef {
-            self.kept.push(word);
-        } else if let Some(mut farthest) = self.kept.peek_mut() {
-            *farthest = word.min(*farthest);
+        if !space.admits(parts(word).0) {
+            self.stones.push(Reverse(word));
+            return;
         }
+        let at = self.kept.partition_point(|kept| kept & !LEFT < word);
+        self.kept.truncate(ef.saturating_sub(1));
+        self.kept.insert(at, word);
+        self.next = self.next.min(at);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hnsw_rs::prelude::{Distance, Hnsw};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::flat_graph::FlatGraph;
+use super::flat_graph::{FlatGraph, MOST_NODES};
 use super::frozen::Frozen;
 use crate::rows::OutOfMemory;
 
@@ -83,6 +83,12 @@ pub fn build(
     config: BuildConfig,
     go_on: &(dyn Fn(&Frozen, f64) -> Result<(), BuildError> + Sync),
 ) -> Result<(Frozen, FlatGraph), BuildError> {
+    if frozen.nodes() > MOST_NODES {
+        return Err(BuildError::Refused(format!(
+            "a graph has at most {MOST_NODES} nodes, and these are {} different rows",
+            frozen.nodes()
+        )));
+    }
     let pool = ThreadPoolBuilder::new().num_threads(config.threads.max(1)).thread_name(|at| format!("index-{at}")).build();
     let pool = pool.map_err(|refused| BuildError::Refused(refused.to_string()))?;
     // An allocation that fails inside the builder would end the process: ask for as much first.

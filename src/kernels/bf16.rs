@@ -3,6 +3,9 @@
 //! The result lies within rounding of the exact sum, and differs between machines: whoever serves what was found this way scores it
 //! again with [`super::score`].
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16_avx2;
+
 /// Values in a step of the kernels: every row's length is a multiple of it, padded with zeros.
 pub const STEP: usize = 32;
 
@@ -27,7 +30,7 @@ pub fn dot(a: &[u16], b: &[u16]) -> f32 {
         if has_fma() {
             #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
             // SAFETY: `has_fma` has found its features on this CPU.
-            return unsafe { x86::dot_avx2(a, b) };
+            return unsafe { bf16_avx2::dot(a, b) };
         }
     }
     dot_portable(a, b)
@@ -50,6 +53,15 @@ pub fn dots(query: &[u16], slab: &[u16], rows: &[u32], dots: &mut Vec<f32>) {
         dots.extend(rest.iter().map(|&at| dot(query, row(at))));
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if has_fma() {
+        #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
+        // SAFETY: `has_fma` has found its features on this CPU.
+        unsafe {
+            bf16_avx2::dots(query, slab, rows, dots);
+        }
+        return;
+    }
     dots.extend(rows.iter().map(|&at| dot(query, row(at))));
 }
 
@@ -66,7 +78,7 @@ pub fn dot_floats(a: &[f32], b: &[f32]) -> f32 {
         if has_fma() {
             #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
             // SAFETY: `has_fma` has found its features on this CPU.
-            return unsafe { x86::dot_floats_avx2(a, b) };
+            return unsafe { bf16_avx2::dot_floats(a, b) };
         }
     }
     sum(a.iter().copied(), b.iter().copied(), apart)
@@ -85,7 +97,7 @@ pub fn dot_mixed(query: &[f32], row: &[u16]) -> f32 {
         if has_fma() {
             #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
             // SAFETY: `has_fma` has found its features on this CPU.
-            return unsafe { x86::dot_mixed_avx2(query, row) };
+            return unsafe { bf16_avx2::dot_mixed(query, row) };
         }
     }
     sum(query.iter().copied(), row.iter().copied().map(widen), apart)
@@ -184,27 +196,6 @@ mod x86 {
         unsafe {
             std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(halves.as_ptr().cast()))
         }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot_avx2(a: &[u16], b: &[u16]) -> f32 {
-        let (a, _) = a.as_chunks::<SUMS>();
-        let (b, _) = b.as_chunks::<SUMS>();
-        fused(a.iter().zip(b).map(|(a, b)| (a.map(widen), b.map(widen))))
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot_floats_avx2(a: &[f32], b: &[f32]) -> f32 {
-        let (a, _) = a.as_chunks::<SUMS>();
-        let (b, _) = b.as_chunks::<SUMS>();
-        fused(a.iter().zip(b).map(|(&a, &b)| (a, b)))
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot_mixed_avx2(query: &[f32], row: &[u16]) -> f32 {
-        let (query, _) = query.as_chunks::<SUMS>();
-        let (row, _) = row.as_chunks::<SUMS>();
-        fused(query.iter().zip(row).map(|(&x, y)| (x, y.map(widen))))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,fma")]

@@ -5,6 +5,8 @@
 //! whoever uses it decides by rescoring.
 
 pub mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod bf16_avx2;
 pub mod coded;
 #[cfg(target_arch = "x86_64")]
 mod coded_avx2;

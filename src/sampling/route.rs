@@ -17,6 +17,9 @@ pub(super) struct Routed {
     pub(super) graph: Option<GraphRead>,
 }
 
+/// Entries that a walk keeps at most: it keeps them in order, which costs the more the more there are.
+const MOST_EF: usize = 8_192;
+
 /// Entries that a walk keeps at least.
 const LEAST_EF: usize = 64;
 
@@ -103,7 +106,7 @@ fn route(
     let (entries, metric) = (bank.entries(), bank.spec().metric());
     let depth = search::search_depth(nearest);
     let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
-    let ef = nearest.search.ef.unwrap_or((2 * nearest.depth()).max(LEAST_EF) * wider).max(depth);
+    let ef = nearest.search.ef.unwrap_or((2 * nearest.depth()).max(LEAST_EF) * wider).clamp(depth.min(MOST_EF), MOST_EF);
     let mut task = Task { anchors, entries, beside: 0, ef };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
     let asked = nearest.search.plan == Some(Plan::Graph);
@@ -118,6 +121,9 @@ fn route(
     }
     if !nearest.search.approximate {
         return Ok((task, exact("exact: the request has a seed, or asks for it")));
+    }
+    if depth > MOST_EF {
+        return Ok((task, exact("a walk ranks less deep than that")));
     }
     if nearest.count_exact {
         return Ok((task, exact("count_exact needs a scan")));
