@@ -19,7 +19,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench bench-index bench-python bench-peers soak sanitize
+.PHONY: demo test verify fix bench bench-index bench-python bench-peers methods soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -72,6 +72,11 @@ bench-python: $(VENV)/package
 bench-peers: $(PEERS_VENV)/ready
 	$(CARGO) build --release --locked --bin negbank
 	cd python && ../$(PEERS_VENV)/bin/python -m peers --server-binary $(TARGET)/release/negbank --reports $(REPORTS) --sizes $(SIZES)
+
+# What the service does for training and costs a step; writes docs/training.md and methods.json. Half an hour on two cores.
+methods: $(VENV)/demo $(VENV)/torch
+	$(CARGO) build --release --locked --bin negbank
+	cd python && ../$(PY) -m trials --server-binary $(TARGET)/release/negbank --reports $(REPORTS)
 
 # The unsafe kernels under AddressSanitizer. Needs a nightly toolchain, which is why CI does not run it.
 sanitize:

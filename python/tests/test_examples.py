@@ -65,6 +65,14 @@ def test_simclr_has_the_negatives_of_every_rank(fresh: negbank.Client, server: S
     assert first["after"] == pytest.approx(second["after"], abs=1e-6), "the ranks have one model"
 
 
+def test_mochi_mixes_are_harder_than_the_hardest(fresh: negbank.Client) -> None:
+    from mochi import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.03
+    assert found["mixed"] > found["hardest"] > found["random"]
+
+
 def test_xbm_finds_positives_that_the_batch_lacks(fresh: negbank.Client) -> None:
     from xbm import train
 
@@ -79,6 +87,24 @@ def test_sup_con_serves_no_negative_of_the_anchor_s_label(fresh: negbank.Client)
     found = train(fresh)
     assert found["after"] > found["before"] + 0.08
     assert found["same_label"] == 0.0
+
+
+def test_semi_hard_negatives_are_in_the_band(fresh: negbank.Client) -> None:
+    from semi_hard import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.04
+    assert found["outside"] == 0.0
+    assert found["served"] > 10_000
+
+
+def test_sampled_softmax_estimates_the_whole_softmax(fresh: negbank.Client) -> None:
+    from sampled_softmax import train
+
+    found = train(fresh)
+    assert found["after"] < found["before"] - 1.0
+    # With the sign or ln k wrong it would be off by more than 4.
+    assert found["sampled"] == pytest.approx(found["exact"], abs=0.1)
 
 
 def test_hcl_weighs_and_the_server_draws_harder_ones(fresh: negbank.Client) -> None:

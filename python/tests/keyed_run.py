@@ -1,15 +1,11 @@
-"""One rank of a distributed run; spawned processes import it by name."""
+"""One rank of a distributed run; its process imports it by name."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
@@ -58,13 +54,10 @@ def state_of(bank: negbank.Bank) -> str:
     return hashlib.sha256(read.ids.tobytes() + read.embeddings.tobytes() + read.steps.tobytes()).hexdigest()
 
 
-def run(rank: int, address: str, folder: str, names: list[str]) -> None:
-    """Trains once per bank named, under DDP; leaves what it saw in `folder`."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS, timeout=timedelta(seconds=60)
-    )
+def run(rank: int, world_size: int, address: str, names: list[str]) -> list[tuple[list[Any], list[Any]]]:
+    """Trains once per bank named, under DDP; of each run what each step saw, and the weights at the end."""
     client = negbank.connect(address)
+    runs = []
     for name in names:
         bank = client.bank(name)
         model = DistributedDataParallel(Plain())
@@ -73,11 +66,10 @@ def run(rank: int, address: str, folder: str, names: list[str]) -> None:
         for step in range(STEPS):
             ids = ids_of(step, rank)
             loss, embeddings, served = loss_of(model, draws, ids)
-            seen.append({"served": served, "state": state_of(bank), "sequence": draws.sequence})
+            seen.append((served, state_of(bank)))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            draws.write(embeddings, ids=ids, step=step, stage=negbank.Stage(step, rank, RANKS))
-        Path(folder, f"{name}-{rank}.json").write_text(json.dumps(seen))
-        torch.save(model.module.state_dict(), Path(folder, f"{name}-{rank}.pt"))
-    dist.destroy_process_group()
+            draws.write(embeddings, ids=ids, step=step, stage=negbank.Stage(step, rank, world_size))
+        runs.append((seen, [parameter.tolist() for parameter in model.parameters()]))
+    return runs
