@@ -227,7 +227,15 @@ struct Process {
 impl Process {
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_negbank"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--set", "log.filter=warn,negbank::app=info"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--set",
+                "http.listen=none",
+                "--set",
+                "log.filter=warn,negbank::app=info",
+            ])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::grpc::{ServeError, Server};
+use crate::telemetry::{Http, HttpError, Readiness};
 
 /// Why the process ended early.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum AppError {
     /// Threads, signals or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
+    /// Probes and metrics.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The server.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -46,15 +50,23 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
 async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = settings.server.drain;
     let engine = Engine::start(settings.engine)?;
+    let http = Http::bind(&settings.http).await?;
     let server = Server::bind(settings.server, settings.limits).await?;
     let address = server.address()?.map(tracing::field::display);
     let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
-    tracing::info!(address, unix_socket, version = env!("CARGO_PKG_VERSION"), "serving");
+    let probes = http.address().map(tracing::field::display);
+    tracing::info!(address, unix_socket, probes, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let mut signals = StopSignals::listen()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
+    let readiness = Readiness::default();
+    readiness.set(true);
+    let (metrics, of) = (engine.metrics().clone(), engine.clone());
+    // It answers until the process ends, so that a drain can be watched.
+    tokio::spawn(http.serve(metrics, readiness.clone(), move || of.complaints(), std::future::pending()));
     let cut = async move {
         signals.next().await;
+        readiness.set(false);
         tracing::info!(limit = ?drain, "draining: calls in flight may end; a second signal ends them now");
         let _nobody_waits = stop.send(());
         tokio::select! {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
+    /// `http.*`
+    pub http: telemetry::HttpConfig,
 }
 
 /// Where settings come from, the weakest first.
@@ -74,6 +76,7 @@ impl Settings {
         reader.index(&mut settings.engine.index);
         reader.gather(&mut settings.engine.gather);
         reader.log(&mut settings.log);
+        reader.address("http.listen", &mut settings.http.listen, "127.0.0.1:7701");
         reader.finish().map(|effective| (settings, effective))
     }
 }
@@ -153,20 +156,25 @@ impl Reader {
 
     /// Where to listen: `none` turns a listener off, but not both.
     fn listeners(&mut self, server: &mut grpc::Config) {
-        let mut listen = server.listen.map_or_else(|| NONE.to_owned(), |address| address.to_string());
-        self.take("server.listen", &mut listen, |_| true, "a string");
-        match listen.parse::<SocketAddr>() {
-            Ok(address) => server.listen = Some(address),
-            Err(_) if listen == NONE => server.listen = None,
-            Err(_) => self.problems.push(format!(
-                "server.listen: {listen:?} is not an address and port, as in 127.0.0.1:7700 (no host name), nor none"
-            )),
-        }
+        self.address("server.listen", &mut server.listen, "127.0.0.1:7700");
         let mut socket = NONE.to_owned();
         self.take("server.unix_socket", &mut socket, |given| !given.is_empty(), "a path, or none");
         server.unix_socket = (socket != NONE).then(|| PathBuf::from(socket));
         if server.listen.is_none() && server.unix_socket.is_none() {
             self.problems.push("server.listen is none and server.unix_socket is too: nobody could call".to_owned());
+        }
+    }
+
+    /// An address to listen on, or `none`.
+    fn address(&mut self, key: &str, setting: &mut Option<SocketAddr>, example: &str) {
+        let mut listen = setting.map_or_else(|| NONE.to_owned(), |address| address.to_string());
+        self.take(key, &mut listen, |_| true, "a string");
+        match listen.parse::<SocketAddr>() {
+            Ok(address) => *setting = Some(address),
+            Err(_) if listen == NONE => *setting = None,
+            Err(_) => self
+                .problems
+                .push(format!("{key}: {listen:?} is not an address and port, as in {example} (no host name), nor none")),
         }
     }
 

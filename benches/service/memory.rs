@@ -50,7 +50,7 @@ struct Process {
 impl Process {
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_negbank"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--set", "http.listen=none"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -28,7 +28,8 @@ def running_server(binary: Path, log: Path) -> Iterator[str]:
     address = f"127.0.0.1:{_free_port()}"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen([binary, "serve", "--listen", address], stdout=output, stderr=subprocess.STDOUT)
+        command = [binary, "serve", "--listen", address, "--set", "http.listen=none"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + READY_WITHIN_S
             while True:

@@ -20,7 +20,7 @@ class ServerProcess:
 
     def __init__(self, *settings: str, port: int | None = None) -> None:
         flags = [part for setting in settings for part in ("--set", setting)]
-        command = [str(_binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", *flags]
+        command = [str(_binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none", *flags]
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         try:

@@ -2,6 +2,7 @@
 
 mod gather;
 mod scan;
+mod scrape;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::pool::{self, Pool};
 use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanQuery};
+use super::served::Served;
 use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
@@ -29,6 +31,7 @@ use crate::model::{
     Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
+use crate::telemetry::Metrics;
 
 /// All banks and the threads that serve them. Cheap to clone; the threads end with the last clone.
 #[derive(Debug, Clone)]
@@ -43,6 +46,7 @@ struct Inner {
     pool: Pool,
     maintenance: Maintenance,
     recycler: Recycler,
+    metrics: Metrics,
     gathers: Gathers,
 }
 
@@ -60,6 +64,7 @@ pub struct BankHandle {
     /// Sequence of the last acknowledged mutation, for those who wait for one.
     acknowledged: watch::Sender<u64>,
     stages: Stages,
+    served: Arc<Served>,
     /// True once the bank is deleted, for those who wait for something of it.
     deleted: watch::Sender<bool>,
 }
@@ -75,10 +80,14 @@ impl Engine {
     pub fn start(config: Config) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
-        let pool = Pool::start(threads, config.queue)?;
+        let metrics = Metrics::default();
+        let pool = Pool::start(threads, config.queue, metrics.clone())?;
         let maintenance = Maintenance::start(config.index)?;
         let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
-        Ok(Self { inner: Arc::new(Inner { config, banks, pool, maintenance, recycler, gathers }) })
+        let inner = Inner { config, banks, pool, maintenance, recycler, metrics, gathers };
+        let this = Self { inner: Arc::new(inner) };
+        this.inner.metrics.register(this.scraper());
+        Ok(this)
     }
 
     /// Creates a bank; one that is there with the same settings is as good.
@@ -113,8 +122,9 @@ impl Engine {
                     Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
                 let name = vacant.key().clone();
                 let stages = Stages::new(config, committer.clone());
-                let deleted = watch::Sender::new(false);
-                let bank = BankHandle { name, spec, incarnation, state, index, committer, acknowledged, stages, deleted };
+                let (served, deleted) = (Arc::new(Served::new(spec.metric())), watch::Sender::new(false));
+                let bank =
+                    BankHandle { name, spec, incarnation, state, index, committer, acknowledged, stages, served, deleted };
                 let bank = Arc::new(bank);
                 Ok(Arc::clone(&vacant.insert(bank)))
             }
@@ -275,7 +285,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let slight = query::is_slight(&query, &bank.spec);
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
-        let jobs = query::jobs((&bank.state, bank.index.as_ref()), query, &self.inner.recycler, &wanted, reply);
+        let jobs = query::jobs((&bank.state, bank.index.as_ref(), &bank.served), query, &self.inner.recycler, &wanted, reply);
         if slight {
             jobs.into_iter().for_each(pool::run);
         } else {

@@ -12,6 +12,7 @@ mod pool;
 mod query;
 mod reading;
 mod scan;
+mod served;
 mod stages;
 mod staging;
 mod stalest;

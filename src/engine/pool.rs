@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::model::clock;
+use crate::telemetry::Metrics;
 
 /// One single-threaded piece of work.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -18,13 +22,15 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     bound: usize,
+    metrics: Metrics,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// With when each came.
+    jobs: VecDeque<(Instant, Job)>,
     closed: bool,
 }
 
@@ -47,8 +53,8 @@ pub(super) struct Full;
 
 impl Pool {
     /// Starts `threads` threads that share a queue of at most `bound` waiting jobs.
-    pub(super) fn start(threads: usize, bound: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { bound, queue: Mutex::default(), arrived: Condvar::new() });
+    pub(super) fn start(threads: usize, bound: usize, metrics: Metrics) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { bound, metrics, queue: Mutex::default(), arrived: Condvar::new() });
         let spawn = |number: usize| {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.work())
@@ -64,7 +70,8 @@ impl Pool {
             return Err(Full);
         }
         let several = jobs.len() > 1;
-        queue.jobs.extend(jobs);
+        let now = clock::now();
+        queue.jobs.extend(jobs.into_iter().map(|job| (now, job)));
         drop(queue);
         if several {
             self.shared.arrived.notify_all();
@@ -76,7 +83,7 @@ impl Pool {
 
     /// Queues the next job of a request that was admitted, whose job before has ended, however full the queue is.
     pub(super) fn go_on(&self, job: Job) {
-        self.shared.lock().jobs.push_back(job);
+        self.shared.lock().jobs.push_back((clock::now(), job));
         self.shared.arrived.notify_one();
     }
 }
@@ -94,12 +101,15 @@ impl Drop for Pool {
 
 impl Shared {
     fn work(&self) {
-        while let Some(job) = self.next() {
+        while let Some((came, job)) = self.next() {
+            let began = clock::now();
+            self.metrics.queued(began.duration_since(came));
             run(job);
+            self.metrics.computed(clock::now().duration_since(began));
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<(Instant, Job)> {
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -123,10 +133,11 @@ mod tests {
     use std::sync::mpsc;
 
     use super::{Job, Pool};
+    use crate::telemetry::Metrics;
 
     #[test]
     fn a_full_queue_takes_none_and_a_panic_kills_no_thread() {
-        let pool = Pool::start(1, 2).unwrap();
+        let pool = Pool::start(1, 2, Metrics::default()).unwrap();
         let (started, has_started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let block: Job = Box::new(move || {

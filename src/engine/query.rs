@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::EngineError;
 use super::maintenance::BankIndex;
 use super::pool::Job;
+use super::served::Served;
 use crate::bank::Bank;
 use crate::model::clock::Deadline;
 use crate::model::{BankKind, BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
@@ -72,7 +73,7 @@ pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
 /// The jobs that answer `query`: one a block of anchors, and one for the draws that all anchors share. The last one to end calls
 /// `answer`.
 pub(super) fn jobs(
-    (bank, index): (&Arc<Shared<Bank>>, Option<&Arc<BankIndex>>),
+    (bank, index, served): (&Arc<Shared<Bank>>, Option<&Arc<BankIndex>>, &Arc<Served>),
     query: SampleQuery,
     recycler: &Recycler,
     wanted: &Wanted,
@@ -84,6 +85,7 @@ pub(super) fn jobs(
     let joint = Arc::new(Joint {
         bank: Arc::clone(bank),
         index: index.cloned(),
+        served: Arc::clone(served),
         recycler: recycler.clone(),
         wanted: wanted.clone(),
         blocks,
@@ -105,6 +107,7 @@ pub(super) fn jobs(
 struct Joint {
     bank: Arc<Shared<Bank>>,
     index: Option<Arc<BankIndex>>,
+    served: Arc<Served>,
     query: SampleQuery,
     recycler: Recycler,
     wanted: Wanted,
@@ -143,8 +146,11 @@ impl Joint {
             Some((_, refused)) => Err(refused.into()),
             None => merge.finish(self.query.seed()).ok_or(EngineError::Internal("a part of an answer is missing")),
         };
-        if let (Some(index), Ok(whole)) = (&self.index, &whole) {
-            index.indexed.recall().offer(&self.query, whole);
+        if let Ok(whole) = &whole {
+            self.served.count(whole);
+            if let Some(index) = &self.index {
+                index.indexed.recall().offer(&self.query, whole);
+            }
         }
         if let Some(answer) = answer {
             answer(whole);

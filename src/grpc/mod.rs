@@ -9,6 +9,7 @@ mod frame;
 mod gathering;
 mod inbound;
 mod local_stream;
+mod measured;
 mod sampling;
 mod scan;
 pub mod server;

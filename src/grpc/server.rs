@@ -112,6 +112,7 @@ impl Server {
         health.set_serving::<SamplingServer<SamplingService>>().await;
         health.set_serving::<GatheringServer<GatheringService>>().await;
 
+        let metrics = engine.metrics().clone();
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
         let gathering = GatheringService { engine: engine.clone(), limits: self.limits.clone() };
         let shared = SharedFrames::new(self.limits.max_answer_bytes);
@@ -136,7 +137,7 @@ impl Server {
             .max_frame_size(FRAME_BYTES)
             .http2_keepalive_interval(Some(stack::KEEPALIVE))
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
-            .layer(stack::layers(&self.config))
+            .layer(stack::layers(&self.config, metrics))
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)

@@ -12,18 +12,20 @@ use tracing::Level;
 
 use super::deadline::DeadlineLayer;
 use super::inbound::InboundLayer;
+use super::measured::MeasuredLayer;
 use super::{Config, status};
+use crate::telemetry::Metrics;
 
 /// The layers' type.
-pub(super) type Layers = Stack<
-    InboundLayer,
-    Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>, Identity>>>,
->;
+pub(super) type Layers =
+    Stack<InboundLayer, Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<MeasuredLayer, Stack<Traced, Identity>>>>>;
+
+type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
 
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// The layers of every call.
-pub(super) fn layers(config: &Config) -> Layers {
+pub(super) fn layers(config: &Config, metrics: Metrics) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -34,6 +36,8 @@ pub(super) fn layers(config: &Config) -> Layers {
                 .on_request(DefaultOnRequest::new().level(Level::TRACE))
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
         )
+        // Outside of what may refuse a call, so that refusals are measured too.
+        .layer(MeasuredLayer(metrics))
         // tonic refuses a large message without a word about the setting that allows it, and calls rubbish an error of ours.
         .layer(MapResponseLayer::new(status::in_our_words as Respond))
         // From the headers on, so that the time of the upload counts, and so that a call that comes too late is not even decoded.

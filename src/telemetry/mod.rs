@@ -1,5 +1,9 @@
-//! What the process says of itself: logs.
+//! What the process says of itself: logs, metrics, and whether it lives.
 
+mod http;
 mod logs;
+mod metrics;
 
+pub use http::{Http, HttpConfig, HttpError, Readiness};
 pub use logs::{Config, FilterError, Format, init, is_filter};
+pub use metrics::Metrics;

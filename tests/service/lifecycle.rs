@@ -41,7 +41,8 @@ impl Process {
 
     fn start_at(announced: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
-        let mut child = command.arg("serve").args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(["serve", "--set", "http.listen=none"]).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         log.read_line(&mut line).unwrap();

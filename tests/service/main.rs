@@ -30,6 +30,7 @@ mod live;
 mod mirror;
 mod mirrors;
 mod model;
+mod probes;
 mod random_requests;
 mod raw;
 mod readme;

@@ -19,7 +19,15 @@ async fn a_socket_serves_alone_and_is_removed_at_the_end() {
     assert_eq!(client.list_banks().await.unwrap().banks[0].name, "docs");
 
     let second = Command::new(env!("CARGO_BIN_EXE_negbank"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--set", &format!("server.unix_socket={}", path.display())])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--set",
+            "http.listen=none",
+            "--set",
+            &format!("server.unix_socket={}", path.display()),
+        ])
         .output()
         .unwrap();
     let complaint = String::from_utf8_lossy(&second.stderr);

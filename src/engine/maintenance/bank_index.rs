@@ -23,6 +23,8 @@ pub(super) struct Status {
     pub(super) building: Option<f64>,
     /// Why it is as it is.
     pub(super) reason: String,
+    /// True if that is a build that failed.
+    pub(super) failed: bool,
     /// No build before.
     pub(super) not_before: Option<Instant>,
     /// Entries when the bank was last looked at.
@@ -38,6 +40,8 @@ pub struct IndexInfo {
     pub building: Option<f64>,
     /// Why it is as it is.
     pub reason: String,
+    /// True if that is a build that failed.
+    pub failed: bool,
     /// Mean recall of checked answers, and how many were checked.
     pub recall: Option<(f64, u64)>,
 }
@@ -45,7 +49,7 @@ pub struct IndexInfo {
 impl BankIndex {
     /// No graph yet, for the reason given.
     pub(in crate::engine) fn new(reason: String) -> Self {
-        let status = Status { building: None, reason, not_before: None, seen_entries: 0 };
+        let status = Status { building: None, reason, failed: false, not_before: None, seen_entries: 0 };
         Self { indexed: Indexed::default(), closed: AtomicBool::new(false), status: Mutex::new(status) }
     }
 
@@ -60,8 +64,8 @@ impl BankIndex {
 
     pub(in crate::engine) fn describe(&self) -> IndexInfo {
         let standing = self.indexed.standing();
-        let (building, reason) = self.status(|status| (status.building, status.reason.clone()));
-        IndexInfo { standing, building, reason, recall: self.indexed.recall().mean() }
+        let (building, reason, failed) = self.status(|status| (status.building, status.reason.clone(), status.failed));
+        IndexInfo { standing, building, reason, failed, recall: self.indexed.recall().mean() }
     }
 
     /// Holds an approximate answer against a scan, if one waits for that.
@@ -81,7 +85,7 @@ impl BankIndex {
     }
 
     pub(super) fn explain(&self, reason: String) {
-        self.status(|status| status.reason = reason);
+        self.status(|status| (status.reason, status.failed) = (reason, false));
     }
 
     /// Notes that a build came to nothing, and begins none for a while.
@@ -89,7 +93,7 @@ impl BankIndex {
         tracing::warn!(reason, ?pause, "no new graph");
         self.status(|status| {
             status.building = None;
-            status.reason = reason;
+            (status.reason, status.failed) = (reason, true);
             status.not_before = clock::now().checked_add(pause);
         });
     }

@@ -1,0 +1,168 @@
+//! Figures of the banks, looked up when somebody asks.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::super::served::{PLANS, Tally, name_of};
+use super::{BankHandle, Engine, Inner};
+use crate::engine::IndexInfo;
+use crate::model::{Metric, ReasonCounts};
+use crate::telemetry::Metrics;
+
+impl Engine {
+    /// What is measured of it, the banks' figures too.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// What is amiss with banks that are served all the same, one a line.
+    pub fn complaints(&self) -> Vec<String> {
+        let of = |bank: &Arc<BankHandle>| {
+            let index = bank.index.as_ref()?.describe();
+            index.failed.then(|| format!("bank {}: {}", bank.name, index.reason))
+        };
+        self.banks().iter().filter_map(of).collect()
+    }
+
+    /// Whom the metrics ask for the banks' figures.
+    pub(super) fn scraper(&self) -> impl Collector + use<> {
+        Scraper(Arc::downgrade(&self.inner))
+    }
+}
+
+#[derive(Debug)]
+struct Scraper(Weak<Inner>);
+
+/// One bank as it stands.
+struct Standing {
+    name: String,
+    cosine: bool,
+    entries: f64,
+    bytes_per_entry: f64,
+    sequence: f64,
+    step: Option<f64>,
+    index: Option<IndexInfo>,
+    tally: Tally,
+}
+
+impl Standing {
+    fn of(bank: &BankHandle) -> Option<Self> {
+        let tally = bank.served.tally();
+        let state = bank.state.read().ok()?;
+        Some(Self {
+            name: bank.name.to_string(),
+            cosine: bank.spec.metric() == Metric::Cosine,
+            entries: state.entries() as f64,
+            bytes_per_entry: state.bytes_per_entry() as f64,
+            sequence: state.sequence() as f64,
+            step: state.step().map(|step| step as f64),
+            index: bank.index.as_ref().map(|index| index.describe()),
+            tally,
+        })
+    }
+}
+
+impl Collector for Scraper {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(inner) = self.0.upgrade() else { return Ok(()) };
+        let banks = Engine { inner }.banks();
+        let banks: Vec<Standing> = banks.iter().filter_map(|bank| Standing::of(bank)).collect();
+        let graph = |of: fn(&crate::sampling::Standing) -> f64| {
+            move |bank: &Standing| bank.index.as_ref().and_then(|index| index.standing.as_ref().map(of))
+        };
+        let mut figures = Figures { encoder: &mut encoder, banks: &banks };
+        figures.gauge("bank_entries", "Entries held", |bank| Some(bank.entries))?;
+        figures.gauge("bank_rows_bytes", "Memory of the entries' embeddings, codes and columns", |bank| {
+            Some(bank.entries * bank.bytes_per_entry)
+        })?;
+        figures.gauge("bank_sequence", "Mutations applied", |bank| Some(bank.sequence))?;
+        figures.gauge("bank_step", "Training step of the last write that carried one", |bank| bank.step)?;
+        figures.gauge("index_sequence", "Mutations applied when the serving graph's rows were copied", {
+            graph(|graph| graph.taken.sequence as f64)
+        })?;
+        figures.gauge("index_entries", "Entries that the serving graph was built from", graph(|graph| graph.indexed as f64))?;
+        figures.gauge("index_delta_entries", "Entries scanned beside the graph", graph(|graph| graph.scanned as f64))?;
+        figures.gauge(
+            "index_mean_similarity",
+            "Mean cosine of indexed rows to what they were",
+            graph(|of| of.mean_similarity),
+        )?;
+        figures.gauge("index_unreachable_entries", "Entries that walks can't find", graph(|graph| graph.unreachable as f64))?;
+        figures.gauge("index_building", "Share of the running build that is done", |bank| bank.index.as_ref()?.building)?;
+        figures.gauge("index_failed", "1 if the last build failed; GetBank says why", |bank| {
+            bank.index.as_ref().map(|index| f64::from(u8::from(index.failed)))
+        })?;
+        figures.gauge("index_recall", "Mean recall of approximate answers that a scan checked", |bank| {
+            bank.index.as_ref()?.recall.map(|(mean, _)| mean)
+        })?;
+        figures.counter("index_recall_checks", "Approximate answers that a scan checked", |bank, add| {
+            let checks = bank.index.as_ref().and_then(|index| index.recall).map_or(0, |(_, checks)| checks);
+            add(&[], checks)
+        })?;
+        figures.counter("draws", "Draws answered, by plan", |bank, add| {
+            PLANS.iter().zip(bank.tally.draws).try_for_each(|((_, plan), count)| add(&[("plan", plan)], count))
+        })?;
+        figures.counter("picks", "Entries served", |bank, add| add(&[], bank.tally.picks))?;
+        figures.counter("shortfalls", "Picks missing from k, by reason", |bank, add| by_reason(&bank.tally.shortfalls, add))?;
+        figures.counter("rejections", "Entries examined and rejected, by reason", |bank, add| {
+            by_reason(&bank.tally.rejections, add)
+        })?;
+        figures.scores()
+    }
+}
+
+/// Takes one more label and a count.
+type Add<'a> = &'a mut dyn FnMut(&[(&str, &str)], u64) -> fmt::Result;
+
+fn by_reason(counts: &ReasonCounts, add: Add<'_>) -> fmt::Result {
+    counts.iter().try_for_each(|(reason, count)| add(&[("reason", name_of(reason))], count))
+}
+
+struct Figures<'a, 'e> {
+    encoder: &'a mut DescriptorEncoder<'e>,
+    banks: &'a [Standing],
+}
+
+impl Figures<'_, '_> {
+    fn family<'s>(&'s mut self, name: &'s str, help: &'s str, kind: MetricType) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.encoder.encode_descriptor(name, help, None, kind)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, of: impl Fn(&Standing) -> Option<f64>) -> fmt::Result {
+        let banks = self.banks;
+        let mut family = self.family(name, help, MetricType::Gauge)?;
+        banks.iter().filter_map(|bank| Some((bank, of(bank)?))).try_for_each(|(bank, value)| {
+            let labels = [("bank", bank.name.as_str())];
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)
+        })
+    }
+
+    fn counter(&mut self, name: &str, help: &str, each: impl Fn(&Standing, Add<'_>) -> fmt::Result) -> fmt::Result {
+        let banks = self.banks;
+        let mut family = self.family(name, help, MetricType::Counter)?;
+        banks.iter().try_for_each(|bank| {
+            each(bank, &mut |more, count| {
+                let labels: Vec<(&str, &str)> = [("bank", bank.name.as_str())].iter().chain(more).copied().collect();
+                ConstCounter::new(count).encode(family.encode_family(&labels.as_slice())?)
+            })
+        })
+    }
+
+    fn scores(&mut self) -> fmt::Result {
+        let banks = self.banks;
+        let help = "Cosine of served entries to their anchors, where scores were asked for: how hard they are";
+        let mut family = self.family("served_score", help, MetricType::Histogram)?;
+        banks.iter().filter(|bank| bank.cosine).try_for_each(|bank| {
+            let buckets: Vec<(f64, u64)> = Tally::edges().zip(bank.tally.scores).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let labels = [("bank", bank.name.as_str())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(bank.tally.score_sum, count, &buckets, None)
+        })
+    }
+}

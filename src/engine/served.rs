@@ -1,0 +1,104 @@
+//! What was served of one bank since it was created.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::model::{Metric, Plan, Reason, ReasonCounts, SampleAnswer};
+
+/// Counts of served draws, and how hard they were.
+#[derive(Debug)]
+pub(super) struct Served {
+    metric: Metric,
+    tally: Mutex<Tally>,
+}
+
+/// The counts at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Draws answered, by [`Plan`].
+    pub(super) draws: [u64; PLANS.len()],
+    pub(super) picks: u64,
+    pub(super) shortfalls: ReasonCounts,
+    pub(super) rejections: ReasonCounts,
+    /// Cosine banks: picks whose score lies below each of [`Tally::edges`] but not below the one before.
+    pub(super) scores: [u64; SCORE_BINS],
+    pub(super) score_sum: f64,
+}
+
+/// Plans and their names.
+pub(super) const PLANS: [(Plan, &str); 5] = [
+    (Plan::Roster, "roster"),
+    (Plan::PostingList, "posting_list"),
+    (Plan::Enumeration, "enumeration"),
+    (Plan::Graph, "graph"),
+    (Plan::Scan, "scan"),
+];
+
+/// Tenths of a cosine.
+const SCORE_BINS: usize = 21;
+
+impl Served {
+    /// Nothing yet, of a bank of this metric.
+    pub(super) fn new(metric: Metric) -> Self {
+        Self { metric, tally: Mutex::default() }
+    }
+
+    /// Counts an answer's draws.
+    pub(super) fn count(&self, answer: &SampleAnswer) {
+        let mut more = Tally::default();
+        for draw in &answer.draws {
+            for (at, (plan, _)) in PLANS.iter().enumerate() {
+                more.draws[at] += u64::from(draw.plan == *plan);
+            }
+            more.picks += draw.counts.iter().map(|&count| u64::from(count)).sum::<u64>();
+            more.shortfalls.merge(&draw.shortfalls);
+            more.rejections.merge(&draw.rejections);
+            if self.metric == Metric::Cosine && draw.shared.is_none() {
+                draw.scores.iter().for_each(|&score| more.score(score));
+            }
+        }
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&more);
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    /// Upper edges of the bins, the last of which has none.
+    pub(super) fn edges() -> impl Iterator<Item = f64> {
+        (1..SCORE_BINS).map(|bin| (bin as f64 - 10.0) / 10.0).chain([f64::MAX])
+    }
+
+    fn score(&mut self, score: f32) {
+        let bin = ((score + 1.0) * 10.0) as usize;
+        self.scores[bin.min(SCORE_BINS - 1)] += 1;
+        self.score_sum += f64::from(score);
+    }
+
+    fn add(&mut self, more: &Self) {
+        let pairs = self.draws.iter_mut().zip(more.draws).chain(self.scores.iter_mut().zip(more.scores));
+        pairs.for_each(|(mine, more)| *mine += more);
+        self.picks += more.picks;
+        self.shortfalls.merge(&more.shortfalls);
+        self.rejections.merge(&more.rejections);
+        self.score_sum += more.score_sum;
+    }
+}
+
+/// A reason as a label's value.
+pub(super) fn name_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Itself => "self",
+        Reason::Positive => "positive",
+        Reason::Denied => "denied",
+        Reason::SameGroup => "same_group",
+        Reason::SameLabel => "same_label",
+        Reason::Label => "label",
+        Reason::Score => "score",
+        Reason::TooFew => "too_few",
+        Reason::Window => "window",
+        Reason::Age => "age",
+        Reason::Weight => "weight",
+    }
+}

@@ -1,0 +1,59 @@
+//! Measures every call.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::model::clock;
+use crate::telemetry::Metrics;
+
+/// Notes of each call how long its answer took to begin, and with which status. One that fails later, in the middle of a stream, counts as
+/// begun.
+#[derive(Debug, Clone)]
+pub(super) struct MeasuredLayer(pub(super) Metrics);
+
+/// See [`MeasuredLayer`].
+#[derive(Debug, Clone)]
+pub(super) struct Measured<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S> Layer<S> for MeasuredLayer {
+    type Service = Measured<S>;
+
+    fn layer(&self, inner: S) -> Measured<S> {
+        Measured { inner, metrics: self.0.clone() }
+    }
+}
+
+impl<S, Q> Service<http::Request<Q>> for Measured<S>
+where
+    S: Service<http::Request<Q>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Q>) -> Self::Future {
+        let (began, path) = (clock::now(), request.uri().path().to_owned());
+        let (answer, metrics) = (self.inner.call(request), self.metrics.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            let code = tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+            // Anybody may call what there is not: that must not make a series each.
+            let method = if code == Code::Unimplemented { "unknown" } else { path.as_str() };
+            metrics.called(method, code as i32, clock::now().duration_since(began));
+            Ok(answer)
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! What probes and Prometheus are answered, over HTTP.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use negbank::client::{Client, Options, rows};
+use negbank::proto::v1;
+
+use crate::lifecycle::Process;
+use crate::live::{keyed, nearest};
+
+/// A free port, for a moment.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The status code and the body that `path` is answered with.
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The value of the one line that begins with `series`.
+fn value(metrics: &str, series: &str) -> f64 {
+    let of = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    let found: Vec<f64> = metrics.lines().filter_map(of).collect();
+    assert_eq!(found.len(), 1, "{series} in\n{metrics}");
+    found[0]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
+    let http = free();
+    let server = Process::start(&["--set", &format!("http.listen={http}")]);
+    assert_eq!(get(http, "/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(get(http, "/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(get(http, "/nothing").0, 404);
+
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    client.create_bank(keyed("probed", 2, 1)).await.unwrap();
+    let write = v1::WriteRequest {
+        bank: "probed".into(),
+        ids: vec![1, 2, 3],
+        labels: vec![0, 0, 1],
+        embeddings: Some(rows(&[1.0, 0.0, 0.0, 1.0, 0.6, 0.8])),
+        step: Some(7),
+        ..Default::default()
+    };
+    client.write(write).await.unwrap();
+    let sample = v1::SampleRequest {
+        bank: "probed".into(),
+        anchors: Some(v1::Anchors { embeddings: Some(rows(&[1.0, 0.0])), labels: vec![0], ..Default::default() }),
+        draws: vec![nearest(2)],
+        filters: Some(v1::Filters { exclude_same_label: true, ..Default::default() }),
+        ..Default::default()
+    };
+    client.sample(sample).await.unwrap();
+    client.get_bank(v1::GetBankRequest { name: "not-there".into(), ..Default::default() }).await.unwrap_err();
+
+    let (status, metrics) = get(http, "/metrics");
+    assert_eq!(status, 200);
+    for (series, expected) in [
+        ("negbank_bank_entries{bank=\"probed\"}", 3.0),
+        ("negbank_bank_sequence{bank=\"probed\"}", 1.0),
+        ("negbank_bank_step{bank=\"probed\"}", 7.0),
+        ("negbank_index_failed{bank=\"probed\"}", 0.0),
+        ("negbank_picks_total{bank=\"probed\"}", 1.0),
+        ("negbank_draws_total{bank=\"probed\",plan=\"scan\"}", 1.0),
+        ("negbank_draws_total{bank=\"probed\",plan=\"graph\"}", 0.0),
+        ("negbank_shortfalls_total{bank=\"probed\",reason=\"too_few\"}", 1.0),
+        ("negbank_served_score_count{bank=\"probed\"}", 1.0),
+        ("negbank_served_score_bucket{le=\"0.6\",bank=\"probed\"}", 0.0),
+        ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Sampling/Sample\",code=\"0\"}", 1.0),
+        ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Banks/GetBank\",code=\"5\"}", 1.0),
+    ] {
+        assert!((value(&metrics, series) - expected).abs() < 1e-9, "{series} is not {expected} in\n{metrics}");
+    }
+    assert!(value(&metrics, "negbank_compute_seconds_count") >= 1.0);
+    assert!(metrics.ends_with("# EOF\n"), "it is whole");
+
+    // A call in flight keeps the server draining.
+    let waits = v1::SampleRequest {
+        bank: "probed".into(),
+        anchors: Some(v1::Anchors { rows: 1, ..Default::default() }),
+        draws: vec![v1::Draw {
+            k: 1,
+            strategy: Some(v1::draw::Strategy::Uniform(v1::Uniform::default())),
+            ..Default::default()
+        }],
+        min_entries: 1_000,
+        wait_for_entries: true,
+        ..Default::default()
+    };
+    let waiting = tokio::spawn(async move { client.sample(waits).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.signal("-TERM");
+    let since = Instant::now();
+    while get(http, "/readyz").0 == 200 {
+        assert!(since.elapsed() < Duration::from_secs(20), "still ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get(http, "/readyz").0, 503);
+    assert_eq!(get(http, "/livez").0, 200);
+    waiting.abort();
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let set = format!("http.listen={}", taken.local_addr().unwrap());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_negbank"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--set", &set])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("http.listen") && complaint.contains("none turns it off"), "{complaint}");
+}
