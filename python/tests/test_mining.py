@@ -106,6 +106,13 @@ def test_the_same_negatives_in_every_format(
         assert_same(ours, original(dataset, model, **settings))
 
 
+def test_fewer_texts_than_are_looked_for(dataset: Dataset, model: SentenceTransformer, bank: negbank.Bank) -> None:
+    few = dataset.select(range(5))
+    for output_format in FORMATS:
+        settings = columns({"output_format": output_format, "num_negatives": 3, "range_max": 20, "max_score": 0.99})
+        assert_same(mine_hard_negatives(few, model, **settings, bank=bank), original(few, model, **settings))
+
+
 @pytest.mark.parametrize("seed", [0, 11])
 def test_random_draws_are_the_original_s_after_its_seed(
     dataset: Dataset, model: SentenceTransformer, bank: negbank.Bank, seed: int

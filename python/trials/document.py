@@ -85,7 +85,8 @@ def _hard(found: dict[str, Any]) -> str:
     text += _row("none: copies served", *(f"{found['same_group']['none'][beta]:.3%}" for beta in BETAS))
     text += _row("none: same digit served", *(f"{found['same_label']['none'][beta]:.1%}" for beta in BETAS))
     text += f"\nThe best beta without a filter, {found['best_beta']}, was chosen on the first half of the seeds;"
-    text += " `best - ...` compares it on the second.\n\n| contrast | mean | interval | |\n|---|---|---|---|\n"
+    text += " the first two contrasts are of the second half, the others of all.\n\n"
+    text += "| contrast | mean | interval | |\n|---|---|---|---|\n"
     for name, contrast in found["contrasts"].items():
         text += _row(name, *verdict(contrast))
     return text

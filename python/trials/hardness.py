@@ -48,25 +48,32 @@ def measure(address: str, seeds: int, workers: int) -> dict[str, Any]:
     for (name, beta, _), run in zip(cases, runs, strict=True):
         by_case[name][beta].append(run)
     scores = {name: {beta: [run.score for run in those] for beta, those in of.items()} for name, of in by_case.items()}
-    half = seeds // 2
-    best = max(BETAS, key=lambda beta: np.mean(scores["none"][beta][:half]))
-
-    def contrast(first: tuple[str, str], second: tuple[str, str], since: int = 0) -> dict[str, float]:
-        return dataclasses.asdict(paired(scores[first[0]][first[1]][since:], scores[second[0]][second[1]][since:]))
-
+    best, contrasts = compared(scores)
     return {
         "seeds": seeds,
         "best_beta": best,
         "scores": scores,
         "same_group": _shares(by_case, "same_group"),
         "same_label": _shares(by_case, "same_label"),
-        "contrasts": {
-            "best - random": contrast(("none", best), ("none", "0"), half),
-            "best - top": contrast(("none", best), ("none", "top"), half),
-            "top: label - none": contrast(("label", "top"), ("none", "top")),
-            "best: label - none": contrast(("label", best), ("none", best)),
-            "top: group - none": contrast(("group", "top"), ("none", "top")),
-        },
+        "contrasts": contrasts,
+    }
+
+
+def compared(scores: dict[str, dict[str, list[float]]]) -> tuple[str, dict[str, dict[str, float]]]:
+    """The best beta without a filter on the first half of the seeds; and contrasts, those of its choice on the other half."""
+    half = len(scores["none"]["0"]) // 2
+    best = max(BETAS, key=lambda beta: np.mean(scores["none"][beta][:half]))
+
+    def contrast(first: tuple[str, str], second: tuple[str, str], since: int = 0) -> dict[str, float]:
+        return dataclasses.asdict(paired(scores[first[0]][first[1]][since:], scores[second[0]][second[1]][since:]))
+
+    return best, {
+        "none: best - random": contrast(("none", best), ("none", "0"), half),
+        "none: best - top": contrast(("none", best), ("none", "top"), half),
+        "label: best - top": contrast(("label", best), ("label", "top")),
+        "best: label - none": contrast(("label", best), ("none", best)),
+        "top: label - none": contrast(("label", "top"), ("none", "top")),
+        "top: group - none": contrast(("group", "top"), ("none", "top")),
     }
 
 

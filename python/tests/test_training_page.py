@@ -1,0 +1,54 @@
+"""docs/training.md has the form that its generator writes, and its verdicts are those of its intervals."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "training.md").read_text()
+sys.path.append(str(REPOSITORY / "python"))
+
+from trials import document, hardness  # noqa: E402
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of a section's tables, without heads."""
+    section = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+
+
+def test_the_text_is_the_generators() -> None:
+    for part in (document.HEAD, document.SMALL, document.HARD, document.OVERHEAD):
+        fixed = [line for line in part.splitlines() if line and "{" not in line]
+        assert [line for line in fixed if line not in PAGE] == []
+
+
+def test_verdicts_follow_from_intervals() -> None:
+    contrasts = re.findall(r"\| ([+-][\d.]+) \| \[([+-][\d.]+), ([+-][\d.]+)\] \| ([a-z ]+) \|", PAGE)
+    assert len(contrasts) == 6 + 6
+    for mean, low, high, sign in contrasts:
+        assert float(low) <= float(mean) <= float(high)
+        assert sign == ("positive" if float(low) > 0 else "negative" if float(high) < 0 else "about zero")
+
+
+def test_every_case_has_its_figure() -> None:
+    table = {row[0]: row[1:] for row in rows("How hard")}
+    for name in hardness.FILTERS:
+        scores = [float(score) for score in table[name]]
+        assert len(scores) == len(hardness.BETAS)
+        assert all(0.0 < score < 1.0 for score in scores)
+    assert set(table["none: copies served"]) != {"0.000%"}
+    for _, way, median, quartiles, over in rows("What it costs a step")[2:]:
+        low, high = map(float, quartiles.split(" - "))
+        assert low <= float(median) <= high
+        assert (over == "") == (way == "local")
+
+
+def test_the_command_is_there() -> None:
+    assert re.search(r"^methods:", (REPOSITORY / "Makefile").read_text(), re.M)
+    command = [sys.executable, "-m", "trials", "--help"]
+    helped = subprocess.run(command, cwd=REPOSITORY / "python", capture_output=True, text=True, check=True)
+    assert "--parts" in helped.stdout
