@@ -4,6 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 MINUTES ?= 10
+CYCLES ?= 200
 SIZES ?= 65536 100000
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -19,7 +20,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix bench bench-index bench-python bench-peers methods soak sanitize
+.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-peers methods soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -30,6 +31,11 @@ demo: $(VENV)/demo
 test: $(TOOLS)/bin/grpcurl $(VENV)/test
 	$(CARGO) test --locked --package negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/debug/negbank ../$(PY) -m pytest -q
+
+# A server that is killed while it writes and while it recovers, 200 times; writes target/reports/crash.json. CYCLES sets another number.
+crash-test:
+	NEGBANK_CRASH_CYCLES=$(CYCLES) NEGBANK_CRASH_REPORT=$(REPORTS)/crash.json \
+		$(CARGO) test --locked --package negbank --test service -- crash::a_killed_server --nocapture
 
 # Read-only: what CI runs before the tests.
 verify: $(TOOLS)/bin/cargo-deny $(VENV)/test

@@ -26,6 +26,9 @@ pub enum AppError {
     /// The server.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// What was logged could not be synced at the end.
+    #[error(transparent)]
+    Flush(#[from] crate::engine::EngineError),
     /// Calls in flight took longer than the drain limit.
     #[error("calls were still in flight {0:?} after the signal (setting server.drain_seconds); they were cut")]
     DrainExpired(std::time::Duration),
@@ -75,9 +78,11 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
         }
     };
     tokio::select! {
-        ended = server.serve(engine, async move { stopped.await.unwrap_or_default() }) => ended?,
+        ended = server.serve(engine.clone(), async move { stopped.await.unwrap_or_default() }) => ended?,
         why = cut => return Err(why),
     }
+    // What is logged survives the process; synced, it survives the machine too.
+    engine.flush().await?;
     tracing::info!("drained");
     Ok(())
 }

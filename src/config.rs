@@ -12,6 +12,7 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat, Source as _, Value, ValueKind};
 use serde::Deserialize;
 
+use crate::engine::Durability;
 use crate::{engine, grpc, telemetry};
 
 /// Every part's settings.
@@ -21,7 +22,7 @@ pub struct Settings {
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
-    /// `compute.*`, `index.*`, `gather.*`, and `limits.max_banks`
+    /// `compute.*`, `index.*`, `gather.*`, `durability.*`, and `limits.max_banks`
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
@@ -75,6 +76,7 @@ impl Settings {
         settings.engine.max_entries = settings.limits.max_entries;
         reader.index(&mut settings.engine.index);
         reader.gather(&mut settings.engine.gather);
+        reader.durability(&mut settings.engine.durability);
         reader.log(&mut settings.log);
         reader.address("http.listen", &mut settings.http.listen, "127.0.0.1:7701");
         reader.finish().map(|effective| (settings, effective))
@@ -108,6 +110,8 @@ const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 const INBOUND_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 40;
+const INTERVAL_MS: RangeInclusive<u64> = 1..=3_600_000;
+const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 40;
 const COUNT: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 impl Reader {
@@ -226,6 +230,22 @@ impl Reader {
                 gather.max_total_bytes, gather.max_bytes
             ));
         }
+    }
+
+    /// Where banks are kept: `none` keeps none.
+    fn durability(&mut self, durability: &mut engine::DurabilityConfig) {
+        let mut dir = NONE.to_owned();
+        self.take("durability.dir", &mut dir, |given| !given.is_empty(), "a folder, or none");
+        durability.dir = (dir != NONE).then(|| PathBuf::from(dir));
+        let mut policy = durability.policy.name().to_owned();
+        let parsed = |given: &str| Durability::ALL.into_iter().find(|policy| policy.name() == given);
+        self.take("durability.policy", &mut policy, |given| parsed(given).is_some(), "memory, interval or always");
+        durability.policy = parsed(&policy).unwrap_or(durability.policy);
+        let mut interval = durability.interval.as_millis() as u64;
+        self.take("durability.interval_ms", &mut interval, |given| INTERVAL_MS.contains(given), "milliseconds, 1 to 3600000");
+        durability.interval = Duration::from_millis(interval);
+        let wanted = format!("bytes, {} to {}", SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
+        self.take("durability.segment_bytes", &mut durability.segment_bytes, |given| SEGMENT_BYTES.contains(given), &wanted);
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -14,7 +14,11 @@ pub mod bank;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]
+pub mod codec;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod durability;
 #[cfg(feature = "server")]
 pub mod engine;
 #[cfg(feature = "server")]

@@ -51,7 +51,7 @@ impl Bank {
     /// has taken the next sequence number. Begun, a mutation must be applied to its end before another.
     pub fn apply(&mut self, mutation: &Mutation, from: usize, most: usize, applied: &mut Applied) -> Option<usize> {
         let rows = match mutation {
-            Mutation::Write(_) | Mutation::Stage(_) => mutation.batches().iter().map(WriteBatch::rows).sum(),
+            Mutation::Write(_) | Mutation::Stage(..) => mutation.batches().iter().map(WriteBatch::rows).sum(),
             Mutation::Remove(ids) => ids.len(),
         };
         if from == 0 {
@@ -93,6 +93,9 @@ impl Bank {
                 self.writers.note(origin, self.sequence, if batch.is_numbered_by_bank() { first_id } else { 0 });
             }
             first_id += batch.rows() as u64;
+        }
+        if let Mutation::Stage(at, _) = mutation {
+            self.staged.note(*at);
         }
     }
 

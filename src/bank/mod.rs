@@ -15,6 +15,7 @@ mod powers;
 mod recent;
 mod roster;
 mod shard;
+mod staged;
 mod state;
 mod writers;
 
@@ -23,5 +24,6 @@ pub use columns::{Columns, Entry};
 pub use powers::{Mass, Powers, exponent};
 pub use recent::Change;
 pub use shard::Shard;
+pub use staged::Staged;
 pub use state::{Bank, Place};
 pub use writers::Known;

@@ -8,6 +8,7 @@ use super::columns::Columns;
 use super::powers::Powers;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
+use super::staged::Staged;
 use super::writers::{Known, Writers};
 use crate::model::{BankKind, BankSpec, Origin, seed::split_mix};
 use crate::rows::Stored;
@@ -25,6 +26,7 @@ pub struct Bank {
     revision: u64,
     pub(super) recent: Recent,
     pub(super) writers: Writers,
+    pub(super) staged: Staged,
     pub(super) classes: Classes,
     /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
     powers: RwLock<Vec<Arc<Powers>>>,
@@ -63,6 +65,7 @@ impl Bank {
             revision: 0,
             recent: Recent::default(),
             writers: Writers::default(),
+            staged: Staged::default(),
             classes: Classes::default(),
             powers: RwLock::default(),
             appended: 0,
@@ -108,6 +111,11 @@ impl Bank {
     /// Writers whose numbers are remembered.
     pub fn writers(&self) -> usize {
         self.writers.len()
+    }
+
+    /// The staged writes that were applied last.
+    pub fn staged(&self) -> &Staged {
+        &self.staged
     }
 
     /// Training step of the last write that carried one.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::EngineError;
+use super::group::Group;
+use super::journal::Journal;
 use super::maintenance::BankIndex;
 use crate::bank::{Bank, Known};
 use crate::model::{Applied, BankKind, BankName, Invalid, Mutation, WriteBatch};
@@ -20,96 +22,186 @@ pub(super) type Acknowledge = Box<dyn FnOnce(Result<Applied, EngineError>) + Sen
 /// Called with the sequence of each applied mutation.
 pub(super) type Announce = Box<dyn Fn(u64) + Send>;
 
+/// Called when everything before it is on disk, or with why it is not.
+pub(super) type Flushed = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
+
 /// The way to a bank's committer thread, which ends when all clones of this are dropped and what is queued has been applied.
 #[derive(Debug, Clone)]
 pub(super) struct Committer {
-    queue: Sender<(Mutation, Acknowledge)>,
+    queue: Sender<Request>,
     bound: usize,
 }
 
+enum Request {
+    Mutate(Mutation, Acknowledge),
+    Flush(Flushed),
+}
+
+/// What a committer works on.
+pub(super) struct Work {
+    pub(super) bank: Arc<Shared<Bank>>,
+    pub(super) index: Option<Arc<BankIndex>>,
+    /// `None`: nothing outlives the process.
+    pub(super) journal: Option<Journal>,
+    /// Entries to which a keyed bank without a capacity grows at most.
+    pub(super) max_entries: usize,
+    /// Hears of a mutation before whoever sent it does.
+    pub(super) announce: Announce,
+}
+
 impl Committer {
-    /// Starts the committer of `bank`, with room for `bound` waiting mutations; a keyed bank without a capacity grows to
-    /// `max_entries` at most. `announce` hears of a mutation before whoever sent it does.
-    pub(super) fn start(
-        name: &BankName,
-        (bank, index): (Arc<Shared<Bank>>, Option<Arc<BankIndex>>),
-        bound: usize,
-        max_entries: usize,
-        announce: Announce,
-    ) -> std::io::Result<Self> {
-        let (queue, mutations) = bounded(bound);
-        let run = move || run(&bank, index.as_deref(), &mutations, max_entries, &announce);
-        thread::Builder::new().name(format!("commit-{name}")).spawn(run)?;
+    /// Starts the committer of a bank, with room for `bound` waiting mutations.
+    pub(super) fn start(name: &BankName, work: Work, bound: usize) -> std::io::Result<Self> {
+        let (queue, requests) = bounded(bound);
+        thread::Builder::new().name(format!("commit-{name}")).spawn(move || work.run(&requests))?;
         Ok(Self { queue, bound })
     }
 
     /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a full queue.
     pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) -> Result<(), EngineError> {
-        self.queue.try_send((mutation, acknowledge)).map_err(|refused| match refused {
+        self.queue.try_send(Request::Mutate(mutation, acknowledge)).map_err(|refused| match refused {
             TrySendError::Full(_) => {
                 EngineError::Busy { queue: "the bank's write queue", limit: self.bound, setting: "compute.write_queue" }
             }
             TrySendError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
         })
     }
-}
 
-fn run(
-    bank: &Shared<Bank>,
-    index: Option<&BankIndex>,
-    mutations: &Receiver<(Mutation, Acknowledge)>,
-    max_entries: usize,
-    announce: &Announce,
-) {
-    for (mutation, acknowledge) in mutations {
-        let result = apply(bank, index, &mutation, max_entries);
-        if let Ok(applied) = &result
-            && !applied.duplicate
-        {
-            announce(applied.sequence);
-        }
-        acknowledge(result);
+    /// Syncs what was queued before, whatever the bank's policy. Waits for room in the queue.
+    pub(super) fn flush(&self, flushed: Flushed) {
+        // A committer that has ended has flushed.
+        let _ended = self.queue.send(Request::Flush(flushed));
     }
 }
 
-fn apply(
-    bank: &Shared<Bank>,
-    index: Option<&BankIndex>,
-    mutation: &Mutation,
-    max_entries: usize,
-) -> Result<Applied, EngineError> {
-    // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
-    let (arrivals, entries, kind) = {
-        let bank = bank.read()?;
-        for batch in mutation.batches() {
-            match (known(&bank, batch)?, mutation) {
-                (None, _) => {}
-                (Some(done), Mutation::Write(_)) => return Ok(done),
-                // Whoever writes to a stage was not known when it did.
-                (Some(_), _) => {
-                    let reason = "another write of the stage's writers has this number and was applied meanwhile";
-                    return Err(Invalid::one("origin.number", reason).into());
-                }
+/// What may become of a mutation, before it is numbered.
+enum Decided {
+    /// Nothing can refuse it; new entries that it and the group before it could add to each shard.
+    Joins(Vec<usize>),
+    /// It was applied before.
+    Done(Applied),
+    /// That depends on what becomes of the group before it.
+    Waits,
+}
+
+impl Work {
+    fn run(mut self, requests: &Receiver<Request>) {
+        let mut left = None;
+        while let Some(request) = left.take().or_else(|| self.next(requests)) {
+            match request {
+                Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests),
+                Request::Flush(flushed) => flushed(self.sync()),
             }
         }
-        (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
-    };
-    let unbounded = matches!(kind, BankKind::Keyed { capacity: None, .. });
-    let more: usize = arrivals.iter().sum();
-    if unbounded && more > 0 && entries + more > max_entries {
-        let setting = "limits.max_entries";
-        return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit: max_entries, setting });
+        // Whoever is left to hear of a failure reads the log.
+        let _failed = self.sync();
     }
-    bank.write()?.reserve(&arrivals).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
-    let mut applied = Applied::default();
-    let mut next = Some(0);
-    while let Some(row) = next {
-        next = bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
-        if let Some(index) = index {
-            index.indexed.follow(&*bank.read()?);
+
+    /// The next request; what is due to be synced is synced meanwhile.
+    fn next(&mut self, requests: &Receiver<Request>) -> Option<Request> {
+        loop {
+            let Some(due) = self.journal.as_ref().and_then(Journal::due) else { return requests.recv().ok() };
+            match requests.recv_deadline(due) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                // The journal remembers a failure, and tells whoever writes next.
+                Err(RecvTimeoutError::Timeout) => drop(self.sync()),
+            }
         }
     }
-    Ok(applied)
+
+    fn sync(&mut self) -> Result<(), EngineError> {
+        self.journal.as_mut().filter(|journal| journal.due().is_some()).map_or(Ok(()), Journal::sync)
+    }
+
+    /// Logs and applies a mutation, together with those that wait already; returns the request that comes after them, if that was taken.
+    fn commit(&mut self, first: (Mutation, Acknowledge), requests: &Receiver<Request>) -> Option<Request> {
+        let mut group = Group::default();
+        let mut next = Some(Request::Mutate(first.0, first.1));
+        let left = loop {
+            match next.take() {
+                None => break None,
+                Some(Request::Mutate(mutation, acknowledge)) => match self.decide(&mutation, &group) {
+                    Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
+                    Ok(Decided::Done(applied)) => acknowledge(Ok(applied)),
+                    Ok(Decided::Waits) => break Some(Request::Mutate(mutation, acknowledge)),
+                    Err(refused) => acknowledge(Err(refused)),
+                },
+                Some(other) => break Some(other),
+            }
+            // Only a log makes company worth while.
+            let joins = group.is_empty() || (self.journal.is_some() && group.has_room());
+            next = joins.then(|| requests.try_recv().ok()).flatten();
+        };
+        match self.record(&group) {
+            Ok(()) => group.into_members().for_each(|(mutation, acknowledge)| {
+                let result = self.apply(&mutation);
+                if let Ok(applied) = &result {
+                    (self.announce)(applied.sequence);
+                }
+                acknowledge(result);
+            }),
+            Err(failed) => group.into_members().for_each(|(_, acknowledge)| acknowledge(Err(failed.clone()))),
+        }
+        left
+    }
+
+    fn decide(&self, mutation: &Mutation, group: &Group) -> Result<Decided, EngineError> {
+        // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
+        let (arrivals, entries, kind) = {
+            let bank = self.bank.read()?;
+            for batch in mutation.batches() {
+                match (known(&bank, batch)?, mutation) {
+                    (None, _) => {}
+                    (Some(done), Mutation::Write(_)) => return Ok(Decided::Done(done)),
+                    // Whoever writes to a stage was not known when it did.
+                    (Some(_), _) => {
+                        let reason = "another write of the stage's writers has this number and was applied meanwhile";
+                        return Err(Invalid::one("origin.number", reason).into());
+                    }
+                }
+                if batch.origin().is_some_and(|origin| !group.leaves_known(origin)) {
+                    return Ok(Decided::Waits);
+                }
+            }
+            (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
+        };
+        if let Some(journal) = &self.journal {
+            journal.check()?;
+        }
+        let unbounded = matches!(kind, BankKind::Keyed { capacity: None, .. });
+        let alone: usize = arrivals.iter().sum();
+        let arrivals = group.arrivals_with(&arrivals);
+        let more: usize = arrivals.iter().sum();
+        if unbounded && alone > 0 && entries + more > self.max_entries {
+            if !group.is_empty() {
+                return Ok(Decided::Waits);
+            }
+            let (limit, setting) = (self.max_entries, "limits.max_entries");
+            return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
+        }
+        self.bank.write()?.reserve(&arrivals).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
+        Ok(Decided::Joins(arrivals))
+    }
+
+    /// Makes a group as safe as the bank's policy says, before anything of it is seen.
+    fn record(&mut self, group: &Group) -> Result<(), EngineError> {
+        let Some(journal) = self.journal.as_mut().filter(|_| !group.is_empty()) else { return Ok(()) };
+        let first = self.bank.read()?.sequence() + 1;
+        journal.record(first, group.mutations())
+    }
+
+    fn apply(&self, mutation: &Mutation) -> Result<Applied, EngineError> {
+        let mut applied = Applied::default();
+        let mut next = Some(0);
+        while let Some(row) = next {
+            next = self.bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
+            if let Some(index) = &self.index {
+                index.indexed.follow(&*self.bank.read()?);
+            }
+        }
+        Ok(applied)
+    }
 }
 
 /// What came of a batch that was applied before; `None` if it was not.

@@ -1,6 +1,6 @@
 //! Settings of the engine.
 
-use super::{GatherConfig, IndexConfig};
+use super::{DurabilityConfig, GatherConfig, IndexConfig};
 
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub index: IndexConfig,
     /// Gathers.
     pub gather: GatherConfig,
+    /// What outlives the server.
+    pub durability: DurabilityConfig,
 }
 
 impl Default for Config {
@@ -37,6 +39,7 @@ impl Default for Config {
             max_staged_rows: 1_048_576,
             index: IndexConfig::default(),
             gather: GatherConfig::default(),
+            durability: DurabilityConfig::default(),
         }
     }
 }

@@ -108,6 +108,30 @@ pub enum EngineError {
     /// The system has no memory to give.
     #[error("{0}")]
     OutOfMemory(String),
+    /// Restart the server; what is wrong with the disk is in the message and in the logs.
+    #[error(
+        "bank {name} takes no more writes until the server is restarted, since its log has failed: {why}. It is still read. Whether \
+         the write during which that happened was kept is known only then"
+    )]
+    LogFailed {
+        /// The bank.
+        name: BankName,
+        /// What failed.
+        why: String,
+    },
+    /// Mend the file, or delete the bank.
+    #[error(
+        "bank {name} can't be served: {why}. Nothing on disk was changed; bring the file back as it was, or delete the bank"
+    )]
+    Refused {
+        /// The bank.
+        name: BankName,
+        /// What is wrong, with file and offset.
+        why: String,
+    },
+    /// Look after the disk.
+    #[error("{0}")]
+    Storage(String),
     /// The bank can't be trusted.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
@@ -159,7 +183,7 @@ fn why_expired(at: StageAt, world_size: usize, missing: &[u32], expected: u32) -
 
 fn known_banks(known: &[BankName], total: usize) -> String {
     if total == 0 {
-        return "; there is none at all: banks live in memory and end with the server, so create it".to_owned();
+        return "; there is none at all: create it (without durability.dir, banks end with the server)".to_owned();
     }
     let names: Vec<&str> = known.iter().map(BankName::as_str).collect();
     let more = if total > names.len() { format!(" and {} more", total - names.len()) } else { String::new() };

@@ -1,21 +1,20 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
+mod banks;
 mod gather;
 mod scan;
 mod scrape;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as Vacancy;
 use tokio::sync::{oneshot, watch};
 
 use gather::Gathers;
 pub use scan::Scan;
 
 use super::committer::Committer;
-use super::differing::differing;
 use super::maintenance::{BankIndex, Maintenance};
 use super::pool::{self, Pool};
 use super::query::{self, Wanted};
@@ -26,9 +25,10 @@ use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
 use crate::bank::Bank;
+use crate::durability::{Folder, Store};
 use crate::model::clock::Deadline;
 use crate::model::{
-    Applied, BankKind, BankName, BankSpec, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Seed, Stage, WriteBatch,
+    Applied, BankName, BankSpec, Durability, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Stage, WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
 use crate::telemetry::Metrics;
@@ -48,6 +48,13 @@ struct Inner {
     recycler: Recycler,
     metrics: Metrics,
     gathers: Gathers,
+    /// Where banks outlive the server.
+    store: Option<Store>,
+    /// Banks that are there and can't be served.
+    refused: DashMap<BankName, banks::Refused>,
+    /// Held while a bank is made or deleted.
+    catalogue: Mutex<()>,
+    log_failed: watch::Sender<bool>,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -57,6 +64,9 @@ pub struct BankHandle {
     name: BankName,
     spec: BankSpec,
     incarnation: u64,
+    durability: Durability,
+    /// Where it lies on disk.
+    folder: Option<Folder>,
     state: Arc<Shared<Bank>>,
     /// The graph that it may be searched by; keyed banks only.
     index: Option<Arc<BankIndex>>,
@@ -69,99 +79,26 @@ pub struct BankHandle {
     deleted: watch::Sender<bool>,
 }
 
-/// Names listed in an error at most.
-const KNOWN_NAMES: usize = 10;
-
 impl Engine {
-    /// Starts the compute threads.
+    /// Starts the compute threads, and takes up the banks that are on disk. A bank that can't be read is refused by name.
     ///
     /// # Errors
-    /// If the system starts no more threads.
+    /// If the system starts no more threads, or the data folder can't be had.
     pub fn start(config: Config) -> std::io::Result<Self> {
+        let store = banks::store(&config.durability).map_err(std::io::Error::other)?;
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let metrics = Metrics::default();
         let pool = Pool::start(threads, config.queue, metrics.clone())?;
         let maintenance = Maintenance::start(config.index)?;
         let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
-        let inner = Inner { config, banks, pool, maintenance, recycler, metrics, gathers };
+        let (refused, catalogue, log_failed) = (DashMap::new(), Mutex::new(()), watch::Sender::new(false));
+        let inner =
+            Inner { config, banks, pool, maintenance, recycler, metrics, gathers, store, refused, catalogue, log_failed };
+        inner.recover().map_err(std::io::Error::other)?;
         let this = Self { inner: Arc::new(inner) };
         this.inner.metrics.register(this.scraper());
         Ok(this)
-    }
-
-    /// Creates a bank; one that is there with the same settings is as good.
-    ///
-    /// # Errors
-    /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`]
-    pub fn create_bank(&self, name: BankName, spec: BankSpec) -> Result<Arc<BankHandle>, EngineError> {
-        let config = &self.inner.config;
-        let limit = config.max_banks;
-        let room = self.inner.banks.len() < limit;
-        match self.inner.banks.entry(name) {
-            Vacancy::Occupied(there) if there.get().spec == spec => Ok(Arc::clone(there.get())),
-            Vacancy::Occupied(there) => {
-                Err(EngineError::AlreadyExists { name: there.key().clone(), differing: differing(there.get().spec, spec) })
-            }
-            Vacancy::Vacant(_) if !room => {
-                Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" })
-            }
-            Vacancy::Vacant(vacant) => {
-                let state = Arc::new(Shared::new(Bank::new(spec)));
-                let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
-                let index = keyed.then(|| self.inner.maintenance.watch(&state));
-                let acknowledged = watch::Sender::new(0);
-                let announce = {
-                    let acknowledged = acknowledged.clone();
-                    Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
-                };
-                let (bound, most) = (config.write_queue, config.max_entries);
-                let committer = Committer::start(vacant.key(), (Arc::clone(&state), index.clone()), bound, most, announce)
-                    .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
-                let Seed(incarnation) =
-                    Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
-                let name = vacant.key().clone();
-                let stages = Stages::new(config, committer.clone());
-                let (served, deleted) = (Arc::new(Served::new(spec.metric())), watch::Sender::new(false));
-                let bank =
-                    BankHandle { name, spec, incarnation, state, index, committer, acknowledged, stages, served, deleted };
-                let bank = Arc::new(bank);
-                Ok(Arc::clone(&vacant.insert(bank)))
-            }
-        }
-    }
-
-    /// The bank of that name.
-    ///
-    /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::Invalid`] for what is no name.
-    pub fn bank(&self, name: &str) -> Result<Arc<BankHandle>, EngineError> {
-        let parsed = BankName::parse("bank", name)?;
-        let found = self.inner.banks.get(&parsed).map(|bank| Arc::clone(&bank));
-        found.ok_or_else(|| self.not_found(name))
-    }
-
-    /// All banks, by name.
-    pub fn banks(&self) -> Vec<Arc<BankHandle>> {
-        let mut banks: Vec<_> = self.inner.banks.iter().map(|bank| Arc::clone(&bank)).collect();
-        banks.sort_by(|a, b| a.name.cmp(&b.name));
-        banks
-    }
-
-    /// Deletes a bank and returns how many entries it held.
-    ///
-    /// # Errors
-    /// As [`Self::bank`].
-    pub fn delete_bank(&self, name: &str) -> Result<usize, EngineError> {
-        let parsed = BankName::parse("name", name)?;
-        let (_, bank) = self.inner.banks.remove(&parsed).ok_or_else(|| self.not_found(name))?;
-        bank.deleted.send_replace(true);
-        if let Some(index) = &bank.index {
-            index.close();
-        }
-        bank.stages.close(&EngineError::Deleted(bank.name.clone()));
-        // A bank that can't be trusted must still be deletable.
-        Ok(bank.now().map_or(0, |(entries, _)| entries))
     }
 
     /// Describes a bank.
@@ -170,8 +107,11 @@ impl Engine {
     /// [`EngineError`]
     pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |_| BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe()))
-            .await
+        self.compute(deadline, move |_| {
+            let info = BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe())?;
+            Ok(BankInfo { durability: bank.durability, ..info })
+        })
+        .await
     }
 
     /// Reads entries by id.
@@ -322,14 +262,6 @@ impl Engine {
     fn busy(&self) -> EngineError {
         EngineError::Busy { queue: "the compute queue", limit: self.inner.config.queue, setting: "compute.queue" }
     }
-
-    fn not_found(&self, name: &str) -> EngineError {
-        let mut known: Vec<BankName> = self.inner.banks.iter().map(|bank| bank.key().clone()).collect();
-        let total = known.len();
-        known.sort();
-        known.truncate(KNOWN_NAMES);
-        EngineError::NotFound { name: name.chars().take(BankName::MAX_LEN).collect(), known, total }
-    }
 }
 
 impl BankHandle {
@@ -341,6 +273,11 @@ impl BankHandle {
     /// The bank's settings.
     pub fn spec(&self) -> &BankSpec {
         &self.spec
+    }
+
+    /// When its writes reach the disk.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The position of a mutation of this bank.

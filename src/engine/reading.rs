@@ -7,7 +7,7 @@ use super::maintenance::{BankIndex, IndexInfo};
 use super::query::Wanted;
 use super::staging::OpenStage;
 use crate::bank::{Bank, Entry};
-use crate::model::{BankName, BankSpec, Encoding, Position};
+use crate::model::{BankName, BankSpec, Durability, Encoding, Position};
 use crate::rows::Shared;
 
 /// What a read asks of the bank's state before it begins.
@@ -28,6 +28,8 @@ pub struct BankInfo {
     pub name: BankName,
     /// Its settings.
     pub spec: BankSpec,
+    /// When its writes reach the disk.
+    pub durability: Durability,
     /// Entries held.
     pub entries: usize,
     /// Mutations applied.
@@ -107,6 +109,7 @@ impl BankInfo {
         Ok(Self {
             name: name.clone(),
             spec: *bank.spec(),
+            durability: Durability::Memory,
             entries: bank.entries(),
             sequence: bank.sequence(),
             step: bank.step(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::committer::{self, Acknowledge, Committer};
 use super::staging::{Answer, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
-use crate::bank::Bank;
+use crate::bank::{Bank, Staged};
 use crate::model::{Applied, Mutation, Stage, WriteBatch, clock};
 use crate::rows::Shared;
 
@@ -24,9 +24,10 @@ impl std::fmt::Debug for Stages {
 }
 
 impl Stages {
-    pub(super) fn new(config: &Config, committer: Committer) -> Self {
+    /// The stages of a bank that has applied `staged`.
+    pub(super) fn new(config: &Config, staged: Staged, committer: Committer) -> Self {
         let limits = StagingLimits { stages: config.max_stages, rows: config.max_staged_rows };
-        Self { staging: Arc::new(Mutex::new(Staging::new(limits))), committer }
+        Self { staging: Arc::new(Mutex::new(Staging::new(limits, staged))), committer }
     }
 
     /// Adds a rank's batch; `reply` hears what came of its stage, or at once that the batch was refused or applied before. Returns
@@ -82,10 +83,10 @@ impl Stages {
     }
     /// Sends the stage that is complete to the committer.
     fn submit(&self, staging: &mut Staging<Acknowledge>, answers: &mut Vec<Answer<Acknowledge>>) {
-        while let Some(batches) = staging.complete() {
+        while let Some((at, batches)) = staging.complete() {
             let stages = self.clone();
             let acknowledge = Box::new(move |result| stages.committed(&result));
-            if let Err(error) = self.committer.submit(Mutation::Stage(batches), acknowledge) {
+            if let Err(error) = self.committer.submit(Mutation::Stage(at, batches), acknowledge) {
                 answers.extend(staging.committed(&Err(error)));
             }
         }

@@ -1,10 +1,11 @@
 //! Staged writes: which ranks' batches are in, when a stage is complete, and what its callers are told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::EngineError;
+use crate::bank::Staged;
 use crate::model::{Applied, Invalid, Stage, StageAt, WriteBatch};
 
 /// The open stages of a bank, and the one that is on its way to the bank: one at a time, so that a stage that the bank refuses
@@ -15,8 +16,8 @@ use crate::model::{Applied, Invalid, Stage, StageAt, WriteBatch};
 pub(super) struct Staging<W> {
     open: BTreeMap<StageAt, Parts<W>>,
     committing: Option<Committing<W>>,
-    /// Steps that committed last, the last one at the back, and the micro-batch that comes next in each.
-    next: VecDeque<(u64, u32)>,
+    /// What has committed.
+    staged: Staged,
     limits: StagingLimits,
     /// Why nobody may contribute any more.
     closed: Option<EngineError>,
@@ -74,12 +75,10 @@ impl OpenStage {
     pub const MOST_NAMED: usize = 64;
 }
 
-/// Steps whose next micro-batch is remembered.
-const STEPS_REMEMBERED: usize = 1_024;
-
 impl<W> Staging<W> {
-    pub(super) fn new(limits: StagingLimits) -> Self {
-        Self { open: BTreeMap::new(), committing: None, next: VecDeque::new(), limits, closed: None }
+    /// Staging of a bank that has applied `staged`.
+    pub(super) fn new(limits: StagingLimits, staged: Staged) -> Self {
+        Self { open: BTreeMap::new(), committing: None, staged, limits, closed: None }
     }
 
     /// Adds a rank's batch, for which `waiting` waits until `deadline`, and returns until when the stage waits. The caller is given
@@ -120,10 +119,10 @@ impl<W> Staging<W> {
 
     /// The batches of the first stage in the order of their ranks, if they are all in, its turn has come and no other is on its way;
     /// [`Self::committed`] must hear what the bank makes of them.
-    pub(super) fn complete(&mut self) -> Option<Arc<[WriteBatch]>> {
+    pub(super) fn complete(&mut self) -> Option<(StageAt, Arc<[WriteBatch]>)> {
         let (at, open) = self.open.first_key_value()?;
         // A resumed job comes back to steps that have been: it may begin anew, but not skip a micro-batch.
-        let early = at.micro_batch > self.expected(at.step);
+        let early = at.micro_batch > self.staged.expected(at.step);
         if early || self.committing.is_some() || open.parts.iter().any(Option::is_none) {
             return None;
         }
@@ -132,18 +131,14 @@ impl<W> Staging<W> {
         let (batches, waiting): (Vec<_>, _) = parts.map(|part| (part.batch, part.waiting)).unzip();
         let batches: Arc<[WriteBatch]> = batches.into();
         self.committing = Some(Committing { at, batches: Arc::clone(&batches), waiting });
-        Some(batches)
+        Some((at, batches))
     }
 
     /// Hears what the bank made of the stage that was on its way, and says what its callers are told: each the ids of its own rows.
     pub(super) fn committed(&mut self, result: &Result<Applied, EngineError>) -> Vec<Answer<W>> {
         let Some(Committing { at, batches, waiting }) = self.committing.take() else { return Vec::new() };
         if result.is_ok() {
-            self.next.retain(|(step, _)| *step != at.step);
-            self.next.push_back((at.step, at.micro_batch + 1));
-            if self.next.len() > STEPS_REMEMBERED {
-                self.next.pop_front();
-            }
+            self.staged.note(at);
         }
         let mut first = 0;
         let mut answers = Vec::new();
@@ -165,7 +160,7 @@ impl<W> Staging<W> {
         let due: Vec<StageAt> = self.open.iter().filter(|(_, open)| open.deadline <= now).map(|(at, _)| *at).collect();
         let mut answers = Vec::new();
         for at in due {
-            let expected = self.expected(at.step);
+            let expected = self.staged.expected(at.step);
             let Some(open) = self.open.remove(&at) else { continue };
             let (world_size, missing) = (open.parts.len(), open.missing());
             let error = EngineError::StageExpired { at, world_size, missing, expected };
@@ -180,11 +175,6 @@ impl<W> Staging<W> {
         self.closed = Some(why.clone());
         let parts = std::mem::take(&mut self.open).into_values().flat_map(|open| open.parts.into_iter().flatten());
         parts.flat_map(|part| part.waiting).map(|caller| (caller, Err(why.clone()))).collect()
-    }
-
-    /// The micro-batch that comes next in a step.
-    fn expected(&self, step: u64) -> u32 {
-        self.next.iter().rev().find(|(of, _)| *of == step).map_or(0, |&(_, next)| next)
     }
 
     /// The open stages, in the order in which they will commit.
@@ -242,7 +232,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{EngineError, STEPS_REMEMBERED, Staging, StagingLimits};
+    use super::{EngineError, Staged, Staging, StagingLimits};
     use crate::model::clock::now;
     use crate::model::{Applied, BankKind, BankSpec, Ids, Matrix, Metric, Stage, StageAt, WriteBatch};
 
@@ -271,7 +261,7 @@ mod tests {
         /// Stages commit in (step, micro-batch) order with their batches in rank order, however the ranks' writes arrive.
         #[test]
         fn whatever_comes_first_the_order_is_the_same(order in Just((0..18u32).collect::<Vec<_>>()).prop_shuffle()) {
-            let mut staging = Staging::new(AMPLE);
+            let mut staging = Staging::new(AMPLE, Staged::default());
             let mut committed = Vec::new();
             // Each rank sends its micro-batches in order, as a trainer does; ranks overtake each other.
             let mut sent = [0u32; 3];
@@ -281,7 +271,7 @@ mod tests {
                 sent[rank as usize] += 1;
                 let value = (step * 100) as f32 + (micro_batch * 10 + rank) as f32;
                 accept(&mut staging, stage(step, micro_batch, rank), value, rank);
-                while let Some(batches) = staging.complete() {
+                while let Some((_, batches)) = staging.complete() {
                     committed.extend(batches.iter().map(|batch| batch.embedding(0)[0]));
                     let told: Vec<u32> = staging.committed(&Ok(Applied::default())).into_iter().map(|(rank, _)| rank).collect();
                     prop_assert_eq!(told, [0, 1, 2]);
@@ -295,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_expired_stage_names_its_missing_ranks_and_gives_way_to_the_next() {
-        let mut staging = Staging::new(AMPLE);
+        let mut staging = Staging::new(AMPLE, Staged::default());
         let early = now() + Duration::from_secs(1);
         accept(&mut staging, stage(1, 0, 1), 0.0, "a");
         let (until, refused) = staging.contribute(stage(1, 0, 1), batch(0.0), early, "a again");
@@ -310,14 +300,14 @@ mod tests {
             let error = answer.unwrap_err().to_string();
             assert!(error.contains("ranks 0, 2 of 3"), "{error}");
         }
-        assert_eq!(staging.complete().unwrap().len(), 3);
+        assert_eq!(staging.complete().unwrap().1.len(), 3);
     }
 
     #[test]
     fn a_micro_batch_waits_for_the_one_before_it() {
-        let mut staging = Staging::new(AMPLE);
+        let mut staging = Staging::new(AMPLE, Staged::default());
         let commit = |staging: &mut Staging<()>| {
-            let value = staging.complete().map(|batches| batches[0].embedding(0)[0]);
+            let value = staging.complete().map(|(_, batches)| batches[0].embedding(0)[0]);
             staging.committed(&Ok(Applied::default()));
             value
         };
@@ -326,7 +316,7 @@ mod tests {
         (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), 0.0, ()));
         assert_eq!((commit(&mut staging), commit(&mut staging), commit(&mut staging)), (Some(0.0), Some(1.0), None));
         // A resumed job comes back to an early step, after more steps than are remembered.
-        for step in 1_000..1_000 + STEPS_REMEMBERED as u64 {
+        for step in 1_000..1_000 + Staged::REMEMBERED as u64 {
             (0..3).for_each(|rank| accept(&mut staging, stage(step, 0, rank), 3.0, ()));
             assert_eq!(commit(&mut staging), Some(3.0));
         }
@@ -338,10 +328,10 @@ mod tests {
 
     #[test]
     fn copies_join_a_stage_on_its_way_and_a_refused_one_holds_back_the_next() {
-        let mut staging = Staging::new(AMPLE);
+        let mut staging = Staging::new(AMPLE, Staged::default());
         (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), rank as f32, "first"));
         (0..3).for_each(|rank| accept(&mut staging, stage(1, 1, rank), 7.0, "next"));
-        assert_eq!(staging.complete().map(|batches| batches.len()), Some(3));
+        assert_eq!(staging.complete().map(|(_, batches)| batches.len()), Some(3));
         assert!(staging.is_committing(stage(1, 0, 2), &batch(2.0)) && !staging.is_committing(stage(1, 0, 2), &batch(1.0)));
         accept(&mut staging, stage(1, 0, 2), 2.0, "copy");
         assert!(staging.complete().is_none(), "one at a time");
@@ -352,7 +342,7 @@ mod tests {
         (0..3).for_each(|rank| accept(&mut staging, stage(1, 0, rank), rank as f32, "again"));
         assert!(staging.complete().is_some());
         staging.committed(&Ok(Applied::default()));
-        assert_eq!(staging.complete().map(|batches| batches[0].embedding(0)[0]), Some(7.0));
+        assert_eq!(staging.complete().map(|(_, batches)| batches[0].embedding(0)[0]), Some(7.0));
     }
 
     #[test]
@@ -362,7 +352,7 @@ mod tests {
             let rows = Matrix::new("x", 1, Metric::Dot, vec![1.0; count]).unwrap();
             WriteBatch::new(&spec, ids, rows, None, None, None, None).unwrap()
         };
-        let mut staging = Staging::new(AMPLE);
+        let mut staging = Staging::new(AMPLE, Staged::default());
         let batches = [rows(2, Ids::Assigned), rows(1, Ids::Given(vec![70])), rows(3, Ids::Assigned)];
         for (rank, batch) in (0..).zip(batches) {
             assert!(staging.contribute(stage(1, 0, rank), batch, soon(), rank).1.is_none());
@@ -376,7 +366,7 @@ mod tests {
 
     #[test]
     fn contradictions_and_too_much_are_refused() {
-        let mut staging = Staging::new(StagingLimits { stages: 2, rows: 3 });
+        let mut staging = Staging::new(StagingLimits { stages: 2, rows: 3 }, Staged::default());
         let refusal = |staging: &mut Staging<()>, stage, value| {
             let (_, refused) = staging.contribute(stage, batch(value), soon(), ());
             refused.unwrap().1.unwrap_err()

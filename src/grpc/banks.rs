@@ -43,7 +43,8 @@ impl Banks for BanksService {
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
         let deadline = deadline::of(&request);
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
-        let bank = self.engine.create_bank(name, spec).map_err(|e| status::engine(&e))?;
+        let durability = convert::durability(request.get_ref()).map_err(|e| status::invalid(&e))?;
+        let bank = self.engine.create_bank(name, spec, durability).await.map_err(|e| status::engine(&e))?;
         let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
     }
@@ -66,7 +67,7 @@ impl Banks for BanksService {
     }
 
     async fn delete_bank(&self, request: Request<v1::DeleteBankRequest>) -> Result<Response<v1::DeleteBankResponse>, Status> {
-        let entries = self.engine.delete_bank(&request.get_ref().name).map_err(|e| status::engine(&e))?;
+        let entries = self.engine.delete_bank(&request.get_ref().name).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(v1::DeleteBankResponse { entries: entries as u64 }))
     }
 

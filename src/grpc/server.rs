@@ -113,6 +113,17 @@ impl Server {
         health.set_serving::<GatheringServer<GatheringService>>().await;
 
         let metrics = engine.metrics().clone();
+        let alarm = {
+            let (mut failures, health) = (engine.log_failures(), health.clone());
+            async move {
+                // An error here means that the engine is gone, and the server with it.
+                if failures.wait_for(|&failed| failed).await.is_ok() {
+                    health.set_not_serving::<BanksServer<BanksService>>().await;
+                }
+            }
+        };
+        tokio::spawn(alarm);
+
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
         let gathering = GatheringService { engine: engine.clone(), limits: self.limits.clone() };
         let shared = SharedFrames::new(self.limits.max_answer_bytes);

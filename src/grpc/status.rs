@@ -56,7 +56,10 @@ pub(super) fn engine(error: &EngineError) -> Status {
         EngineError::TooFewEntries { .. }
         | EngineError::OtherHistory(_)
         | EngineError::NotKeyed
+        | EngineError::LogFailed { .. }
+        | EngineError::Storage(_)
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
+        EngineError::Refused { .. } => Status::data_loss(message),
         EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) => Status::resource_exhausted(message),
         EngineError::Busy { .. } => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));

@@ -39,6 +39,11 @@ impl Matrix {
         Self { dim: self.dim, data: self.row(at).to_vec() }
     }
 
+    /// All rows, one after another.
+    pub fn values(&self) -> &[f32] {
+        &self.data
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.data.len() / self.dim

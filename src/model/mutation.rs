@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bank_spec::check_momentum;
-use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric, Origin};
+use super::{BankKind, BankSpec, Dtype, Half, Invalid, Matrix, Metric, Origin, StageAt};
 
 /// One change to a bank. Valid for the bank it was made for; applying it can't fail.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +11,7 @@ pub enum Mutation {
     /// Rows to insert, move or append.
     Write(WriteBatch),
     /// The batches of all ranks of a stage, in the order of their ranks.
-    Stage(Arc<[WriteBatch]>),
+    Stage(StageAt, Arc<[WriteBatch]>),
     /// Entries to remove, by id; unknown ids are ignored.
     Remove(Vec<u64>),
 }
@@ -21,7 +21,7 @@ impl Mutation {
     pub fn batches(&self) -> &[WriteBatch] {
         match self {
             Self::Write(batch) => std::slice::from_ref(batch),
-            Self::Stage(batches) => batches,
+            Self::Stage(_, batches) => batches,
             Self::Remove(_) => &[],
         }
     }
@@ -131,6 +131,21 @@ impl WriteBatch {
         invalid.or(Self { weights: Some(weights), ..self })
     }
 
+    /// All ids, labels, groups and weights: whole columns, or absent.
+    pub fn columns(&self) -> BatchColumns<'_> {
+        let ids = match &self.ids {
+            Ids::Given(ids) => Some(ids.as_slice()),
+            Ids::Assigned => None,
+        };
+        let (labels, groups, weights) = (self.labels.as_deref(), self.groups.as_deref(), self.weights.as_deref());
+        BatchColumns { ids, labels, groups, weights }
+    }
+
+    /// All embeddings, as written (not normalised).
+    pub fn embeddings(&self) -> &Matrix {
+        &self.embeddings
+    }
+
     /// Number of rows, at least 1.
     pub fn rows(&self) -> usize {
         self.embeddings.rows()
@@ -173,6 +188,19 @@ impl WriteBatch {
     pub fn momentum(&self) -> f32 {
         self.momentum
     }
+}
+
+/// The columns of a batch beside its embeddings; one that it doesn't have is `None`.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchColumns<'a> {
+    /// Ids, if the writer gave them.
+    pub ids: Option<&'a [u64]>,
+    /// Classes.
+    pub labels: Option<&'a [Option<i64>]>,
+    /// Groups.
+    pub groups: Option<&'a [Option<u64>]>,
+    /// Sampling weights.
+    pub weights: Option<&'a [f32]>,
 }
 
 /// What applying a mutation did.

@@ -40,14 +40,23 @@ impl Process {
     }
 
     fn start_at(announced: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_negbank")), announced, arguments)
+    }
+
+    /// Started by a command that ends as `negbank` and the arguments say.
+    pub(crate) fn start_by(mut command: Command, announced: &str, arguments: &[&str]) -> Self {
         let mut child =
             command.args(["serve", "--set", "http.listen=none"]).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        log.read_line(&mut line).unwrap();
-        let address = line.split(announced).nth(1).and_then(|rest| rest.split_whitespace().next());
-        let address = address.unwrap_or_else(|| panic!("the first log line must say where it serves: {line:?}")).to_owned();
+        let address = loop {
+            let before = line.len();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it said where it serves: {line}");
+            let address = line[before..].split(announced).nth(1).and_then(|rest| rest.split_whitespace().next());
+            if let Some(address) = address {
+                break address.to_owned();
+            }
+        };
         // Keep reading, or a full pipe would stop the server.
         let log = std::thread::spawn(move || {
             log.read_to_string(&mut line).unwrap();

@@ -27,7 +27,8 @@ impl Engine {
             let index = bank.index.as_ref()?.describe();
             index.failed.then(|| format!("bank {}: {}", bank.name, index.reason))
         };
-        self.banks().iter().filter_map(of).collect()
+        let log = self.inner.log_failed.borrow().then(|| "the log of a bank has failed: it takes no more writes".to_owned());
+        self.banks().iter().filter_map(of).chain(log).collect()
     }
 
     /// Whom the metrics ask for the banks' figures.

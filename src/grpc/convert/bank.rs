@@ -4,7 +4,7 @@ use super::Limits;
 use super::columns::dtype;
 use super::limits::check;
 use crate::engine::{BankInfo, IndexInfo, OpenStage};
-use crate::model::{BankKind, BankName, BankSpec, Dtype, Half, Invalid, Metric};
+use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Half, Invalid, Metric};
 use crate::proto::v1;
 
 /// Name and settings of a bank to create.
@@ -24,6 +24,20 @@ pub(in crate::grpc) fn spec(request: &v1::CreateBankRequest, limits: &Limits) ->
     }
 }
 
+/// When the writes of a bank to create reach the disk, if the request says.
+pub(in crate::grpc) fn durability(request: &v1::CreateBankRequest) -> Result<Option<Durability>, Invalid> {
+    match v1::Durability::try_from(request.durability) {
+        Ok(v1::Durability::Unspecified) => Ok(None),
+        Ok(v1::Durability::Memory) => Ok(Some(Durability::Memory)),
+        Ok(v1::Durability::Interval) => Ok(Some(Durability::Interval)),
+        Ok(v1::Durability::Always) => Ok(Some(Durability::Always)),
+        Err(_) => {
+            let reason = format!("{} is not a Durability: 1 is memory, 2 is interval, 3 is always", request.durability);
+            Err(Invalid::one("durability", reason))
+        }
+    }
+}
+
 /// A bank's description.
 pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
     let (kind, momentum, capacity) = match info.spec.kind() {
@@ -39,6 +53,11 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         Dtype::F32 => v1::Dtype::F32,
         Dtype::Half(Half::F16) => v1::Dtype::F16,
         Dtype::Half(Half::Bf16) => v1::Dtype::Bf16,
+    };
+    let durability = match info.durability {
+        Durability::Memory => v1::Durability::Memory,
+        Durability::Interval => v1::Durability::Interval,
+        Durability::Always => v1::Durability::Always,
     };
     v1::Bank {
         name: info.name.to_string(),
@@ -57,6 +76,7 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         dtype: dtype.into(),
         writers: info.writers as u64,
         stages: info.stages.iter().map(open_stage).collect(),
+        durability: durability.into(),
         index: info.index.as_ref().map(|index| self::index(index, info.sequence)),
     }
 }

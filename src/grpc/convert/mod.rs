@@ -17,7 +17,7 @@ mod write;
 
 pub use limits::Limits;
 
-pub(super) use bank::{described, spec};
+pub(super) use bank::{described, durability, spec};
 pub(super) use fetched::{fetched, stalest};
 pub(super) use gather::contribution;
 pub(super) use gathered::{gathered, gathers, readable};

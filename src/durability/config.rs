@@ -1,0 +1,25 @@
+//! Settings of durability.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Durability;
+
+/// Where banks are kept, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Folder of the data; `None`: banks live in memory and end with the server.
+    pub dir: Option<PathBuf>,
+    /// Durability of a bank that is created without one.
+    pub policy: Durability,
+    /// What a bank of [`Durability::Interval`] may lose.
+    pub interval: Duration,
+    /// Bytes after which a log begins a new file.
+    pub segment_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { dir: None, policy: Durability::Interval, interval: Duration::from_millis(1_000), segment_bytes: 64 << 20 }
+    }
+}

@@ -1,0 +1,59 @@
+//! The folder of a bank.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::log::{Log, Replayed};
+use super::{StoreError, frames, sync};
+use crate::codec::BankRecord;
+
+/// A bank on disk: its settings and its log.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) record: BankRecord,
+    pub(super) segment_bytes: u64,
+    pub(super) lock: Arc<File>,
+}
+
+impl Folder {
+    const RECORD: &str = "bank";
+
+    /// Writes the settings into a new folder.
+    pub(super) fn write_record(path: &Path, record: &BankRecord) -> Result<(), StoreError> {
+        let path = path.join(Self::RECORD);
+        let mut content = Vec::new();
+        frames::write(&mut content, 0, 0, &record.encode()).map_err(StoreError::io("write", &path))?;
+        sync::new_file(&path, &content)
+    }
+
+    pub(super) fn read_record(path: &Path) -> Result<BankRecord, StoreError> {
+        let path = path.join(Self::RECORD);
+        let payload = frames::read_one(&path)?;
+        BankRecord::decode(&payload).map_err(|unreadable| StoreError::damaged(&path, 0, unreadable.to_string()))
+    }
+
+    /// What the bank is.
+    pub fn record(&self) -> &BankRecord {
+        &self.record
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the log and replays what comes after sequence `after`: each record with the sequence it was appended under. Whatever
+    /// `apply` complains about is reported as damage of that record.
+    ///
+    /// # Errors
+    /// [`StoreError`]: anything but a whole log, or one whose last record was cut short.
+    pub fn replay(
+        &self,
+        after: u64,
+        apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
+    ) -> Result<(Log, Replayed), StoreError> {
+        Log::open(self, after, apply)
+    }
+}

@@ -1,0 +1,19 @@
+//! What banks leave on disk: for each a folder with its settings and a log of what was applied, in checksummed frames.
+//!
+//! A log's storage is asked for four things: append, sync, replay, and drop what lies behind a snapshot. Only `engine/` knows what a
+//! record means. Decision 0012 tells why this is not a library's.
+
+mod config;
+mod error;
+mod folder;
+mod frames;
+mod log;
+mod segment;
+mod store;
+mod sync;
+
+pub use config::Config;
+pub use error::StoreError;
+pub use folder::Folder;
+pub use log::{Log, Replayed, Torn};
+pub use store::{Found, Store};

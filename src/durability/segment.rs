@@ -1,0 +1,82 @@
+//! One file of a log.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::frames::{self, Frame};
+use super::{StoreError, sync};
+
+const MAGIC: &[u8; 12] = b"negbank log\n";
+const VERSION: u32 = 1;
+
+/// A file of a log: its first frame tells whose it is, the others are records.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    /// Sequence of its first record, whether or not that has been written.
+    pub(super) first: u64,
+    pub(super) bytes: u64,
+}
+
+impl Segment {
+    fn path(folder: &Path, first: u64) -> PathBuf {
+        folder.join(format!("log-{first:020}"))
+    }
+
+    /// The segments of a folder, in order.
+    pub(super) fn list(folder: &Path) -> Result<Vec<Self>, StoreError> {
+        let mut segments = Vec::new();
+        for entry in folder.read_dir().map_err(StoreError::io("list", folder))? {
+            let entry = entry.map_err(StoreError::io("list", folder))?;
+            let name = entry.file_name();
+            let first = name.to_str().and_then(|name| name.strip_prefix("log-")).and_then(|number| number.parse().ok());
+            if let Some(first) = first {
+                let bytes = entry.metadata().map_err(StoreError::io("read", &entry.path()))?.len();
+                segments.push(Self { path: entry.path(), first, bytes });
+            }
+        }
+        segments.sort_by_key(|segment| segment.first);
+        Ok(segments)
+    }
+
+    /// A new file, on disk, whose records follow the frame of checksum `predecessor`; and the checksum to go on from.
+    pub(super) fn create(
+        folder: &Path,
+        incarnation: u64,
+        first: u64,
+        predecessor: u32,
+    ) -> Result<(Self, File, u32), StoreError> {
+        let path = Self::path(folder, first);
+        let mut head = MAGIC.to_vec();
+        head.extend_from_slice(&VERSION.to_le_bytes());
+        head.extend_from_slice(&incarnation.to_le_bytes());
+        let mut content = Vec::new();
+        let written = frames::write(&mut content, predecessor, first, &head);
+        let (checksum, bytes) = written.map_err(StoreError::io("write", &path))?;
+        sync::new_file(&path, &content)?;
+        let file = Self::append_to(&path)?;
+        Ok((Self { path, first, bytes }, file, checksum))
+    }
+
+    pub(super) fn append_to(path: &Path) -> Result<File, StoreError> {
+        File::options().append(true).open(path).map_err(StoreError::io("append to", path))
+    }
+
+    /// Checks the first frame: whose log it is, and where its records begin.
+    pub(super) fn check_head(&self, head: &Frame, incarnation: u64) -> Result<(), StoreError> {
+        let refuse = |what: String| Err(StoreError::damaged(&self.path, 0, what));
+        let Some(rest) = head.payload.strip_prefix(MAGIC) else { return refuse("it is no log of a bank".into()) };
+        let Some((version, rest)) = rest.split_first_chunk() else { return refuse("its head is cut short".into()) };
+        let version = u32::from_le_bytes(*version);
+        if version != VERSION {
+            return refuse(format!("it is of version {version} of the log; this program reads {VERSION}"));
+        }
+        if rest != incarnation.to_le_bytes() {
+            return refuse("it is the log of another bank".into());
+        }
+        if head.sequence != self.first {
+            return refuse(format!("its records begin at {}, not as its name says", head.sequence));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The folder of all banks.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::folder::Folder;
+use super::log::Log;
+use super::{Config, StoreError, sync};
+use crate::codec::BankRecord;
+use crate::model::{BankName, clock};
+
+/// `durability.dir`, which one server owns at a time.
+///
+/// `banks/NAME@INCARNATION` is a bank; what begins with a dot is one that is being made or removed, and is swept away at the next start.
+#[derive(Debug)]
+pub struct Store {
+    banks: PathBuf,
+    segment_bytes: u64,
+    lock: Arc<File>,
+}
+
+/// A bank's folder, as it was found.
+#[derive(Debug)]
+pub struct Found {
+    /// The bank's name, as the folder's says.
+    pub name: BankName,
+    /// The folder itself.
+    pub path: PathBuf,
+    /// Its content, if that can be read.
+    pub folder: Result<Folder, StoreError>,
+}
+
+impl Store {
+    /// Takes the folder, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another server has it; [`StoreError::Io`]
+    pub fn open(dir: &Path, config: &Config) -> Result<Self, StoreError> {
+        let banks = dir.join("banks");
+        fs::create_dir_all(&banks).map_err(StoreError::io("make the folder", &banks))?;
+        sync::folder(dir)?;
+        let lock = Arc::new(lock(dir)?);
+        let store = Self { banks, segment_bytes: config.segment_bytes, lock };
+        for path in store.list()? {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// The banks that are there, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if they can't be listed. What can't be read of one is told with it.
+    pub fn banks(&self) -> Result<Vec<Found>, StoreError> {
+        let mut found = Vec::new();
+        for path in self.list()? {
+            let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some((name, incarnation)) = stem.split_once('@') else { continue };
+            let (Ok(name), Ok(incarnation)) = (BankName::parse("name", name), u64::from_str_radix(incarnation, 16)) else {
+                continue;
+            };
+            let folder = Folder::read_record(&path).and_then(|record| {
+                if (&record.name, record.incarnation) == (&name, incarnation) {
+                    return Ok(self.folder(path.clone(), record));
+                }
+                Err(StoreError::damaged(&path, 0, format!("it holds the settings of another bank, {}", record.name)))
+            });
+            found.push(Found { name, path, folder });
+        }
+        found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        Ok(found)
+    }
+
+    /// Makes a bank's folder: all of it is on disk, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn create(&self, record: &BankRecord) -> Result<(Folder, Log), StoreError> {
+        let path = self.banks.join(format!("{}@{:016x}", record.name, record.incarnation));
+        let nascent = self.banks.join(format!(".new-{:016x}", record.incarnation));
+        let make = || {
+            fs::create_dir(&nascent).map_err(StoreError::io("make the folder", &nascent))?;
+            Folder::write_record(&nascent, record)?;
+            Log::create(&self.folder(nascent.clone(), record.clone()), 1)?;
+            fs::rename(&nascent, &path).map_err(StoreError::io("rename", &nascent))?;
+            sync::folder(&self.banks)
+        };
+        make().inspect_err(|_| {
+            // What can't be removed now is swept away at the next start.
+            let _left = fs::remove_dir_all(&nascent);
+        })?;
+        let folder = self.folder(path, record.clone());
+        let (log, _) = folder.replay(0, &mut |_, _| Err("there must be nothing yet".to_owned()))?;
+        Ok((folder, log))
+    }
+
+    /// Removes a bank's folder; when this returns it will not come back.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+        let doomed = self.banks.join(format!(".gone-{name}"));
+        fs::rename(path, &doomed).map_err(StoreError::io("rename", path))?;
+        sync::folder(&self.banks)?;
+        // Its committer may still have written into it: what stays is swept away at the next start.
+        let _left = fs::remove_dir_all(&doomed);
+        Ok(())
+    }
+
+    fn folder(&self, path: PathBuf, record: BankRecord) -> Folder {
+        Folder { path, record, segment_bytes: self.segment_bytes, lock: Arc::clone(&self.lock) }
+    }
+
+    fn list(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let listed = self.banks.read_dir().and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        listed.map_err(StoreError::io("list", &self.banks))
+    }
+}
+
+/// How long a server that is just ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks the folder for as long as the file is open, and writes down who has it.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open.map_err(StoreError::io("open", &path))?;
+    let until = clock::now() + PATIENCE;
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if clock::now() < until => std::thread::sleep(PAUSE),
+            locked => break locked,
+        }
+    };
+    match locked {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // Who has it is a courtesy.
+            let _unknown = file.read_to_string(&mut process);
+            let by = process.trim().parse::<u32>().map_or_else(|_| String::new(), |process| format!(", process {process}"));
+            return Err(StoreError::Locked { dir: dir.to_owned(), by });
+        }
+        Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", &path)(source)),
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(StoreError::io("write", &path))?;
+    Ok(file)
+}

@@ -1,0 +1,253 @@
+//! Banks by name: made, found, deleted, and taken up again when the server starts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{BankHandle, Engine, Inner};
+use crate::bank::Bank;
+use crate::codec::BankRecord;
+use crate::durability::{Config, Folder, Found, Log, Store};
+use crate::engine::EngineError;
+use crate::engine::committer::{Committer, Work};
+use crate::engine::differing::differing;
+use crate::engine::journal::Journal;
+use crate::engine::recovery::recover;
+use crate::engine::served::Served;
+use crate::engine::stages::Stages;
+use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Seed};
+use crate::rows::Shared;
+
+/// Names listed in an error at most.
+const KNOWN_NAMES: usize = 10;
+
+/// A bank that is on disk and can't be served.
+#[derive(Debug)]
+pub(super) struct Refused {
+    path: PathBuf,
+    why: String,
+}
+
+impl Engine {
+    /// Creates a bank; one that is there with the same settings is as good, and of any durability if none is asked for. When this
+    /// returns, a bank that is to outlive the server does.
+    ///
+    /// # Errors
+    /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`], [`EngineError::Refused`], [`EngineError::Storage`]
+    pub async fn create_bank(
+        &self,
+        name: BankName,
+        spec: BankSpec,
+        durability: Option<Durability>,
+    ) -> Result<Arc<BankHandle>, EngineError> {
+        let engine = self.clone();
+        blocking(move || engine.inner.create(name, spec, durability)).await
+    }
+
+    /// The bank of that name.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::Refused`], [`EngineError::Invalid`] for what is no name.
+    pub fn bank(&self, name: &str) -> Result<Arc<BankHandle>, EngineError> {
+        let parsed = BankName::parse("bank", name)?;
+        let found = self.inner.banks.get(&parsed).map(|bank| Arc::clone(&bank));
+        found.ok_or_else(|| self.inner.refused(&parsed).unwrap_or_else(|| self.inner.not_found(name)))
+    }
+
+    /// All banks that are served, by name.
+    pub fn banks(&self) -> Vec<Arc<BankHandle>> {
+        let mut banks: Vec<_> = self.inner.banks.iter().map(|bank| Arc::clone(&bank)).collect();
+        banks.sort_by(|a, b| a.name().cmp(b.name()));
+        banks
+    }
+
+    /// Deletes a bank, on disk too, and returns how many entries it held; 0 of one that could not be served.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::Storage`], [`EngineError::Invalid`] for what is no name.
+    pub async fn delete_bank(&self, name: &str) -> Result<usize, EngineError> {
+        let parsed = BankName::parse("name", name)?;
+        let engine = self.clone();
+        blocking(move || engine.inner.delete(&parsed)).await
+    }
+
+    /// Syncs what the banks have logged, whatever their policies.
+    ///
+    /// # Errors
+    /// [`EngineError::LogFailed`]
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        for bank in self.banks() {
+            let (flushed, heard) = tokio::sync::oneshot::channel();
+            let committer = bank.committer.clone();
+            blocking(move || {
+                committer.flush(Box::new(move |done| drop(flushed.send(done))));
+                Ok(())
+            })
+            .await?;
+            // A committer that has ended has flushed.
+            heard.await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Turns true when the log of a bank has failed, so that the bank takes no more writes.
+    pub fn log_failures(&self) -> watch::Receiver<bool> {
+        self.inner.log_failed.subscribe()
+    }
+}
+
+impl Inner {
+    /// Takes up the banks that are on disk. One that can't be is refused from then on, and said so.
+    pub(super) fn recover(&self) -> Result<(), EngineError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let mut by_name: BTreeMap<BankName, Vec<Found>> = BTreeMap::new();
+        store.banks()?.into_iter().for_each(|found| by_name.entry(found.name.clone()).or_default().push(found));
+        for (name, mut found) in by_name {
+            let path = found[0].path.clone();
+            let opened = match found.pop().filter(|_| found.is_empty()) {
+                None => Err(EngineError::Storage(format!("there are several banks {name} below {}", path.display()))),
+                Some(found) => found.folder.map_err(EngineError::from).and_then(|folder| self.reopen(&folder)),
+            };
+            if let Err(fault) = opened {
+                tracing::error!(bank = %name, %fault, "the bank is refused: it is as it was on disk, and can be deleted");
+                self.refused.insert(name, Refused { path, why: fault.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn reopen(&self, folder: &Folder) -> Result<(), EngineError> {
+        let (bank, log) = recover(folder)?;
+        self.open(folder.record(), bank, Some((folder.clone(), log))).map(|_| ())
+    }
+
+    fn create(&self, name: BankName, spec: BankSpec, durability: Option<Durability>) -> Result<Arc<BankHandle>, EngineError> {
+        let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = self.banks.get(&name) {
+            let other = durability.filter(|&asked| asked != there.durability);
+            if there.spec == spec && other.is_none() {
+                return Ok(Arc::clone(&there));
+            }
+            let mut parts: Vec<String> = (there.spec != spec).then(|| differing(there.spec, spec)).into_iter().collect();
+            parts.extend(other.map(|asked| format!("durability is {}, not {}", there.durability.name(), asked.name())));
+            return Err(EngineError::AlreadyExists { name, differing: parts.join(", ") });
+        }
+        if let Some(refused) = self.refused(&name) {
+            return Err(refused);
+        }
+        let limit = self.config.max_banks;
+        if self.banks.len() >= limit {
+            return Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" });
+        }
+        let durability = self.durability(durability)?;
+        let Seed(incarnation) = Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
+        let record = BankRecord { name, spec, incarnation, durability };
+        let kept = match &self.store {
+            Some(store) if durability != Durability::Memory => Some(store.create(&record)?),
+            _ => None,
+        };
+        self.open(&record, Bank::new(spec), kept)
+    }
+
+    /// The durability of a new bank.
+    fn durability(&self, asked: Option<Durability>) -> Result<Durability, EngineError> {
+        match (&self.store, asked) {
+            (Some(_), asked) => Ok(asked.unwrap_or(self.config.durability.policy)),
+            (None, None | Some(Durability::Memory)) => Ok(Durability::Memory),
+            (None, Some(asked)) => {
+                let reason = format!("{} is not possible: this server keeps no data (setting durability.dir)", asked.name());
+                Err(Invalid::one("durability", reason).into())
+            }
+        }
+    }
+
+    /// Begins to serve a bank.
+    fn open(&self, record: &BankRecord, bank: Bank, kept: Option<(Folder, Log)>) -> Result<Arc<BankHandle>, EngineError> {
+        let BankRecord { name, spec, incarnation, durability } = record.clone();
+        let (sequence, staged) = (bank.sequence(), bank.staged().clone());
+        let state = Arc::new(Shared::new(bank));
+        let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
+        let index = keyed.then(|| self.maintenance.watch(&state));
+        let acknowledged = watch::Sender::new(sequence);
+        let announce = {
+            let acknowledged = acknowledged.clone();
+            Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
+        };
+        let (folder, log) = kept.unzip();
+        let alarm = self.log_failed.clone();
+        let Config { interval, .. } = self.config.durability;
+        let alarm = Box::new(move || {
+            alarm.send_replace(true);
+        });
+        let journal = log.map(|log| Journal::new(name.clone(), log, durability, interval, alarm));
+        let max_entries = self.config.max_entries;
+        let work = Work { bank: Arc::clone(&state), index: index.clone(), journal, max_entries, announce };
+        let committer = Committer::start(&name, work, self.config.write_queue)
+            .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
+        let stages = Stages::new(&self.config, staged, committer.clone());
+        let (served, deleted) = (Arc::new(Served::new(spec.metric())), watch::Sender::new(false));
+        let bank = Arc::new(BankHandle {
+            name,
+            spec,
+            incarnation,
+            durability,
+            folder,
+            state,
+            index,
+            committer,
+            acknowledged,
+            stages,
+            served,
+            deleted,
+        });
+        self.banks.insert(bank.name.clone(), Arc::clone(&bank));
+        Ok(bank)
+    }
+
+    fn delete(&self, name: &BankName) -> Result<usize, EngineError> {
+        let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(refused), Some(store)) = (self.refused.get(name).map(|refused| refused.path.clone()), &self.store) {
+            store.remove(&refused)?;
+            self.refused.remove(name);
+            return Ok(0);
+        }
+        let bank = self.banks.get(name).map(|bank| Arc::clone(&bank)).ok_or_else(|| self.not_found(name.as_str()))?;
+        // On disk first: a bank that comes back was not deleted.
+        if let (Some(folder), Some(store)) = (&bank.folder, &self.store) {
+            store.remove(folder.path())?;
+        }
+        self.banks.remove(name);
+        bank.deleted.send_replace(true);
+        if let Some(index) = &bank.index {
+            index.close();
+        }
+        bank.stages.close(&EngineError::Deleted(bank.name.clone()));
+        // A bank that can't be trusted must still be deletable.
+        Ok(bank.now().map_or(0, |(entries, _)| entries))
+    }
+
+    fn refused(&self, name: &BankName) -> Option<EngineError> {
+        self.refused.get(name).map(|refused| EngineError::Refused { name: name.clone(), why: refused.why.clone() })
+    }
+
+    fn not_found(&self, name: &str) -> EngineError {
+        let mut known: Vec<BankName> = self.banks.iter().map(|bank| bank.key().clone()).collect();
+        let total = known.len();
+        known.sort();
+        known.truncate(KNOWN_NAMES);
+        EngineError::NotFound { name: name.chars().take(BankName::MAX_LEN).collect(), known, total }
+    }
+}
+
+/// The data folder, if the settings name one.
+pub(super) fn store(config: &Config) -> Result<Option<Store>, EngineError> {
+    Ok(config.dir.as_ref().map(|dir| Store::open(dir, config)).transpose()?)
+}
+
+/// Runs what waits for the disk on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or(Err(EngineError::Internal("the thread that worked on the request panicked")))
+}
