@@ -12,6 +12,7 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,9 +21,7 @@ sys.path.append(str(REPOSITORY / "examples"))
 from demo.report import machine  # noqa: E402
 from demo.service import running_server  # noqa: E402
 
-from . import document, hardness, overhead, small_batches  # noqa: E402
-
-PARTS = {"small_batches": small_batches.measure, "hardness": hardness.measure, "overhead": overhead.measure}
+PARTS = ("small_batches", "hardness", "overhead")  # modules, imported when they are run
 
 
 def main() -> None:
@@ -39,11 +38,13 @@ def main() -> None:
         for part in options.parts:
             started = time.perf_counter()
             print(f"{part} ...", flush=True)
-            found = PARTS[part](address, options.seeds, options.workers)
+            found = import_module(f".{part}", __package__).measure(address, options.seeds, options.workers)
             figures[part] = {"machine": machine(), "seconds": round(time.perf_counter() - started), **found}
             report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text(json.dumps(figures, indent=2) + "\n")
-    if figures.keys() == PARTS.keys():
+    if figures.keys() == set(PARTS):
+        from . import document
+
         (REPOSITORY / "docs" / "training.md").write_text(document.page(figures))
         print(f"Wrote docs/training.md and {report}.")
 
