@@ -46,7 +46,8 @@ OVERHEAD = """
 A MoCo-like step on the CPU (an encoder of 2 million parameters, one thread, 256 anchors, a queue of 65,536 keys of 128
 floats), with the queue as a tensor in the process and as a bank: `random` takes 4,096 keys for all anchors, `hard` the 64
 nearest of each. The write of the step's keys is part of it. Median milliseconds of {steps} steps and their quartiles,
-{machine}; server and trainer share these cores, which a trainer on a GPU would leave to the server.
+{machine}, load average {load} before it began; server and trainer share these cores, which a trainer on a GPU would leave to
+the server.
 
 | negatives | way | ms a step | quartiles | over local |
 |---|---|---|---|---|
@@ -93,7 +94,7 @@ def _hard(found: dict[str, Any]) -> str:
 
 
 def _overhead(found: dict[str, Any]) -> str:
-    text = OVERHEAD.format(steps=found["steps"], machine=found["machine"])
+    text = OVERHEAD.format(steps=found["steps"], machine=found["machine"], load=found["load"])
     for kind, ways in found["ms"].items():
         local = ways["local"][1]
         for way, (low, median, high) in ways.items():

@@ -9,6 +9,7 @@ the machine's other cores. Steps of the ways are taken in turns, so that what el
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -47,7 +48,7 @@ def measure(address: str, seeds: int, workers: int) -> dict[str, Any]:
     """Median milliseconds of a step and their quartiles, by kind of negatives and way of getting them."""
     torch.set_num_threads(1)
     client = negbank.connect(address)
-    found: dict[str, Any] = {"steps": STEPS, "ms": {}}
+    found: dict[str, Any] = {"steps": STEPS, "load": round(os.getloadavg()[0], 1), "ms": {}}
     for kind in ("random", "hard"):
         ways = {"local": local(kind), "service": served(client, kind, "now")}
         if kind == "random":  # the nearest depend on the anchors, which a step ahead aren't there yet
