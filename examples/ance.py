@@ -45,7 +45,7 @@ def train(client: negbank.Client, epochs: int = 3) -> dict[str, float]:
         rows = encode(encoder, chosen.flatten()).reshape(*chosen.shape, 64)
         loss = info_nce((query * rows[:, 0]).sum(dim=1), similarities(query, rows[:, 1:]), temperature=0.1)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         keeper.end_of_step(encoder, step + 1)
     after = reciprocal_rank(encoder(queries), encoder(documents), bodies)

@@ -41,7 +41,7 @@ def train(client: negbank.Client, beta: float = 1.0, *, drawn_hard: bool = False
         else:
             loss = hcl(positive, negative, beta=beta, tau=TAU, temperature=TEMPERATURE)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         key_encoder.update(encoder)
         bank.write(ids, keys, step=step)

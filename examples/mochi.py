@@ -37,7 +37,7 @@ def train(client: negbank.Client, epochs: int = 4, queue: int = 512) -> dict[str
         negative = similarities(queries, torch.cat([rows, mixed], dim=1))
         loss = info_nce((queries * keys).sum(dim=1), negative, temperature=0.1)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         key_encoder.update(encoder)
         bank.enqueue(keys, ids=ids, step=step)

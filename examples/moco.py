@@ -37,7 +37,7 @@ def train(client: negbank.Client, epochs: int = 4, queue: int = 512) -> dict[str
         loss = info_nce((queries * keys).sum(dim=1), similarities(queries, negatives), temperature=0.1, counted=counted)
         if len(mirror):
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             key_encoder.update(encoder)
         bank.enqueue(keys, ids=ids, step=step)  # any batch size: no need for it to divide the queue

@@ -43,7 +43,7 @@ def train(client: negbank.Client, epochs: int = 3) -> dict[str, float]:
         fresh = normalize(encoder(documents[rows.flatten()]), dim=1).reshape(*rows.shape, 64)
         loss = info_nce(positive, similarities(query, fresh), temperature=0.1, counted=negs.mask)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         bank.write(ids, document, step=step)
     after = reciprocal_rank(encoder(queries), encoder(documents), bodies)

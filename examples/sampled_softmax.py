@@ -49,7 +49,7 @@ def train(client: negbank.Client, epochs: int = 1) -> dict[str, float]:
         loss = sampled_softmax(positive, negative, log_q)
         of_steps.append((loss.item(), exact(pairs[rows])))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     sampled, exactly = torch.tensor(of_steps[-10:]).mean(dim=0).tolist()
     return {"before": before, "after": exact(pairs), "sampled": sampled, "exact": exactly}

@@ -47,7 +47,7 @@ def train(client: negbank.Client, epochs: int = 3) -> dict[str, float]:
         negative = similarities(anchors, negs.embeddings[negs.indices])
         loss = triplet_semi_hard(positive, negative, margin=MARGIN, counted=negs.mask)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         bank.write(ids, anchors, step=step)
     return {"before": before, "after": digit_retrieval(encoder), "outside": float(outside), "served": float(served)}

@@ -39,7 +39,7 @@ def train(client: negbank.Client, group: str = "simclr", epochs: int = 4, size: 
         first, second = live_rows(gathered, rows).chunk(2, dim=1)
         loss = nt_xent(first, second, temperature=0.2, false_negatives=gathered.false_negatives()) * gathered.loss_scale
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         negatives = max(negatives, 2 * len(gathered) - 2)
     return {"before": before, "after": digit_retrieval(encoder), "negatives": float(negatives)}

@@ -37,7 +37,7 @@ def train(client: negbank.Client, epochs: int = 2) -> dict[str, float]:
         wrong, served = wrong + int(same[:, :64].sum()), served + same[:, :64].numel()
         loss = sup_con(similarities(embeddings, stored.embeddings[stored.indices]), same & stored.mask, counted=stored.mask)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         bank.write(ids, embeddings, labels=labels[ids], step=step)
     return {"before": before, "after": digit_retrieval(encoder), "same_label": wrong / served}

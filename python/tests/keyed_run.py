@@ -68,7 +68,7 @@ def run(rank: int, world_size: int, address: str, names: list[str]) -> list[tupl
             loss, embeddings, served = loss_of(model, draws, ids)
             seen.append((served, state_of(bank)))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             draws.write(embeddings, ids=ids, step=step, stage=negbank.Stage(step, rank, world_size))
         runs.append((seen, [parameter.tolist() for parameter in model.parameters()]))

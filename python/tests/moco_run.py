@@ -78,7 +78,7 @@ def step_towards(queries: Tensor, keys: Tensor, negatives: Tensor, optimiser: to
     """One step of InfoNCE (MoCo, He 2020, algorithm 1)."""
     loss = info_nce((queries * keys).sum(1), queries @ negatives.T, temperature=0.2)
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimiser.step()
 
 

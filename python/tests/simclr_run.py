@@ -66,7 +66,7 @@ def across_ranks(rank: int, world_size: int, address: str, group: str) -> Floats
         rows = live_rows(gathered, mine)
         loss = loss_of(rows, gathered.false_negatives(), served(bank, step))
         optimiser.zero_grad()
-        (loss * gathered.loss_scale).backward()  # type: ignore[no-untyped-call]
+        (loss * gathered.loss_scale).backward()
         optimiser.step()
         history.append(torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()]))
     return torch.stack(history).numpy()
@@ -84,7 +84,7 @@ def alone(address: str) -> Floats:
         rows = both_views(model, views).float()
         loss = loss_of(rows, groups[:, None] == groups[None, :], served(bank, step))
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         history.append(torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()]))
     return torch.stack(history).numpy()

@@ -103,7 +103,7 @@ def test_tensors_come_back_detached_and_live_rows_have_their_gradient(
     assert torch.equal(live.detach(), rows)
     assert live.tolist() == [[9.0, 9.0], [9.0, 9.0], [0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     weights = torch.arange(10.0).reshape(5, 2).to(live)
-    (live * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (live * weights).sum().backward()
     assert torch.equal(sent.grad, weights[2:].to(dtype)), "the gradient of this rank's rows, and of no other"  # type: ignore[arg-type]
     assert others.result().own == slice(0, 2)
     with pytest.raises(negbank.InvalidArgument, match="have 2 rows, and this rank brought 3"):
@@ -129,7 +129,7 @@ def test_stragglers_are_named_and_get_the_same_set(client: negbank.Client, group
     # Once each time it begins: this one, still partial, says nothing.
     late = client.gather(group, 5 * rows, step=4, rank=2, world_size=3)
     assert (late.embeddings.tolist(), late.missing_ranks, late.late, late.own) == ([[1.0] * 3] * 2, [1, 2], True, slice(2, 2))
-    live_rows(late, rows).sum().backward()  # type: ignore[no-untyped-call]
+    live_rows(late, rows).sum().backward()
     assert rows.grad is not None
     assert rows.grad.tolist() == [[0.0] * 3] * 2, "it has no share of the loss, and takes part in the reduction"
     with pytest.raises(negbank.DeadlineExceeded, match="ranks 1, 2 of 3"):

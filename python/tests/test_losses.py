@@ -154,7 +154,7 @@ def test_nothing_overflows_and_what_does_not_count_has_no_gradient(name: str) ->
     counted = torch.tensor([[True, True, False]] * 3 + [[False] * 3])
     loss = every_loss()[name](positive, negative, counted)
     assert bool(loss.isfinite())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert positive.grad is not None
     assert negative.grad is not None
     assert bool(positive.grad.isfinite().all() and negative.grad.isfinite().all())

@@ -92,7 +92,7 @@ def served(client: negbank.Client, kind: str, when: str) -> Iterator[float]:
     """The same from a bank."""
     training = Training()
     bank = client.create_bank(f"overhead-{kind}-{when}", dim=DIM, kind="queue", capacity=QUEUE)
-    for rows in first_keys().split(8_192):  # type: ignore[no-untyped-call]
+    for rows in first_keys().split(8_192):
         bank.enqueue(rows)
     draw = negbank.Uniform(RANDOM, scope="shared") if kind == "random" else negbank.Nearest(HARD)
     sampler = negbank.Sampler(bank, draw, seed=0, columns=["embeddings"])
