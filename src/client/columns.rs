@@ -143,6 +143,9 @@ pub struct DrawColumns {
     /// f32
     #[prost(bytes = "bytes", tag = "19")]
     pub log_q_shift: Bytes,
+    /// Sizes of the bands
+    #[prost(uint32, repeated, tag = "20")]
+    pub n_band: Vec<u32>,
 }
 
 /// `negbank.v1.SampleResponse`.
@@ -274,6 +277,7 @@ mod tests {
             generation: Some(12),
             generation_lag: 13,
             log_q_shift: vec![0.5],
+            n_band: vec![3],
         };
         let write =
             Some(v1::WriteResponse { sequence: 5, ids: vec![8], position: vec![1].into(), ..v1::WriteResponse::default() });

@@ -2,7 +2,7 @@
 //!
 //! Two precisions of promise: [`score`] and [`momentum`] give the same bits on every machine (a fixed order of
 //! operations, no fused multiply-add); [`tile`] is as fast as the machine allows and states its error bound, so that
-//! whoever uses it decides by rescoring.
+//! whoever uses it decides by rescoring. [`dense`] has one of each, and [`exp`] the same bits everywhere.
 
 pub mod bf16;
 #[cfg(target_arch = "x86_64")]
@@ -14,7 +14,11 @@ mod coded_avx2;
 mod coded_avx512;
 mod coded_bounds;
 mod coded_hits;
+pub mod dense;
+#[cfg(target_arch = "x86_64")]
+mod dense_avx2;
 pub mod encode;
+pub mod exp;
 pub mod momentum;
 pub mod prefetch;
 pub mod quantise;

@@ -126,13 +126,14 @@ impl Panel {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
         __m256, _CMP_GE_OQ, _CMP_LE_OQ, _mm256_and_ps, _mm256_broadcast_ss, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps,
         _mm256_load_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_setzero_ps, _mm256_sub_ps,
     };
 
     use super::{Bounds, Hit, LANES, LaneGroup};
+    use crate::kernels::dense_avx2::store;
 
     /// Rows at a time: 6 rows x 2 registers of sums leave 4 of 16 registers for the anchors and the broadcast row.
     const BLOCK: usize = 6;
@@ -151,6 +152,22 @@ mod x86 {
             let sums = sums_of::<1, L2>(lanes, row);
             report(&sums, at, bounds, hits);
             at += 1;
+        }
+    }
+
+    /// The scores of whole rows against the sixteen lanes.
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::kernels) fn sums<const L2: bool>(lanes: &[LaneGroup], rows: &[f32], sums: &mut [[f32; LANES]]) {
+        let stride = lanes.len();
+        let mut blocks = rows.chunks_exact(stride * BLOCK);
+        let mut of_blocks = sums.chunks_exact_mut(BLOCK);
+        for (block, to) in (&mut blocks).zip(&mut of_blocks) {
+            let sums = sums_of::<BLOCK, L2>(lanes, block);
+            sums.into_iter().zip(to).for_each(|([low, high], to)| store(low, high, to));
+        }
+        for (row, to) in blocks.remainder().chunks_exact(stride).zip(of_blocks.into_remainder()) {
+            let [[low, high]] = sums_of::<1, L2>(lanes, row);
+            store(low, high, to);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{
     __m512, _CMP_GE_OQ, _CMP_LE_OQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_cmp_ps_mask, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sub_ps,
+    _mm512_mask_cmp_ps_mask, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::LANES;
@@ -23,6 +23,32 @@ pub(super) fn scan<const L2: bool>(lanes: &[LaneGroup], rows: &[f32], bounds: &B
     for row in blocks.remainder().chunks_exact(stride) {
         report(&sums_of::<1, L2>(lanes, row), at, bounds, hits);
         at += 1;
+    }
+}
+
+/// The scores of whole rows against the sixteen lanes.
+#[target_feature(enable = "avx512f")]
+pub(super) fn sums<const L2: bool>(lanes: &[LaneGroup], rows: &[f32], sums: &mut [[f32; LANES]]) {
+    let stride = lanes.len();
+    let mut blocks = rows.chunks_exact(stride * BLOCK);
+    let mut of_blocks = sums.chunks_exact_mut(BLOCK);
+    for (block, to) in (&mut blocks).zip(&mut of_blocks) {
+        let sums = sums_of::<BLOCK, L2>(lanes, block);
+        sums.into_iter().zip(to).for_each(|(sum, to)| store(sum, to));
+    }
+    for (row, to) in blocks.remainder().chunks_exact(stride).zip(of_blocks.into_remainder()) {
+        let [sum] = sums_of::<1, L2>(lanes, row);
+        store(sum, to);
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(sum: __m512, to: &mut [f32; LANES]) {
+    #[expect(unsafe_code, reason = "stores a register")]
+    // SAFETY: sixteen floats are 64 bytes.
+    unsafe {
+        _mm512_storeu_ps(to.as_mut_ptr(), sum);
     }
 }
 

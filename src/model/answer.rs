@@ -118,12 +118,14 @@ pub struct DrawAnswer {
     pub log_q: Vec<f32>,
     /// Size of each anchor's eligible set; empty where unknown.
     pub n: Vec<u32>,
-    /// Logarithm of each anchor's partition sum over its window, for softmax draws; else empty.
+    /// Logarithm of each anchor's partition sum over what it draws from, for softmax draws; else empty.
     pub log_partition: Vec<f32>,
     /// Each anchor's (k+1)th perturbed log-probability, for draws without replacement by unequal probabilities; else empty.
     pub kappa: Vec<f32>,
     /// Numbers of entries that pass filters and score rules, where they were counted; else empty.
     pub n_scored: Vec<u32>,
+    /// Sizes of each anchor's band, for draws from one; else empty.
+    pub n_band: Vec<u32>,
     /// Natural log of each pick's probability under the whole mixture, or empty.
     pub log_q_mix: Vec<f32>,
     /// What a draw for all anchors has beside these; `None` where each anchor drew for itself.
@@ -183,6 +185,7 @@ impl DrawAnswer {
             log_partition: Vec::new(),
             kappa: Vec::new(),
             n_scored: Vec::new(),
+            n_band: Vec::new(),
             log_q_mix: Vec::new(),
             shared: None,
             with_replacement,
@@ -204,6 +207,7 @@ impl DrawAnswer {
         self.log_partition.extend(more.log_partition);
         self.kappa.extend(more.kappa);
         self.n_scored.extend(more.n_scored);
+        self.n_band.extend(more.n_band);
         self.log_q_mix.extend(more.log_q_mix);
         if more.plan > self.plan || self.plan_reason.is_empty() {
             self.plan_reason = more.plan_reason;

@@ -1,5 +1,7 @@
 //! How negatives are drawn.
 
+use std::ops::Range;
+
 use super::{Filters, Plan, ScoreRules};
 
 /// How k of a window are chosen.
@@ -97,6 +99,44 @@ pub enum Strategy {
     },
     /// By score.
     Nearest(Nearest),
+    /// An entry of score s with probability proportional to exp(beta * s).
+    Softmax(Softmax),
+    /// Uniformly within a band of the ranks.
+    Band(Band),
+}
+
+/// Draws by score over everything that is eligible.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Softmax {
+    /// Inverse temperature.
+    pub beta: f32,
+    /// Whether an entry may be picked twice.
+    pub replace: bool,
+    /// Which scores are kept.
+    pub rules: ScoreRules,
+}
+
+/// Draws from the entries whose scores lie between two shares of the anchor's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Band {
+    /// Share of the entries that score too low, 0 to below 1.
+    pub lo: f64,
+    /// Share of the entries that don't score too high, `lo` to 1.
+    pub hi: f64,
+    /// Whether an entry may be picked twice.
+    pub replace: bool,
+    /// Which scores are kept before ranks are counted.
+    pub rules: ScoreRules,
+}
+
+impl Band {
+    /// The ranks of the band among n, ascending from 0, the farthest: floor(lo n) <= r < max(floor(lo n) + 1, ceil(hi n)). None of none.
+    pub fn ranks(&self, n: usize) -> Range<usize> {
+        // Rounding may carry a share just below 1 to n itself.
+        let first = ((self.lo * n as f64).floor() as usize).min(n.saturating_sub(1));
+        let end = ((self.hi * n as f64).ceil() as usize).max(first + 1);
+        first..end.min(n)
+    }
 }
 
 impl Strategy {
@@ -108,12 +148,24 @@ impl Strategy {
         match self {
             Self::Uniform { replace } | Self::Weighted { replace, .. } | Self::Balanced { replace } => *replace,
             Self::Nearest(nearest) => nearest.choose.replaces(),
+            Self::Softmax(softmax) => softmax.replace,
+            Self::Band(band) => band.replace,
         }
     }
 
-    /// True if entries are scored against the anchor.
+    /// Which scores are kept; `None`: entries aren't scored to be drawn.
+    pub fn rules(&self) -> Option<&ScoreRules> {
+        match self {
+            Self::Uniform { .. } | Self::Weighted { .. } | Self::Balanced { .. } => None,
+            Self::Nearest(nearest) => Some(&nearest.rules),
+            Self::Softmax(softmax) => Some(&softmax.rules),
+            Self::Band(band) => Some(&band.rules),
+        }
+    }
+
+    /// True if entries are scored against the anchor to be drawn.
     pub fn is_scored(&self) -> bool {
-        matches!(self, Self::Nearest(_))
+        self.rules().is_some()
     }
 }
 
@@ -138,4 +190,17 @@ pub enum Scope {
     PerAnchor,
     /// One set for all anchors, from which each one's own filters then take.
     Shared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Band, ScoreRules};
+
+    #[test]
+    fn a_band_holds_at_least_one_rank_and_none_beyond_the_last() {
+        let ranks = |lo, hi, n| Band { lo, hi, replace: false, rules: ScoreRules::default() }.ranks(n);
+        assert_eq!([ranks(0.5, 0.7, 10), ranks(0.9, 1.0, 10), ranks(0.0, 1.0, 7)], [5..7, 9..10, 0..7]);
+        assert_eq!([ranks(0.5, 0.5, 10), ranks(0.55, 0.56, 10), ranks(0.99, 1.0, 3)], [5..6, 5..6, 2..3]);
+        assert_eq!([ranks(1.0 - f64::EPSILON / 2.0, 1.0, 1 << 40), ranks(0.2, 0.9, 0)], [(1 << 40) - 1..1 << 40, 0..0]);
+    }
 }

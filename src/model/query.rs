@@ -1,6 +1,9 @@
 //! A request for negatives.
 
-use super::{Anchors, Choose, Columns, Draw, Form, Invalid, Matrix, Nearest, Plan, Scope, Search, Seed, Strategy};
+use super::{
+    Anchors, Band, Choose, Columns, Draw, Form, Invalid, Matrix, Nearest, Plan, Scope, ScoreRules, Search, Seed, Softmax,
+    Strategy,
+};
 
 /// A whole request, valid by construction.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +139,20 @@ fn check_draw(field: &str, draw: &Draw, anchors: &Anchors, invalid: &mut Invalid
             }
         }
         Strategy::Uniform { .. } | Strategy::Balanced { .. } => {}
+        Strategy::Softmax(Softmax { beta, rules, .. }) => {
+            let field = format!("{field}.softmax");
+            check_beta(&field, *beta, invalid);
+            check_scored(&field, rules, anchors, invalid);
+        }
+        Strategy::Band(Band { lo, hi, rules, .. }) => {
+            let field = format!("{field}.band");
+            if !(*lo >= 0.0 && *lo < 1.0) {
+                invalid.push(format!("{field}.lo"), format!("{lo} is outside [0, 1)"));
+            } else if !(hi >= lo && *hi <= 1.0) {
+                invalid.push(format!("{field}.hi"), format!("{hi} is outside [lo, 1] with lo = {lo}"));
+            }
+            check_scored(&field, rules, anchors, invalid);
+        }
     }
 }
 
@@ -156,19 +173,14 @@ fn check_mixture(draws: &[Draw], invalid: &mut Invalid) {
 }
 
 fn check_nearest(field: &str, k: usize, nearest: &Nearest, anchors: &Anchors, invalid: &mut Invalid) {
-    if anchors.embeddings.is_none() && anchors.ids.is_none() {
-        invalid.push("anchors.embeddings", "a scored draw needs the anchors' embeddings, or anchors.ids of stored entries");
-    }
     // With replacement one entry is enough.
     let needed = if nearest.choose.replaces() { 1 } else { k };
     if nearest.window < needed {
         invalid
             .push(format!("{field}.window"), format!("{} is below k = {needed}: the draw could never be full", nearest.window));
     }
-    if let Choose::Softmax { beta, .. } = nearest.choose
-        && !beta.is_finite()
-    {
-        invalid.push(format!("{field}.beta"), format!("is {beta}: it must be finite"));
+    if let Choose::Softmax { beta, .. } = nearest.choose {
+        check_beta(field, beta, invalid);
     }
     if let Some(candidates) = nearest.candidates
         && candidates < nearest.skip.saturating_add(needed)
@@ -178,10 +190,24 @@ fn check_nearest(field: &str, k: usize, nearest: &Nearest, anchors: &Anchors, in
             format!("{candidates} is below skip + k = {}: the draw could never be full", nearest.skip.saturating_add(needed)),
         );
     }
-    if let Err(faults) = nearest.rules.check(&format!("{field}.rules")) {
+    check_scored(field, &nearest.rules, anchors, invalid);
+}
+
+fn check_beta(field: &str, beta: f32, invalid: &mut Invalid) {
+    if !beta.is_finite() {
+        invalid.push(format!("{field}.beta"), format!("is {beta}: it must be finite"));
+    }
+}
+
+/// What every draw by score needs.
+fn check_scored(field: &str, rules: &ScoreRules, anchors: &Anchors, invalid: &mut Invalid) {
+    if anchors.embeddings.is_none() && anchors.ids.is_none() {
+        invalid.push("anchors.embeddings", "a scored draw needs the anchors' embeddings, or anchors.ids of stored entries");
+    }
+    if let Err(faults) = rules.check(&format!("{field}.rules")) {
         invalid.merge(faults);
     }
-    if nearest.rules.need_positive() {
+    if rules.need_positive() {
         let lacking =
             (0..anchors.count).find(|&at| anchors.positive_scores.of(at).is_empty() && anchors.positive_ids.of(at).is_empty());
         if let Some(row) = lacking {

@@ -18,13 +18,60 @@ impl Seed {
     /// The stream of one anchor's draw. Streams of different (draw, anchor) are independent, so the anchors of a request may
     /// be answered in any order and on any number of threads.
     pub fn stream(self, draw: usize, anchor: usize) -> Stream {
+        let mut key = self.key(draw, anchor);
+        Stream { state: std::array::from_fn(|_| split_mix(&mut key)) }
+    }
+
+    /// Noise of each entry for one anchor's draw.
+    pub fn noise(self, draw: usize, anchor: usize) -> Noise {
+        let mut key = self.key(draw, anchor);
+        // Another key than the stream's.
+        Noise { key: split_mix(&mut key) ^ 0x5851_F42D_4C95_7F2D }
+    }
+
+    fn key(self, draw: usize, anchor: usize) -> u64 {
         let mut state = self.0;
         let mut key = split_mix(&mut state);
         for word in [draw as u64, anchor as u64] {
             let mut mixed = key ^ word.wrapping_mul(0xD1B5_4A32_D192_ED03);
             key = split_mix(&mut mixed);
         }
-        Stream { state: std::array::from_fn(|_| split_mix(&mut key)) }
+        key
+    }
+}
+
+/// Noise that each entry has by its stamp, in whatever order entries are met.
+#[derive(Debug, Clone, Copy)]
+pub struct Noise {
+    key: u64,
+}
+
+/// A standard exponential variate that is known by its bits.
+#[derive(Debug, Clone, Copy)]
+pub struct Exponential(u64);
+
+impl Noise {
+    /// The variate of an entry.
+    pub fn of(self, stamp: u64) -> Exponential {
+        let mut state = self.key.wrapping_add(stamp.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        Exponential(split_mix(&mut state))
+    }
+}
+
+impl Exponential {
+    /// A number in (0, 1) that it is above, and near where it is small: 1 - u for the -ln u that it is.
+    pub fn floor(self) -> f64 {
+        1.0 - self.uniform()
+    }
+
+    /// The variate, above 0; the same bits on every machine.
+    pub fn value(self) -> f64 {
+        -libm::log(self.uniform())
+    }
+
+    /// Half a step of 2^-52 off both ends, so that the logarithm is neither infinite nor zero.
+    fn uniform(self) -> f64 {
+        ((self.0 >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
 }
 
@@ -61,8 +108,7 @@ impl Stream {
 
     /// A standard exponential variate, above 0; the same bits on every machine.
     pub fn exponential(&mut self) -> f64 {
-        // Half a step of 2^-52 off both ends, so that the logarithm is neither infinite nor zero.
-        -libm::log(((self.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64)
+        Exponential(self.next_u64()).value()
     }
 
     /// A number uniform in `0..bound` without bias (Lemire 2019, multiply and reject). 0 for a bound of 0 or 1.
@@ -111,6 +157,22 @@ mod tests {
         let expected = f64::from(draws) / cells as f64;
         let chi2: f64 = seen.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
         assert!(chi2 < 32.9, "chi-square {chi2} over 12 degrees of freedom is past the 99.9 % point");
+    }
+
+    #[test]
+    fn noise_is_an_entrys_own_and_exponential() {
+        let noise = Seed(3).noise(1, 2);
+        assert_eq!(noise.of(9).value().to_bits(), Seed(3).noise(1, 2).of(9).value().to_bits());
+        assert_ne!(noise.of(9).value().to_bits(), Seed(3).noise(2, 1).of(9).value().to_bits());
+        let mut seen = [0u32; 10];
+        for stamp in 0..100_000 {
+            let variate = noise.of(stamp);
+            assert!(0.0 < variate.floor() && variate.floor() < variate.value());
+            // Ten cells of equal probability.
+            seen[((1.0 - (-variate.value()).exp()) * 10.0) as usize] += 1;
+        }
+        let chi2: f64 = seen.iter().map(|&count| (f64::from(count) - 1e4).powi(2) / 1e4).sum();
+        assert!(chi2 < 27.9, "chi-square {chi2} over 9 degrees of freedom is past the 99.9 % point");
     }
 
     #[test]

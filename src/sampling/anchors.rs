@@ -6,7 +6,7 @@ use super::SampleError;
 use super::observed::Observed;
 use crate::bank::{Bank, Place};
 use crate::kernels::{momentum, score::score, stride};
-use crate::model::{Anchors, Draw, Invalid, Metric, SampleQuery, Strategy};
+use crate::model::{Anchors, Invalid, Metric, SampleQuery, ScoreRules};
 
 /// One anchor, complete.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,8 +81,7 @@ pub(super) fn changed(bank: &Bank, query: &SampleQuery, anchor: &Anchor) -> Opti
 
 /// True if some draw has a rule relative to the positives.
 fn scores_positives(query: &SampleQuery) -> bool {
-    let relative = |draw: &Draw| matches!(&draw.strategy, Strategy::Nearest(nearest) if nearest.rules.need_positive());
-    query.draws().iter().any(relative)
+    query.draws().iter().filter_map(|draw| draw.strategy.rules()).any(ScoreRules::need_positive)
 }
 
 fn look_up(bank: &Bank, anchors: &Anchors, number: usize) -> Result<Anchor, Invalid> {

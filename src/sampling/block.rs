@@ -42,15 +42,15 @@ pub fn answer_block<'a>(
     for (number, draw) in query.draws().iter().enumerate() {
         drawings.push((draw.scope == Scope::PerAnchor).then(|| Drawing::new(query, number, draw)));
     }
-    for drawing in drawings.iter_mut().flatten() {
-        drawing.search(&mut observed, (&anchors, 0), wanted)?;
-    }
     let mut rows = room(&mut observed, query, &drawings, anchors.len(), recycler)?;
     let mut patience = SEARCHES_AGAIN;
     let mut at = 0;
     while at < anchors.len() {
         if !wanted() {
             return Err(SampleError::Unwanted);
+        }
+        for drawing in drawings.iter_mut().flatten().filter(|drawing| !drawing.covers(at)) {
+            drawing.search(&mut observed, (&anchors, at), wanted)?;
         }
         let bank = observed.read()?;
         let now = observed.anchor_now(&bank, query, &anchors[at]);

@@ -9,8 +9,16 @@ use super::picked::Picked;
 use super::route;
 use super::search::Searched;
 use super::unscored::Unscored;
+use super::whole::{self, Whole};
 use crate::bank::Bank;
-use crate::model::{Columns, Draw, DrawAnswer, Nearest, Plan, SampleQuery, Strategy};
+use crate::model::{Draw, DrawAnswer, Nearest, Plan, SampleQuery, Strategy};
+
+/// How it is drawn, with what was found for it so far.
+enum Kind<'q> {
+    Unscored(Unscored<'q>),
+    Nearest(&'q Nearest, Option<Searched>),
+    Whole(Whole),
+}
 
 /// A draw with its filters, what its search found, and the answer so far.
 pub(super) struct Drawing<'q> {
@@ -18,84 +26,93 @@ pub(super) struct Drawing<'q> {
     number: usize,
     pub(super) draw: &'q Draw,
     pub(super) eligibility: Eligibility,
-    unscored: Unscored<'q>,
-    searched: Option<Searched>,
+    kind: Kind<'q>,
     pub(super) answer: DrawAnswer,
 }
 
 impl<'q> Drawing<'q> {
     /// Draw number `number` of `query`, before any search.
     pub(super) fn new(query: &'q SampleQuery, number: usize, draw: &'q Draw) -> Self {
-        let plan = if draw.strategy.is_scored() { Plan::PostingList } else { Plan::Roster };
+        let plan = match &draw.strategy {
+            Strategy::Nearest(_) => Plan::PostingList,
+            Strategy::Softmax(_) | Strategy::Band(_) => Plan::Scan,
+            Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => Plan::Roster,
+        };
         let answer = DrawAnswer::empty(plan, draw.strategy.replaces());
         let eligibility = Eligibility::new(draw, query.step());
-        Self { query, number, draw, eligibility, unscored: Unscored::new(draw), searched: None, answer }
+        let kind = match &draw.strategy {
+            Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => {
+                Kind::Unscored(Unscored::new(draw))
+            }
+            Strategy::Nearest(nearest) => Kind::Nearest(nearest, None),
+            Strategy::Softmax(softmax) => Kind::Whole(Whole::new(whole::Kind::Softmax(*softmax))),
+            Strategy::Band(band) => Kind::Whole(Whole::new(whole::Kind::Band(*band))),
+        };
+        Self { query, number, draw, eligibility, kind, answer }
     }
 
     /// True if what was found for the anchors is no more good enough to start from; `moved`: for another anchor.
     pub(super) fn is_stale(&self, bank: &Bank, moved: bool) -> bool {
-        self.searched.as_ref().is_some_and(|searched| moved || searched.is_stale(bank))
+        match &self.kind {
+            Kind::Unscored(_) => false,
+            Kind::Nearest(_, searched) => searched.as_ref().is_some_and(|searched| moved || searched.is_stale(bank)),
+            Kind::Whole(whole) => moved || whole.is_stale(bank),
+        }
     }
 
-    /// Ranks entries for the block's `anchors` from number `first` on, if this is a scored draw.
+    /// True if the block's anchor number `at` was searched for, if it has to be.
+    pub(super) fn covers(&self, at: usize) -> bool {
+        match &self.kind {
+            Kind::Unscored(_) => true,
+            Kind::Nearest(_, searched) => searched.is_some(),
+            Kind::Whole(whole) => whole.covers(at),
+        }
+    }
+
+    /// Scores entries for the block's `anchors` from number `first` on, or the first few of them, if this is a scored draw.
     pub(super) fn search(
         &mut self,
         observed: &mut Observed<'_>,
         (anchors, first): (&[Anchor], usize),
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), SampleError> {
-        if let Strategy::Nearest(nearest) = &self.draw.strategy {
-            let anchors = (anchors, first);
-            let routed = route::search(observed, anchors, &mut self.eligibility, nearest, &mut self.answer.rejections, wanted)?;
-            self.answer.plan = routed.searched.plan;
-            self.answer.plan_reason = routed.reason;
-            self.answer.graph = routed.graph.or(self.answer.graph);
-            self.searched = Some(routed.searched);
+        let (anchors, rejections) = ((anchors, first), &mut self.answer.rejections);
+        match &mut self.kind {
+            Kind::Unscored(_) => {}
+            Kind::Nearest(nearest, searched) => {
+                let routed = route::search(observed, anchors, &mut self.eligibility, nearest, rejections, wanted)?;
+                self.answer.plan = routed.searched.plan;
+                self.answer.plan_reason = routed.reason;
+                self.answer.graph = routed.graph.or(self.answer.graph);
+                *searched = Some(routed.searched);
+            }
+            Kind::Whole(whole) => whole.search(observed, anchors, &self.eligibility, rejections, wanted)?,
         }
         Ok(())
     }
 
     /// Picks for the block's anchor number `at`; `moved` says that it is not the one that was searched for.
     pub(super) fn pick(&mut self, bank: &Bank, anchor: &Anchor, at: usize, moved: bool) -> Picked {
-        let columns = self.query.form().columns;
-        match &self.draw.strategy {
-            Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => {
-                self.unscored(bank, anchor, columns)
+        let scores_wanted = self.query.form().columns.scores;
+        let mut stream = self.query.seed().stream(self.number, anchor.number);
+        let (k, rejections) = (self.draw.k, &mut self.answer.rejections);
+        let mut picked = match &mut self.kind {
+            Kind::Unscored(unscored) => {
+                let drawn = unscored.draw(bank, &mut self.eligibility, anchor, &mut stream, rejections);
+                self.answer.plan = self.answer.plan.max(drawn.plan);
+                drawn.picked(bank, anchor, scores_wanted)
             }
-            Strategy::Nearest(nearest) => self.nearest(bank, anchor, nearest, (at, moved), columns),
-        }
-    }
-
-    fn unscored(&mut self, bank: &Bank, anchor: &Anchor, columns: Columns) -> Picked {
-        let mut stream = self.query.seed().stream(self.number, anchor.number);
-        let drawn = self.unscored.draw(bank, &mut self.eligibility, anchor, &mut stream, &mut self.answer.rejections);
-        self.answer.plan = self.answer.plan.max(drawn.plan);
-        let scores = drawn.places.iter().filter(|_| columns.scores).filter_map(|&place| anchor.score(bank, place)).collect();
-        Picked {
-            places: drawn.places,
-            scores,
-            log_q: drawn.log_q,
-            n: Some(drawn.n),
-            kappa: drawn.kappa.map(|kappa| kappa as f32),
-            shortfalls: drawn.shortfalls,
-            odds: drawn.odds,
-            ..Picked::default()
-        }
-    }
-
-    fn nearest(
-        &mut self,
-        bank: &Bank,
-        anchor: &Anchor,
-        nearest: &Nearest,
-        (at, moved): (usize, bool),
-        columns: Columns,
-    ) -> Picked {
-        // What was ranked for another anchor tells nothing of this one.
-        let found = self.searched.as_mut().and_then(|searched| searched.take(at)).filter(|_| !moved);
-        let mut stream = self.query.seed().stream(self.number, anchor.number);
-        let mut picked = settle(bank, anchor, &mut self.eligibility, nearest, self.draw.k, found, &mut stream);
-        if !columns.scores {
+            Kind::Nearest(nearest, searched) => {
+                // What was ranked for another anchor tells nothing of this one.
+                let found = searched.as_mut().and_then(|searched| searched.take(at)).filter(|_| !moved);
+                settle(bank, anchor, &mut self.eligibility, nearest, k, found, &mut stream)
+            }
+            Kind::Whole(whole) => {
+                let noise = self.query.seed().noise(self.number, anchor.number);
+                whole.pick(bank, (anchor, at, moved), &mut self.eligibility, (k, noise), &mut stream)
+            }
+        };
+        if !scores_wanted {
             picked.scores.clear();
         }
         picked

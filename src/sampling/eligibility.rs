@@ -79,7 +79,7 @@ impl Eligibility {
         group: impl FnOnce() -> Option<u64>,
     ) -> Option<Reason> {
         // Asked of millions of entries: what an anchor doesn't name isn't read.
-        let itself = anchor.id.filter(|_| self.exclude_self);
+        let itself = self.barred_id(anchor);
         if itself.is_some() || !anchor.positive_ids.is_empty() || !anchor.denied_ids.is_empty() {
             let id = id();
             if itself == Some(id) {
@@ -140,6 +140,16 @@ impl Eligibility {
         anchor.label.filter(|_| self.exclude_same_label)
     }
 
+    /// The anchor's own id, if it is excluded.
+    pub(super) fn barred_id(&self, anchor: &Anchor) -> Option<u64> {
+        anchor.id.filter(|_| self.exclude_self)
+    }
+
+    /// The anchor's own group, if its entries are excluded.
+    pub(super) fn barred_group(&self, anchor: &Anchor) -> Option<u64> {
+        anchor.group.filter(|_| self.exclude_same_group)
+    }
+
     fn in_group(&self, anchor: &Anchor, columns: &Columns, slot: u32) -> bool {
         self.exclude_same_group && anchor.group.is_some() && columns.group(slot) == anchor.group
     }
@@ -157,12 +167,12 @@ impl Eligibility {
                 visit(place);
             }
         };
-        if let Some(group) = anchor.group.filter(|_| self.exclude_same_group) {
+        if let Some(group) = self.barred_group(anchor) {
             for (shard, state) in (0u32..).zip(bank.shards()) {
                 state.grouped(group).iter().for_each(|&slot| visit(Place { shard, slot }));
             }
         }
-        let itself = anchor.id.filter(|_| self.exclude_self);
+        let itself = self.barred_id(anchor);
         let mut named: Vec<u64> = itself.into_iter().chain(anchor.positive_ids.iter().copied()).collect();
         named.extend(&anchor.denied_ids);
         named.sort_unstable();

@@ -31,7 +31,7 @@ impl<'a> Mixture<'a> {
         let columns = self.bank.columns(place);
         let q = |(share, eligibility, table): &(f64, &Eligibility, Table<'_>)| {
             let rejected = eligibility.rejects(self.anchor, columns, place.slot).is_some();
-            if rejected { 0.0 } else { share * table.q(self.bank, place) }
+            if rejected { 0.0 } else { share * table.q(self.bank, self.anchor, place) }
         };
         libm::log(self.components.iter().map(q).sum()) as f32
     }

@@ -5,10 +5,13 @@
 
 mod anchors;
 mod balanced;
+mod band;
+mod bars;
 mod block;
 mod calibration;
 mod choose;
 mod coded_search;
+mod dense;
 mod drawing;
 mod eligibility;
 mod filtered;
@@ -22,6 +25,7 @@ mod nearest;
 mod observed;
 mod odds;
 mod part;
+mod partition;
 mod permutation;
 mod picked;
 mod planner;
@@ -29,6 +33,7 @@ mod recall;
 mod route;
 mod search;
 mod shared;
+mod softmax;
 mod source;
 mod sum_tree;
 mod uniform;
@@ -36,6 +41,7 @@ mod universe;
 mod unscored;
 mod walk;
 mod weighted;
+mod whole;
 
 pub use block::{BLOCK, answer_block};
 pub use calibration::calibrate;

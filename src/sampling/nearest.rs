@@ -49,6 +49,7 @@ pub(super) fn settle(
         log_q: chosen.log_q,
         n: told.then_some(n),
         n_scored: nearest.count_exact.then_some(counted),
+        n_band: None,
         log_partition: chosen.log_partition,
         kappa: chosen.kappa,
         shortfalls: shortfalls(k, n, scored, chosen.picks.len()),

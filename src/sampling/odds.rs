@@ -2,12 +2,14 @@
 
 use rustc_hash::FxHashMap;
 
+use super::anchors::Anchor;
 use super::balanced::OwnClasses;
+use super::band::{Edges, ranked_at};
 use super::choose::log_q_of;
 use super::nearest::place;
 use crate::bank::{Bank, Place};
 use crate::index::Ranked;
-use crate::model::Choose;
+use crate::model::{Choose, ScoreRange};
 
 /// The probabilities of one draw, as of the anchor's closing hold.
 #[derive(Debug, Default)]
@@ -21,6 +23,10 @@ pub(super) enum Odds {
     Weighted { alpha: f32, log_total: f64 },
     /// The same for each label, and for each entry of a label.
     Balanced(OwnClasses),
+    /// exp(beta * s) of the sum of all whose scores are kept.
+    Softmax { beta: f32, log_partition: f64, range: ScoreRange },
+    /// The same for each entry of a band.
+    Band(Edges),
     /// Those of the entries of a window.
     Window { window: Vec<Ranked>, how: Choose },
 }
@@ -39,7 +45,7 @@ impl Odds {
     }
 
     /// The probability of an entry that passes the filters. A window is looked up in its [`Table`].
-    fn q(&self, bank: &Bank, place: Place) -> f64 {
+    fn q(&self, bank: &Bank, anchor: &Anchor, place: Place) -> f64 {
         let columns = bank.columns(place);
         match self {
             Self::None | Self::Window { .. } => 0.0,
@@ -48,6 +54,18 @@ impl Odds {
                 let weight = f64::from(columns.weight(place.slot));
                 if weight > 0.0 { libm::exp(f64::from(*alpha) * libm::log(weight) - log_total) } else { 0.0 }
             }
+            Self::Softmax { beta, log_partition, range } => {
+                let logit = |score: f32| f64::from(*beta) * f64::from(score) - log_partition;
+                // A partition is summed of scores that lie a few roundings off.
+                anchor
+                    .score(bank, place)
+                    .filter(|&score| range.keeps(score))
+                    .map_or(0.0, |score| libm::exp(logit(score).min(0.0)))
+            }
+            Self::Band(edges) => {
+                let holds = |score: &f32| edges.hold(&ranked_at(bank, place, *score));
+                anchor.score(bank, place).filter(holds).map_or(0.0, |_| 1.0 / edges.len as f64)
+            }
             Self::Balanced(own) => columns.label(place.slot).map_or(0.0, |label| libm::exp(own.log_q(bank, label))),
         }
     }
@@ -55,9 +73,9 @@ impl Odds {
 
 impl Table<'_> {
     /// The probability of an entry that passes the filters.
-    pub(super) fn q(&self, bank: &Bank, place: Place) -> f64 {
+    pub(super) fn q(&self, bank: &Bank, anchor: &Anchor, place: Place) -> f64 {
         match self {
-            Self::Odds(odds) => odds.q(bank, place),
+            Self::Odds(odds) => odds.q(bank, anchor, place),
             Self::Window(q) => q.get(&place).copied().unwrap_or_default(),
         }
     }

@@ -16,7 +16,9 @@ pub(super) struct Picked {
     pub(super) n: Option<usize>,
     /// Entries that pass filters and score rules, where counted.
     pub(super) n_scored: Option<usize>,
-    /// Softmax: ln sum exp(beta * s) over the window.
+    /// Entries in the band, where there is one.
+    pub(super) n_band: Option<usize>,
+    /// Softmax: ln sum exp(beta * s) over what is drawn from.
     pub(super) log_partition: Option<f32>,
     /// Without replacement by unequal probabilities: (k+1)th perturbed log-probability.
     pub(super) kappa: Option<f32>,
@@ -36,6 +38,7 @@ impl Picked {
         }
         answer.n.extend(self.n.map(|n| n as u32));
         answer.n_scored.extend(self.n_scored.map(|n| n as u32));
+        answer.n_band.extend(self.n_band.map(|n| n as u32));
         answer.log_partition.extend(self.log_partition);
         answer.kappa.extend(self.kappa);
         answer.shortfalls.merge(&self.shortfalls);

@@ -5,6 +5,7 @@ use super::balanced::Classes;
 use super::eligibility::Eligibility;
 use super::law::{Distinct, Law, with_replacement, without_replacement};
 use super::odds::Odds;
+use super::picked::Picked;
 use super::uniform;
 use super::weighted::Weights;
 use crate::bank::{Bank, Place};
@@ -92,6 +93,20 @@ impl<'q> Unscored<'q> {
 }
 
 impl Drawn {
+    /// The picks, scored if that is `wanted` and the anchor has an embedding.
+    pub(super) fn picked(self, bank: &Bank, anchor: &Anchor, wanted: bool) -> Picked {
+        Picked {
+            scores: self.places.iter().filter(|_| wanted).filter_map(|&place| anchor.score(bank, place)).collect(),
+            places: self.places,
+            log_q: self.log_q,
+            n: Some(self.n),
+            kappa: self.kappa.map(|kappa| kappa as f32),
+            shortfalls: self.shortfalls,
+            odds: self.odds,
+            ..Picked::default()
+        }
+    }
+
     fn found_by(self, plan: Plan, odds: Odds) -> Self {
         Self { plan, odds, ..self }
     }

@@ -2,6 +2,7 @@
 
 use negbank::client::{ClientError, rows};
 use negbank::proto::v1;
+use v1::draw::Strategy;
 
 use crate::live::{Live, keyed, nearest, nearest_with, queue, uniform};
 
@@ -308,4 +309,54 @@ async fn a_passed_deadline_and_a_full_queue_have_their_codes() {
         panic!("nobody listens there")
     };
     assert!(message.contains("negbank serve"), "{message}");
+}
+
+#[tokio::test]
+async fn draws_out_of_range_are_refused_by_name() {
+    let live = live().await;
+    let send = |strategy| live.client.sample(sample(vec![v1::Draw { k: 1, strategy: Some(strategy), ..Default::default() }]));
+    for alpha in [4.5, -4.5, f32::NAN] {
+        let weighted = v1::Weighted { alpha: Some(alpha), ..Default::default() };
+        assert_invalid(send(Strategy::Weighted(weighted)).await, "draws[0].weighted.alpha", "outside [-4, 4]");
+    }
+    for beta in [f32::NAN, f32::INFINITY] {
+        let softmax = v1::Softmax { beta, ..Default::default() };
+        assert_invalid(send(Strategy::Softmax(softmax)).await, "draws[0].softmax.beta", "must be finite");
+    }
+    for (lo, hi, field, reason) in [
+        (1.0, 1.0, "draws[0].band.lo", "1 is outside [0, 1)"),
+        (-0.1, 0.5, "draws[0].band.lo", "-0.1 is outside"),
+        (f64::NAN, 0.5, "draws[0].band.lo", "NaN is outside"),
+        (0.5, 0.4, "draws[0].band.hi", "0.4 is outside [lo, 1] with lo = 0.5"),
+        (0.5, 1.1, "draws[0].band.hi", "1.1 is outside"),
+        (0.5, f64::NAN, "draws[0].band.hi", "NaN is outside"),
+    ] {
+        assert_invalid(send(Strategy::Band(v1::Band { lo, hi: Some(hi), ..Default::default() })).await, field, reason);
+    }
+    let rules = Some(v1::ScoreRules { margin: Some(0.1), ..Default::default() });
+    let softmax = Strategy::Softmax(v1::Softmax { rules, ..Default::default() });
+    assert_invalid(send(softmax).await, "draws[0].softmax.rules", "anchor 0 has none");
+    let band = Strategy::Band(v1::Band { rules, ..Default::default() });
+    assert_invalid(send(band).await, "draws[0].band.rules", "anchor 0 has none");
+    for strategy in [softmax, band] {
+        let shared = v1::Draw { k: 1, strategy: Some(strategy), scope: v1::Scope::Shared.into(), ..Default::default() };
+        let refused = live.client.sample(sample(vec![shared])).await;
+        assert_invalid(refused, "draws[0].scope", "draw uniform, weighted or balanced");
+        let unseen = v1::Anchors { rows: 1, ..Default::default() };
+        let draws = vec![v1::Draw { k: 1, strategy: Some(strategy), ..Default::default() }];
+        let refused = live.client.sample(v1::SampleRequest { anchors: Some(unseen), ..sample(draws) }).await;
+        assert_invalid(refused, "anchors.embeddings", "a scored draw needs");
+    }
+}
+
+#[tokio::test]
+async fn banks_too_large_to_be_scored_whole_are_refused_with_what_to_do() {
+    let live = Live::start(&["limits.max_scored_entries=3"]).await;
+    live.create(keyed("docs", 2, 8)).await;
+    live.write("docs", &[1, 2, 3], &[1.0, 0.0, 0.0, 1.0, 0.6, 0.8], &[]).await;
+    let softmax = v1::Draw { k: 1, strategy: Some(Strategy::Softmax(v1::Softmax::default())), ..Default::default() };
+    assert!(live.client.sample(sample(vec![softmax.clone()])).await.is_ok());
+    live.write("docs", &[4], &[1.0, 1.0], &[]).await;
+    let refused = live.client.sample(sample(vec![softmax])).await;
+    assert_invalid(refused, "draws[0]", "4 are over the limit of 3 (setting limits.max_scored_entries): draw nearest");
 }

@@ -135,7 +135,7 @@ async fn what_cannot_be_is_told_in_one_line() {
 #[test]
 fn bad_options_are_refused_with_what_was_wanted() {
     for (options, part) in [
-        (&["--draw", "farthest"][..], "balanced and nearest"),
+        (&["--draw", "farthest"][..], "softmax and band"),
         (&["--draw", "nearest:skip=two"], "a number is wanted"),
         (&["--duration", "soon"], "seconds are wanted"),
         (&["--form", "heap"], "per-anchor"),

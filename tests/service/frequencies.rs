@@ -187,3 +187,49 @@ async fn balanced_draws_are_even_over_labels() {
         }
     }
 }
+
+fn softmax(beta: f32, without_replacement: bool, rules: v1::ScoreRules) -> Strategy {
+    Strategy::Softmax(v1::Softmax { beta, without_replacement, rules: Some(rules) })
+}
+
+/// Of everything that is eligible, by exp(beta * s): with filters, with score rules, and where small scores are likelier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn softmax_draws_follow_their_scores() {
+    let live = Live::start(&[]).await;
+    let all = v1::Filters { exclude_same_group: Some(false), ..Default::default() };
+    let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
+    let ruled = v1::ScoreRules { max_score: Some(0.6), min_score: Some(-0.7), ..Default::default() };
+    let none = v1::ScoreRules::default();
+    for bank in [keyed("keyed", 4, 8), queue("queue", 4, 2, ENTRIES)] {
+        let name = bank.name.clone();
+        fill(&live, bank).await;
+        for without in [false, true] {
+            let cases: [Case; 4] = [
+                ("all", softmax(2.5, without, none), all.clone(), v1::Plan::Scan, 58),
+                ("some", softmax(2.5, without, none), some.clone(), v1::Plan::Scan, 41),
+                ("far ones", softmax(-1.5, without, none), some.clone(), v1::Plan::Scan, 41),
+                ("ruled", softmax(4.0, without, ruled), some.clone(), v1::Plan::Scan, 32),
+            ];
+            for case in cases {
+                assert_frequencies(&live, &name, case).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn band_draws_are_even_within_the_band() {
+    let live = Live::start(&[]).await;
+    fill(&live, keyed("keyed", 4, 8)).await;
+    let band = |lo, hi| Strategy::Band(v1::Band { lo, hi: Some(hi), with_replacement: true, ..Default::default() });
+    let all = v1::Filters { exclude_same_group: Some(false), ..Default::default() };
+    let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
+    for case in [
+        ("all", band(0.0, 1.0), all.clone(), v1::Plan::Scan, 58),
+        // Of 58 entries ranks 29 to 43, of 41 ranks 36 to 40.
+        ("upper", band(0.5, 0.75), all, v1::Plan::Scan, 15),
+        ("nearest", band(0.9, 1.0), some, v1::Plan::Scan, 5),
+    ] {
+        assert_frequencies(&live, "keyed", case).await;
+    }
+}

@@ -96,6 +96,9 @@ impl<'a> Judge<'a> {
                     let q = |row: usize| self.q(&law, row);
                     laws::follows(&law, draw, &picks, got.kappa.get(at).copied(), q).map(|()| true)
                 }
+                strategy @ (Strategy::Softmax(_) | Strategy::Band(_)) => {
+                    self.whole((draw, strategy), &eligible, (got, at, anchor.positive), &picks)
+                }
                 Strategy::Nearest(nearest) => ranked(eligible, nearest, anchor.positive, draw.k, got, at, &picks),
             };
             if !judged.map_err(fault)? || !self.mixture(anchor, &picks).map_err(fault)? {
@@ -118,6 +121,35 @@ impl<'a> Judge<'a> {
     fn eligible(&self, anchor: &ModelAnchor, draw: &v1::Draw) -> Vec<(f64, &'a ModelEntry)> {
         let filters = draw.filters.as_ref().unwrap_or(self.request.filters.as_ref().unwrap());
         self.model.eligible(anchor, &laws::effective(draw.strategy.as_ref().unwrap(), filters), self.request.step)
+    }
+
+    /// A draw that scores everything.
+    fn whole(
+        &self,
+        (draw, strategy): (&v1::Draw, &Strategy),
+        eligible: &[(f64, &ModelEntry)],
+        (got, at, positive): (&v1::DrawAnswer, usize, Option<f64>),
+        picks: &Picks<'_>,
+    ) -> Result<bool, String> {
+        let rules = laws::rules(strategy);
+        let Some(law) = laws::whole(strategy, eligible, positive) else { return Ok(false) };
+        let kept = keep(eligible.to_vec(), &rules, positive).unwrap_or_default();
+        let n_scored = (rules != v1::ScoreRules::default()).then_some(kept.len() as u32);
+        ensure(got.n.len() == self.anchors.len() && got.n_scored.get(at).copied() == n_scored, || {
+            format!("n_scored is {:?}, not {n_scored:?}", got.n_scored.get(at))
+        })?;
+        match strategy {
+            Strategy::Softmax(softmax) => {
+                let (told, expected) = (got.log_partition[at], laws::log_partition(softmax.beta, &kept) as f32);
+                ensure(told == expected || close(told, expected), || format!("log_partition {told}, not {expected}"))?;
+            }
+            _ => {
+                let n_band = law.iter().filter(|(q, _)| *q > 0.0).count();
+                ensure(got.n_band[at] as usize == n_band, || format!("n_band {}, not {n_band}", got.n_band[at]))?;
+            }
+        }
+        laws::follows(&law, draw, picks, got.kappa.get(at).copied(), |row| self.q(&law, row))?;
+        Ok(true)
     }
 
     /// The probability of a row of the answer.
@@ -174,7 +206,7 @@ impl<'a> Judge<'a> {
     fn probability(&self, draw: &v1::Draw, eligible: Vec<(f64, &ModelEntry)>, anchor: &ModelAnchor, row: usize) -> Option<f64> {
         let strategy = draw.strategy.as_ref().unwrap();
         let Strategy::Nearest(nearest) = strategy else {
-            return Some(self.q(&laws::unscored(strategy, &eligible), row));
+            return laws::whole(strategy, &eligible, anchor.positive).map(|law| self.q(&law, row));
         };
         let all = eligible.clone();
         let window = window(eligible, nearest, anchor.positive, draw.k)?;

@@ -6,7 +6,7 @@ use negbank::proto::v1;
 use v1::draw::Strategy;
 
 use crate::judge::{Picks, close, ensure};
-use crate::model::ModelEntry;
+use crate::model::{ModelEntry, TOLERANCE, keep};
 
 /// Entries with the probability with which one draw picks each; those that can't be picked have 0.
 pub(crate) type Law<'e> = Vec<(f64, &'e ModelEntry)>;
@@ -17,6 +17,8 @@ pub(crate) fn replaces(strategy: &Strategy) -> bool {
         Strategy::Uniform(uniform) => uniform.with_replacement,
         Strategy::Weighted(weighted) => !weighted.without_replacement,
         Strategy::Balanced(balanced) => !balanced.without_replacement,
+        Strategy::Softmax(softmax) => !softmax.without_replacement,
+        Strategy::Band(band) => band.with_replacement,
         Strategy::Nearest(nearest) => nearest.choose() == v1::Choose::Softmax && !nearest.without_replacement,
     }
 }
@@ -27,10 +29,57 @@ pub(crate) fn effective(strategy: &Strategy, filters: &v1::Filters) -> v1::Filte
     v1::Filters { exclude_unlabelled: filters.exclude_unlabelled || balanced, ..filters.clone() }
 }
 
+/// The score rules of a draw over everything that is eligible.
+pub(crate) fn rules(strategy: &Strategy) -> v1::ScoreRules {
+    match strategy {
+        Strategy::Softmax(softmax) => softmax.rules.unwrap_or_default(),
+        Strategy::Band(band) => band.rules.unwrap_or_default(),
+        _ => v1::ScoreRules::default(),
+    }
+}
+
+/// The law of a draw over these eligible entries, best first; `None` if rounding decides who belongs to it.
+pub(crate) fn whole<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry)], positive: Option<f64>) -> Option<Law<'e>> {
+    let kept = keep(eligible.to_vec(), &rules(strategy), positive)?;
+    let masses: Law<'e> = match strategy {
+        Strategy::Softmax(softmax) => {
+            let logit = |score: f64| f64::from(softmax.beta) * score;
+            let largest = kept.iter().map(|(score, _)| logit(*score)).fold(f64::NEG_INFINITY, f64::max);
+            kept.iter().map(|(score, entry)| ((logit(*score) - largest).exp(), *entry)).collect()
+        }
+        Strategy::Band(band) => {
+            let (n, hi) = (kept.len() as f64, band.hi.unwrap_or(1.0));
+            let first = (band.lo * n).floor();
+            let end = (hi * n).ceil().max(first + 1.0);
+            // The last of the list has rank 0.
+            let within = |at: usize| (first..end).contains(&(n - 1.0 - at as f64));
+            let is_edge = |at: usize| at > 0 && within(at) != within(at - 1);
+            if (0..kept.len()).any(|at| is_edge(at) && (kept[at].0 - kept[at - 1].0).abs() < TOLERANCE) {
+                return None;
+            }
+            kept.iter().enumerate().map(|(at, (_, entry))| (f64::from(u8::from(within(at))), *entry)).collect()
+        }
+        _ => return Some(unscored(strategy, eligible)),
+    };
+    Some(normalised(masses))
+}
+
+fn normalised(masses: Law<'_>) -> Law<'_> {
+    let sum: f64 = masses.iter().map(|(mass, _)| mass).sum();
+    masses.into_iter().map(|(mass, entry)| (if sum > 0.0 { mass / sum } else { 0.0 }, entry)).collect()
+}
+
+/// ln sum exp(beta * s) over what score rules leave.
+pub(crate) fn log_partition(beta: f32, kept: &[(f64, &ModelEntry)]) -> f64 {
+    let logits = || kept.iter().map(|(score, _)| f64::from(beta) * score);
+    let largest = logits().fold(f64::NEG_INFINITY, f64::max);
+    if kept.is_empty() { largest } else { largest + logits().map(|logit| (logit - largest).exp()).sum::<f64>().ln() }
+}
+
 /// The law of a draw that needs no scores, over these eligible entries.
 pub(crate) fn unscored<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry)]) -> Law<'e> {
     let entries = || eligible.iter().map(|(_, entry)| *entry);
-    let masses: Law<'e> = match strategy {
+    normalised(match strategy {
         Strategy::Weighted(weighted) => {
             let alpha = f64::from(weighted.alpha.unwrap_or(1.0));
             let mass = |entry: &ModelEntry| if entry.weight > 0.0 { f64::from(entry.weight).powf(alpha) } else { 0.0 };
@@ -42,9 +91,7 @@ pub(crate) fn unscored<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry
             entries().map(|entry| (1.0 / labels[&entry.label.unwrap()], entry)).collect()
         }
         _ => entries().map(|entry| (1.0, entry)).collect(),
-    };
-    let sum: f64 = masses.iter().map(|(mass, _)| mass).sum();
-    masses.into_iter().map(|(mass, entry)| (if sum > 0.0 { mass / sum } else { 0.0 }, entry)).collect()
+    })
 }
 
 /// Holds one anchor's picks against the law that they were drawn by; `q` is its value for a pick.
@@ -63,7 +110,7 @@ pub(crate) fn follows(
     for (&row, &log_q) in picks.rows.iter().zip(picks.log_q) {
         ensure(close(log_q, q(row).ln() as f32), || format!("log_q of row {row} is {log_q}, not {}", q(row).ln()))?;
     }
-    let perturbed = !replaces(strategy) && !matches!(strategy, Strategy::Uniform(_));
+    let perturbed = !replaces(strategy) && !matches!(strategy, Strategy::Uniform(_) | Strategy::Band(_));
     ensure(kappa.is_some() == perturbed, || format!("kappa {kappa:?}"))?;
     let bounded = kappa.is_none_or(|kappa| (kappa > f32::NEG_INFINITY) == (k < support));
     ensure(bounded, || format!("kappa {kappa:?} with {support} to draw from"))

@@ -259,6 +259,32 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
     let choose = [v1::Choose::Top, v1::Choose::Uniform, v1::Choose::Softmax][random.below(3) as usize];
     let beta = random.below(80) as f32 / 4.0 - 4.0;
     let (without_replacement, count_exact) = (random.below(2) == 0, random.below(4) == 0);
+    let rules = Some(random_rules(model, random, anchors));
+    if random.below(3) == 0 {
+        let (lo, hi) = (random.below(100) as f64 / 100.0, random.below(100) as f64 / 100.0);
+        let band = v1::Band { lo: lo.min(hi), hi: Some(lo.max(hi)), with_replacement: without_replacement, rules };
+        let softmax = v1::Softmax { beta, without_replacement, rules };
+        let strategy = if random.below(2) == 0 { Strategy::Band(band) } else { Strategy::Softmax(softmax) };
+        return v1::Draw { k, strategy: Some(strategy), filters, ..Default::default() };
+    }
+    let nearest = v1::Nearest {
+        skip,
+        window,
+        choose: choose.into(),
+        candidates,
+        rules,
+        beta,
+        without_replacement,
+        count_exact,
+        ..Default::default()
+    };
+    v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters, ..Default::default() }
+}
+
+fn random_rules(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) -> v1::ScoreRules {
+    if random.below(3) == 0 {
+        return v1::ScoreRules::default();
+    }
     let scale = if model.metric == v1::Metric::Cosine { 1.0 } else { 6.0 };
     let centre = if model.metric == v1::Metric::L2 { -6.0 } else { 0.0 };
     let mut rule = |odds: u64, low: f32, high: f32| {
@@ -278,18 +304,7 @@ fn random_draw(model: &ModelBank, random: &mut Stream, anchors: &v1::Anchors) ->
         rules.margin = rule(4, 0.001, 0.5 * scale);
         rules.within = rule(6, 0.1 * scale, scale);
     }
-    let nearest = v1::Nearest {
-        skip,
-        window,
-        choose: choose.into(),
-        candidates,
-        rules: Some(rules),
-        beta,
-        without_replacement,
-        count_exact,
-        ..Default::default()
-    };
-    v1::Draw { k, strategy: Some(Strategy::Nearest(nearest)), filters, ..Default::default() }
+    rules
 }
 
 fn random_unscored(random: &mut Stream) -> Strategy {

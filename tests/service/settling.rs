@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use negbank::bank::Bank;
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation, Nearest,
-    SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Strategy, Stream, WriteBatch,
+    Anchors, Applied, Band, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation,
+    Nearest, SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Softmax, Strategy, Stream, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, Merge, SampleError, Seen, answer_block};
@@ -47,8 +47,12 @@ fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
 fn query_of(anchors: Anchors, rules: ScoreRules, count_exact: bool) -> SampleQuery {
     let nearest =
         Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact, search: Search::default() };
+    query_by(anchors, Strategy::Nearest(nearest))
+}
+
+fn query_by(anchors: Anchors, strategy: Strategy) -> SampleQuery {
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
-    let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };
+    let draw = Draw { k: K, strategy, filters, scope: Scope::PerAnchor };
     let columns = Columns {
         ids: true,
         embeddings: true,
@@ -190,6 +194,44 @@ fn the_anchors_own_entries_and_positives_are_rewritten_meanwhile() {
         apply(&bank, &write(ids.clone(), x[..BLOCK * DIM].to_vec(), 3));
     });
     assert!(answer.rows.len > 0);
+}
+
+/// Softmax draws and bands: entries move, change their label, go and come, a few or more than there is room for; then anchors and positives
+/// are rewritten.
+#[test]
+fn draws_that_score_everything_are_mended_or_made_anew() {
+    let rules = ScoreRules { min_score: Some(-0.5), margin: Some(0.1), ..ScoreRules::default() };
+    let none = ScoreRules::default();
+    let softmax = |replace, rules| Strategy::Softmax(Softmax { beta: 2.0, replace, rules });
+    let band = Strategy::Band(Band { lo: 0.8, hi: 0.95, replace: false, rules: none });
+    for strategy in [softmax(true, none), softmax(false, none), softmax(false, rules), band] {
+        for fresh in [300, 12_000] {
+            let mut random = Seed(11).stream(0, 0);
+            let bank = filled(&mut random);
+            let x = random_rows(&mut random, 1_500, DIM);
+            let new = random_rows(&mut random, fresh, DIM);
+            let positive_scores = Lists::new("positive_scores", vec![0.8; BLOCK], &[], BLOCK).unwrap();
+            let query = query_by(Anchors { positive_scores, ..by_embedding(&mut random) }, strategy);
+            assert_settles(&bank, &query, || {
+                apply(&bank, &Mutation::Remove((0..ENTRIES).step_by(7).collect()));
+                apply(&bank, &write((0..ENTRIES).step_by(2).collect(), x.clone(), 1));
+                apply(&bank, &write((0..ENTRIES).step_by(30).collect(), x[..100 * DIM].to_vec(), 2));
+                apply(&bank, &write((20_000..20_000 + fresh as u64).collect(), new.clone(), 1));
+            });
+        }
+        let mut random = Seed(12).stream(0, 0);
+        let bank = filled(&mut random);
+        let positives: Vec<u64> = (100..100 + BLOCK as u64).collect();
+        let positive_ids = Lists::new("positive_ids", positives.clone(), &[], BLOCK).unwrap();
+        let ids: Vec<u64> = (0..BLOCK as u64).collect();
+        let anchors = Anchors { count: BLOCK, ids: Some(ids.clone()), positive_ids, ..Anchors::default() };
+        apply(&bank, &write(ids.clone(), random_rows(&mut random, BLOCK, DIM), 3));
+        let x = random_rows(&mut random, 2 * BLOCK, DIM);
+        assert_settles(&bank, &query_by(anchors, strategy), || {
+            apply(&bank, &write(positives.clone(), x[BLOCK * DIM..].to_vec(), 3));
+            apply(&bank, &write(ids.clone(), x[..BLOCK * DIM].to_vec(), 3));
+        });
+    }
 }
 
 #[test]

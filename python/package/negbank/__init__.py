@@ -16,7 +16,7 @@ Arrays: numpy's, or torch tensors where the anchors (of `fetch`, the ids) are on
 from ._negbank import VERSION as __version__
 from .bank import Bank
 from .client import Client, connect
-from .draws import Balanced, Nearest, Uniform, Weighted
+from .draws import Balanced, Band, Nearest, Softmax, Uniform, Weighted
 from .entries import Entries, Stalest
 from .errors import (
     AlreadyExists,
@@ -51,6 +51,7 @@ __all__ = [
     "Age",
     "AlreadyExists",
     "Balanced",
+    "Band",
     "Bank",
     "BankInfo",
     "Cancelled",
@@ -81,6 +82,7 @@ __all__ = [
     "Sampler",
     "ScanChunk",
     "ShortAnswer",
+    "Softmax",
     "Stage",
     "Stalest",
     "Unauthenticated",

@@ -106,6 +106,7 @@ class DrawAnswer(TypedDict):
     log_q_shift: npt.NDArray[np.float32]
     n: npt.NDArray[np.uint32]
     n_scored: npt.NDArray[np.uint32]
+    n_band: npt.NDArray[np.uint32]
     n_shared: int
     mask: npt.NDArray[np.bool_]
     log_partition: npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 from .anchors import anchor_columns
-from .draws import Draw, Nearest, is_shared
+from .draws import Draw, is_shared
 from .errors import InvalidArgument
 from .filters import Filters
 from .home import Home
@@ -123,5 +123,4 @@ def _columns(columns: Sequence[str] | None, draws: Sequence[Draw]) -> list[str]:
 
 def _draw_call(draw: Draw) -> DrawCall:
     filters = None if draw.filters is None else draw.filters.columns()
-    scope = "per_anchor" if isinstance(draw, Nearest) else draw.scope
-    return DrawCall(draw.k, type(draw).__name__, draw, filters, scope)
+    return DrawCall(draw.k, type(draw).__name__, draw, filters, "shared" if is_shared(draw) else "per_anchor")

@@ -34,6 +34,7 @@ def nothing(asked: Asked) -> SampleAnswer:
         log_q_shift=np.empty(0, dtype=np.float32),
         n=np.empty(0, dtype=np.uint32),
         n_scored=np.empty(0, dtype=np.uint32),
+        n_band=np.empty(0, dtype=np.uint32),
         n_shared=0,
         mask=np.empty(0, dtype=np.bool_),
         log_partition=np.empty(0, dtype=np.float32),

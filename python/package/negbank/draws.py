@@ -151,16 +151,90 @@ class Nearest:
         whole_or_none(self.ef, "ef")
         if (self.choose == "softmax") != (self.beta is not None):
             raise InvalidArgument.of("beta", 'is needed by choose="softmax", and by nothing else')
-        for rule in ("beta", "min_score", "max_score", "max_positive_fraction", "margin", "within"):
-            real_or_none(getattr(self, rule), rule)
+        real_or_none(self.beta, "beta")
+        _check_rules(self)
 
 
-Draw: TypeAlias = Uniform | Weighted | Balanced | Nearest
+@dataclass(frozen=True)
+class Softmax:
+    """`k` of the *whole* eligible set with probability proportional to exp(beta s), s an entry's score (HCL; NegativeCache).
+
+    log_q is beta s - `info.log_partition`, over everything that filters and score rules leave, found by an exact scan. HCL's
+    server-drawn form: beta is HCL's beta over the loss temperature. Banks beyond the server's `limits.max_scored_entries` are
+    refused; `Nearest(choose="softmax")` draws from a window.
+
+    Args:
+        k: negatives per anchor.
+        beta: inverse temperature, any finite number.
+        without_replacement: as `Weighted`'s.
+        min_score, max_score, max_positive_fraction, margin, within: as `Nearest`'s: what they leave out has probability 0.
+        filters: in place of the call's, for this draw only.
+    """
+
+    k: int
+    _: KW_ONLY
+    beta: float
+    without_replacement: bool = False
+    min_score: float | None = None
+    max_score: float | None = None
+    max_positive_fraction: float | None = None
+    margin: float | None = None
+    within: float | None = None
+    filters: Filters | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+        real(self.beta, "beta")
+        _check_rules(self)
+
+
+@dataclass(frozen=True)
+class Band:
+    """`k` entries uniformly from a percentile band of the anchor's own scores (ring sampling, Wu et al. 2020).
+
+    Of the n entries that filters and score rules leave, ranked from the farthest, rank 0, to the nearest, those of
+    floor(lo n) <= rank < max(floor(lo n) + 1, ceil(hi n)): at least one, if there is any. log_q is -ln `info.n_band`. Found by
+    an exact scan, as `Softmax`.
+
+    Args:
+        k: negatives per anchor.
+        lo: the share of the entries that are too far, 0 to below 1.
+        hi: the share that are not too near, `lo` to 1.
+        with_replacement: the k are drawn independently; by default they are different, min(k, n_band) of them.
+        min_score, max_score, max_positive_fraction, margin, within: as `Nearest`'s, before ranks are counted.
+        filters: in place of the call's, for this draw only.
+    """
+
+    k: int
+    lo: float
+    hi: float
+    _: KW_ONLY
+    with_replacement: bool = False
+    min_score: float | None = None
+    max_score: float | None = None
+    max_positive_fraction: float | None = None
+    margin: float | None = None
+    within: float | None = None
+    filters: Filters | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.k, "k")
+        real(self.lo, "lo")
+        real(self.hi, "hi")
+        _check_rules(self)
+
+
+Draw: TypeAlias = Uniform | Weighted | Balanced | Nearest | Softmax | Band
 
 
 def is_shared(draw: Draw) -> bool:
     """Whether it is one set for all anchors."""
-    return not isinstance(draw, Nearest) and draw.scope == "shared"
+    return isinstance(draw, (Uniform, Weighted, Balanced)) and draw.scope == "shared"
+
+
+def _check_rules(draw: Nearest | Softmax | Band) -> None:
+    for rule in ("min_score", "max_score", "max_positive_fraction", "margin", "within"):
+        real_or_none(getattr(draw, rule), rule)
 
 
 def _check_scope(scope: str) -> None:

@@ -82,14 +82,16 @@ class SampleInfo:
         seed: the one used; with it the same request on the same history of writes draws the same.
         reproducible: False if a write came between the answer's reads.
         n: per draw, u32 [B]: entries that passed the anchor's filters; None where score rules leave that unknown.
-        n_scored: per draw, u32 [B]: entries that then passed the score rules; None without `Nearest(count_exact=True)`.
+        n_scored: per draw, u32 [B]: entries that then passed the score rules: of `Nearest(count_exact=True)`, and of `Softmax`
+            and `Band` with rules; else None.
+        n_band: per draw, u32 [B]: entries in the anchor's band; None for other draws than `Band`.
         n_shared: per draw, the entries that a shared set was drawn from; None for other draws.
-        log_partition: per draw, f32 [B]: ln sum exp(beta s) over the anchor's window (-inf where it is empty); None for other
-            draws than "softmax".
+        log_partition: per draw, f32 [B]: ln sum exp(beta s) over the anchor's window, of `Softmax` over all that is scored
+            (-inf where that is nothing); None for draws that are no softmax.
         kappa: per draw, f32 [B]: see `without_replacement` of the draws that have it; None for others.
         plans: per draw, how it was found: "roster", "posting_list", "enumeration", "scan" or "graph".
         shortfalls: picks missing from B x K, by reason: "too_few" (fewer than k eligible entries), "score" (score rules),
-            "window" (skip and window), "weight" (entries of weight 0 are never drawn).
+            "window" (skip and window, or the band), "weight" (entries of weight 0 are never drawn).
         rejections: entries examined and refused, by reason: "self", "positive", "denied", "same_group", "same_label",
             "label", "age", "score". A scan examines only entries that could make the ranking.
         sequence_first, sequence_last: the bank's sequence at the first and last read; equal: one consistent state.
@@ -103,6 +105,7 @@ class SampleInfo:
     reproducible: bool
     n: list[Array | None]
     n_scored: list[Array | None]
+    n_band: list[Array | None]
     n_shared: list[int | None]
     log_partition: list[Array | None]
     kappa: list[Array | None]

@@ -14,7 +14,7 @@ def sample_info(answer: SampleAnswer, asked: Asked, *, unavailable: bool) -> Sam
     """The account of an answer."""
     draws = answer["draws"]
 
-    def each(column: Literal["n", "n_scored", "log_partition", "kappa"]) -> list[Array | None]:
+    def each(column: Literal["n", "n_scored", "n_band", "log_partition", "kappa"]) -> list[Array | None]:
         return [asked.home.array(draw[column]) if draw[column].size else None for draw in draws]
 
     return SampleInfo(
@@ -22,6 +22,7 @@ def sample_info(answer: SampleAnswer, asked: Asked, *, unavailable: bool) -> Sam
         reproducible=answer["reproducible"],
         n=each("n"),
         n_scored=each("n_scored"),
+        n_band=each("n_band"),
         n_shared=[draw["n_shared"] if shared else None for draw, shared in zip(draws, asked.shared, strict=True)],
         log_partition=each("log_partition"),
         kappa=each("kappa"),

@@ -2,8 +2,8 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Accuracy, Anchors, Balanced, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope,
-    ScoreLists, ScoreRules, Uniform, Weighted, draw,
+    Accuracy, Anchors, Balanced, Band, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope,
+    ScoreLists, ScoreRules, Softmax, Uniform, Weighted, draw,
 };
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -90,6 +90,31 @@ struct BalancedCall {
     without_replacement: bool,
 }
 
+/// `negbank.Softmax`.
+#[derive(FromPyObject)]
+struct SoftmaxCall {
+    beta: f32,
+    without_replacement: bool,
+}
+
+/// `negbank.Band`.
+#[derive(FromPyObject)]
+struct BandCall {
+    lo: f64,
+    hi: f64,
+    with_replacement: bool,
+}
+
+/// The score rules of `negbank.Nearest` and its like.
+#[derive(FromPyObject)]
+struct Rules {
+    min_score: Option<f32>,
+    max_score: Option<f32>,
+    max_positive_fraction: Option<f32>,
+    margin: Option<f32>,
+    within: Option<f32>,
+}
+
 /// `negbank.Nearest`.
 #[derive(FromPyObject)]
 struct NearestCall {
@@ -99,11 +124,6 @@ struct NearestCall {
     beta: Option<f32>,
     without_replacement: bool,
     candidates: Option<u32>,
-    min_score: Option<f32>,
-    max_score: Option<f32>,
-    max_positive_fraction: Option<f32>,
-    margin: Option<f32>,
-    within: Option<f32>,
     count_exact: bool,
     accuracy: Option<String>,
     ef: Option<u32>,
@@ -223,15 +243,30 @@ fn strategy(name: &str, draw: &Bound<'_, PyAny>) -> PyResult<draw::Strategy> {
             draw::Strategy::Balanced(Balanced { without_replacement })
         }
         "Nearest" => {
-            let nearest = draw.extract::<NearestCall>()?.into_message();
+            let nearest = draw.extract::<NearestCall>()?.into_message(draw.extract()?);
             draw::Strategy::Nearest(nearest.map_err(|fault| exception(draw.py(), fault))?)
+        }
+        "Softmax" => {
+            let SoftmaxCall { beta, without_replacement } = draw.extract()?;
+            draw::Strategy::Softmax(Softmax { beta, without_replacement, rules: Some(draw.extract::<Rules>()?.into()) })
+        }
+        "Band" => {
+            let BandCall { lo, hi, with_replacement } = draw.extract()?;
+            draw::Strategy::Band(Band { lo, hi: Some(hi), with_replacement, rules: Some(draw.extract::<Rules>()?.into()) })
         }
         other => return Err(exception(draw.py(), invalid("draws", format!("{other:?} is no draw that is known here")))),
     })
 }
 
+impl From<Rules> for ScoreRules {
+    fn from(rules: Rules) -> Self {
+        let Rules { min_score, max_score, max_positive_fraction, margin, within } = rules;
+        Self { min_score, max_score, max_positive_fraction, margin, within }
+    }
+}
+
 impl NearestCall {
-    fn into_message(self) -> Result<Nearest, ClientError> {
+    fn into_message(self, rules: Rules) -> Result<Nearest, ClientError> {
         let choose = match self.choose.as_str() {
             "top" => Choose::Top,
             "uniform" => Choose::Uniform,
@@ -240,19 +275,12 @@ impl NearestCall {
                 return Err(invalid("choose", format!("{other:?} is none: give \"top\", \"uniform\" or \"softmax\"")));
             }
         };
-        let rules = ScoreRules {
-            min_score: self.min_score,
-            max_score: self.max_score,
-            max_positive_fraction: self.max_positive_fraction,
-            margin: self.margin,
-            within: self.within,
-        };
         Ok(Nearest {
             skip: self.skip,
             window: self.window,
             choose: choose.into(),
             candidates: self.candidates,
-            rules: Some(rules),
+            rules: Some(rules.into()),
             beta: self.beta.unwrap_or_default(),
             without_replacement: self.without_replacement,
             count_exact: self.count_exact,

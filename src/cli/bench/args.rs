@@ -74,7 +74,8 @@ pub(super) struct RequestArgs {
     pub(super) k: u32,
     /// A draw, STRATEGY[:OPTION,...]; repeated, the call is a mixture. Each takes k=N; uniform shared, with_replacement; weighted
     /// shared, alpha=X, without_replacement; balanced shared, without_replacement; nearest skip=N, window=N, candidates=N,
-    /// choose=top|uniform|softmax, beta=X, min_score=X, max_score=X, without_replacement, count_exact.
+    /// choose=top|uniform|softmax, beta=X, min_score=X, max_score=X, without_replacement, count_exact; softmax beta=X, min_score=X,
+    /// max_score=X, without_replacement; band lo=X, hi=X, with_replacement.
     #[arg(long = "draw", value_name = "DRAW", default_value = "uniform")]
     pub(super) draws: Vec<DrawArg>,
     /// Excludes the entries of each anchor's own label.

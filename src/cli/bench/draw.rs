@@ -37,8 +37,11 @@ impl FromStr for DrawArg {
             "nearest" => v1::draw::Strategy::Nearest(v1::Nearest::default()),
             "weighted" => v1::draw::Strategy::Weighted(v1::Weighted::default()),
             "balanced" => v1::draw::Strategy::Balanced(v1::Balanced::default()),
+            "softmax" => v1::draw::Strategy::Softmax(v1::Softmax::default()),
+            "band" => v1::draw::Strategy::Band(v1::Band::default()),
             other => {
-                return Err(format!("there is no strategy {other:?}; there are uniform, weighted, balanced and nearest"));
+                let known = "uniform, weighted, balanced, nearest, softmax and band";
+                return Err(format!("there is no strategy {other:?}; there are {known}"));
             }
         };
         for option in options {
@@ -46,6 +49,8 @@ impl FromStr for DrawArg {
             let known = match (&mut strategy, key) {
                 (_, "k") => set(&mut draw.k, key, value).and_then(|()| positive(draw.k))?,
                 (v1::draw::Strategy::Nearest(nearest), _) => of_nearest(nearest, key, value)?,
+                (v1::draw::Strategy::Softmax(softmax), _) => of_softmax(softmax, key, value)?,
+                (v1::draw::Strategy::Band(band), _) => of_band(band, key, value)?,
                 (_, "shared") if flag(key, value)? => {
                     draw.scope = v1::Scope::Shared.into();
                     true
@@ -79,6 +84,8 @@ fn text_of(strategy: &v1::draw::Strategy) -> &'static str {
         v1::draw::Strategy::Nearest(_) => "nearest",
         v1::draw::Strategy::Weighted(_) => "weighted",
         v1::draw::Strategy::Balanced(_) => "balanced",
+        v1::draw::Strategy::Softmax(_) => "softmax",
+        v1::draw::Strategy::Band(_) => "band",
     }
 }
 
@@ -94,6 +101,27 @@ fn of_nearest(nearest: &mut v1::Nearest, key: &str, value: &str) -> Result<bool,
         "without_replacement" => nearest.without_replacement = flag(key, value)?,
         "count_exact" => nearest.count_exact = flag(key, value)?,
         "choose" => nearest.choose = choose(value)?.into(),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn of_softmax(softmax: &mut v1::Softmax, key: &str, value: &str) -> Result<bool, String> {
+    match key {
+        "beta" => set(&mut softmax.beta, key, value)?,
+        "without_replacement" => softmax.without_replacement = flag(key, value)?,
+        "min_score" => set(softmax.rules.get_or_insert_default().min_score.get_or_insert_default(), key, value)?,
+        "max_score" => set(softmax.rules.get_or_insert_default().max_score.get_or_insert_default(), key, value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn of_band(band: &mut v1::Band, key: &str, value: &str) -> Result<bool, String> {
+    match key {
+        "lo" => set(&mut band.lo, key, value)?,
+        "hi" => set(band.hi.get_or_insert_default(), key, value)?,
+        "with_replacement" => band.with_replacement = flag(key, value)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -150,7 +178,7 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_what_was_wanted() {
         for (text, part) in [
-            ("farthest", "balanced and nearest"),
+            ("farthest", "softmax and band"),
             ("uniform:skip=2", "no option of uniform"),
             ("nearest:skip=two", "skip=two: a number is wanted"),
             ("nearest:choose=best", "top, uniform or softmax"),

@@ -2,7 +2,9 @@
 
 use super::Limits;
 use super::limits::check;
-use crate::model::{Choose, Draw, Filters, Invalid, Nearest, Plan, SampleQuery, Scope, ScoreRules, Search, Strategy};
+use crate::model::{
+    Band, Choose, Draw, Filters, Invalid, Nearest, Plan, SampleQuery, Scope, ScoreRules, Search, Softmax, Strategy,
+};
 use crate::proto::v1;
 
 /// The draws of a request; `shared` are the filters of those that have none of their own.
@@ -32,8 +34,17 @@ pub(super) fn draws(
                 let Some(nearest) = self::nearest(&field, message.k, &nearest, (seeded, limits), invalid) else { continue };
                 Strategy::Nearest(nearest)
             }
+            Some(v1::draw::Strategy::Softmax(softmax)) => {
+                let rules = rules(softmax.rules.unwrap_or_default());
+                Strategy::Softmax(Softmax { beta: softmax.beta, replace: !softmax.without_replacement, rules })
+            }
+            Some(v1::draw::Strategy::Band(band)) => {
+                let (lo, hi) = (band.lo, band.hi.unwrap_or(1.0));
+                let rules = rules(band.rules.unwrap_or_default());
+                Strategy::Band(Band { lo, hi, replace: band.with_replacement, rules })
+            }
             None => {
-                invalid.push(field, "has no strategy: set uniform, weighted, balanced or nearest");
+                invalid.push(field, "has no strategy: set uniform, weighted, balanced, nearest, softmax or band");
                 continue;
             }
         };
@@ -82,22 +93,20 @@ fn nearest(
     if !message.beta.is_finite() {
         invalid.push(format!("{field}.beta"), format!("is {}: it must be finite", message.beta));
     }
-    let rules = message.rules.unwrap_or_default();
     Some(Nearest {
         skip: message.skip as usize,
         window: message.window.unwrap_or(k) as usize,
         choose,
         candidates: message.candidates.map(|candidates| candidates as usize),
-        rules: ScoreRules {
-            min_score: rules.min_score,
-            max_score: rules.max_score,
-            max_positive_fraction: rules.max_positive_fraction,
-            margin: rules.margin,
-            within: rules.within,
-        },
+        rules: rules(message.rules.unwrap_or_default()),
         count_exact: message.count_exact,
         search: search(field, message, seeded, invalid),
     })
+}
+
+fn rules(message: v1::ScoreRules) -> ScoreRules {
+    let v1::ScoreRules { min_score, max_score, max_positive_fraction, margin, within } = message;
+    ScoreRules { min_score, max_score, max_positive_fraction, margin, within }
 }
 
 fn search(field: &str, message: &v1::Nearest, seeded: bool, invalid: &mut Invalid) -> Search {

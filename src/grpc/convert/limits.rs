@@ -21,6 +21,9 @@ pub struct Limits {
     pub max_k: usize,
     /// Ranks that a search keeps at once, over up to 64 anchors and all scored draws of a request: each takes 40 bytes while it runs.
     pub max_ranked: usize,
+    /// Entries of a bank that softmax and band draws score for each anchor: each takes 4 bytes an anchor while it runs, for as many anchors
+    /// at once as fit 64 MiB.
+    pub max_scored_entries: usize,
     /// Picks of a request: anchors times the sum of the draws' k.
     pub max_picks: usize,
     /// Labels and ids listed in one filter.
@@ -42,6 +45,7 @@ impl Default for Limits {
             max_ranks: 4_096,
             max_k: 65_536,
             max_ranked: 4_194_304,
+            max_scored_entries: 16_777_216,
             max_picks: 8_388_608,
             max_filter_values: 4_096,
             max_listed_ids: 1_048_576,

@@ -114,6 +114,7 @@ fn draw(answer: DrawAnswer) -> Fields {
         counts: answer.counts,
         n: answer.n,
         n_scored: answer.n_scored,
+        n_band: answer.n_band,
         plan: plan.into(),
         shortfalls: reasons(&answer.shortfalls),
         rejections: reasons(&answer.rejections),
@@ -171,7 +172,7 @@ mod tests {
         let mut draw = DrawAnswer::empty(Plan::Scan, true);
         (draw.counts, draw.indices) = (vec![2, 300], vec![0, 1, 1]);
         (draw.scores, draw.log_q, draw.log_q_mix) = (vec![0.5, -1.0, 2.0], vec![-0.1, -0.2, -0.3], vec![-1.0, -2.0, -3.0]);
-        (draw.n, draw.n_scored) = (vec![7, 8], vec![5, 600]);
+        (draw.n, draw.n_scored, draw.n_band) = (vec![7, 8], vec![5, 600], vec![3, 4]);
         (draw.log_partition, draw.kappa) = (vec![1.5, f32::NEG_INFINITY], vec![-4.0, 0.25]);
         draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9, log_q_shift: vec![0.5, 0.75] });
         draw.plan_reason = "a scan costs less".to_owned();
@@ -220,6 +221,7 @@ mod tests {
             generation: Some(3),
             generation_lag: 10,
             log_q_shift: vec![0.5, 0.75],
+            n_band: vec![3, 4],
         };
         let rows = v1::Rows {
             ids: vec![1, u64::MAX],

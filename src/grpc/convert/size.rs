@@ -25,6 +25,17 @@ pub(in crate::grpc) fn check_size(
         );
         invalid.push("draws", reason);
     }
+    for (at, draw) in draws.iter().enumerate() {
+        let whole = matches!(draw.strategy, Strategy::Softmax(_) | Strategy::Band(_));
+        if whole && entries > limits.max_scored_entries {
+            let reason = format!(
+                "scores every entry for every anchor, and the bank's {entries} are over the limit of {} (setting limits.max_scored_entries): \
+                 draw nearest, with choose SOFTMAX over a window",
+                limits.max_scored_entries
+            );
+            invalid.push(format!("draws[{at}]"), reason);
+        }
+    }
     let rows = if form.layout == Layout::Pooled { size.rows.min(entries) } else { size.rows };
     let answer = rows.saturating_mul(bytes_of_row(form, spec)).saturating_add(size.bytes).saturating_add(BYTES_OF_ANSWER);
     if answer > limits.max_answer_bytes {
@@ -43,13 +54,13 @@ pub(in crate::grpc) fn check_size(
 fn ranked(draw: &Draw, anchors: usize) -> usize {
     match &draw.strategy {
         Strategy::Nearest(nearest) => nearest.depth().saturating_mul(anchors.min(64)),
-        Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => 0,
+        _ => 0,
     }
 }
 
 /// Bytes of an answer's small fields, and of an anchor's and a draw's: counts, sizes, sums and reasons.
 const BYTES_OF_ANSWER: usize = 1_024;
-const BYTES_OF_ANCHOR: usize = 24;
+const BYTES_OF_ANCHOR: usize = 32;
 const BYTES_OF_DRAW: usize = 512;
 
 /// Counts from above.

@@ -1,0 +1,204 @@
+//! Draws that look at the score of every entry: by softmax, and from a band of the ranks.
+
+use super::SampleError;
+use super::anchors::Anchor;
+use super::band::Bins;
+use super::dense::{Column, Dense};
+use super::eligibility::Eligibility;
+use super::observed::Observed;
+use super::odds::Odds;
+use super::partition::Partition;
+use super::picked::Picked;
+use super::{band, softmax};
+use crate::bank::{Bank, Place};
+use crate::kernels::dense::Precision;
+use crate::model::{Band, Noise, Reason, ReasonCounts, ScoreRules, Softmax, Stream};
+
+/// Such a draw at work on a block of anchors.
+pub(super) struct Whole {
+    kind: Kind,
+    dense: Option<Dense>,
+    /// What each column comes to.
+    sums: Vec<Sums>,
+}
+
+/// What a column of scores comes to.
+enum Sums {
+    Softmax(Softmax, Partition),
+    Band(Band, Bins),
+}
+
+impl Sums {
+    /// Brings it up to date with a column of which these blocks have changed.
+    fn mend(&mut self, scores: &[f32], changed: &[usize]) {
+        match self {
+            Self::Softmax(_, partition) => partition.mend(scores, changed),
+            Self::Band(_, bins) if !changed.is_empty() => *bins = Bins::new(scores),
+            Self::Band(..) => {}
+        }
+    }
+}
+
+/// What is made of the scores.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Softmax(Softmax),
+    Band(Band),
+}
+
+impl Kind {
+    fn rules(&self) -> &ScoreRules {
+        match self {
+            Self::Softmax(softmax) => &softmax.rules,
+            Self::Band(band) => &band.rules,
+        }
+    }
+
+    fn sums(&self, scores: &[f32]) -> Sums {
+        match self {
+            Self::Softmax(softmax) => Sums::Softmax(*softmax, Partition::new(softmax.beta, scores)),
+            Self::Band(band) => Sums::Band(*band, Bins::new(scores)),
+        }
+    }
+
+    /// Ranks and rules are told by the last bit of a score; sums are not.
+    fn precision(&self) -> Precision {
+        match self {
+            Self::Softmax(softmax) if softmax.rules.is_empty() => Precision::Fused,
+            Self::Softmax(_) | Self::Band(_) => Precision::Exact,
+        }
+    }
+}
+
+impl Whole {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, dense: None, sums: Vec::new() }
+    }
+
+    /// True if the block's anchor number `at` was searched for.
+    pub(super) fn covers(&self, at: usize) -> bool {
+        self.dense.as_ref().is_some_and(|dense| dense.covers(at))
+    }
+
+    /// True if what was found for the anchors is no more good enough to start from.
+    pub(super) fn is_stale(&self, bank: &Bank) -> bool {
+        self.dense.as_ref().is_some_and(|dense| dense.is_stale(bank))
+    }
+
+    /// Scores entries for the block's `anchors` from number `first` on, or the first few of them.
+    pub(super) fn search(
+        &mut self,
+        observed: &mut Observed<'_>,
+        anchors: (&[Anchor], usize),
+        eligibility: &Eligibility,
+        rejections: &mut ReasonCounts,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), SampleError> {
+        // The memory of the search before is needed for this one.
+        self.dense = None;
+        let how = (self.kind.rules(), self.kind.precision());
+        let dense = Dense::search(observed, anchors, eligibility, how, rejections, wanted)?;
+        self.sums = dense.columns().map(|scores| self.kind.sums(scores)).collect();
+        self.dense = Some(dense);
+        Ok(())
+    }
+
+    /// The closing hold of the block's anchor number `at`, which is another than was searched for if it `moved`.
+    pub(super) fn pick(
+        &mut self,
+        bank: &Bank,
+        (anchor, at, moved): (&Anchor, usize, bool),
+        eligibility: &mut Eligibility,
+        (k, noise): (usize, Noise),
+        stream: &mut Stream,
+    ) -> Picked {
+        let n = eligibility.count(anchor, bank);
+        let dense = self.dense.get_or_insert_with(|| Dense::none(self.kind.precision()));
+        let first = dense.first();
+        let column = dense.settle(bank, (anchor, at, moved), eligibility, self.kind.rules());
+        let ruled = !self.kind.rules().is_empty();
+        let n_scored = if ruled { column.scores.iter().filter(|score| !score.is_nan()).count() } else { n };
+        let sums = match (self.sums.get_mut(at.wrapping_sub(first)), &column.changed) {
+            (Some(sums), Some(changed)) => {
+                sums.mend(column.scores, changed);
+                sums
+            }
+            _ => &mut self.kind.sums(column.scores),
+        };
+        let (picks, picked) = match sums {
+            Sums::Softmax(softmax, partition) => by_softmax(bank, softmax, (partition, &column), (k, noise), (anchor, stream)),
+            Sums::Band(band, bins) => by_rank(bank, band, (bins, &column), k, stream),
+        };
+        let places: Vec<Place> = picks.into_iter().map(|index| column.layout.place(index)).collect();
+        Picked {
+            scores: places.iter().filter_map(|&place| anchor.score(bank, place)).collect(),
+            n: Some(n),
+            n_scored: ruled.then_some(n_scored),
+            shortfalls: shortfalls((k, picked.replaces), (n, n_scored), places.len()),
+            places,
+            ..picked.picked
+        }
+    }
+}
+
+/// What a draw tells beside its places.
+struct Told {
+    picked: Picked,
+    replaces: bool,
+}
+
+fn by_softmax(
+    bank: &Bank,
+    softmax: &Softmax,
+    (partition, column): (&Partition, &Column<'_>),
+    (k, noise): (usize, Noise),
+    (anchor, stream): (&Anchor, &mut Stream),
+) -> (Vec<usize>, Told) {
+    let drawn = if softmax.replace {
+        softmax::with_replacement(partition, column, k, stream)
+    } else {
+        softmax::without_replacement(bank, (partition, column), k, noise)
+    };
+    let log_partition = drawn.log_partition;
+    let log_q = |&index: &usize| (partition.logit(column.scores[index]) - log_partition) as f32;
+    let range = softmax.rules.range(anchor.positive);
+    let picked = Picked {
+        log_q: drawn.picks.iter().map(log_q).collect(),
+        log_partition: Some(log_partition as f32),
+        kappa: drawn.kappa.map(|kappa| kappa as f32),
+        odds: Odds::Softmax { beta: softmax.beta, log_partition, range },
+        ..Picked::default()
+    };
+    (drawn.picks, Told { picked, replaces: softmax.replace })
+}
+
+fn by_rank(
+    bank: &Bank,
+    band: &Band,
+    (bins, column): (&Bins, &Column<'_>),
+    k: usize,
+    stream: &mut Stream,
+) -> (Vec<usize>, Told) {
+    let band::Drawn { picks, band: edges } = band::draw(bank, (bins, column), band, k, stream);
+    let n_band = edges.map_or(0, |edges| edges.len);
+    let picked = Picked {
+        log_q: vec![-libm::log(n_band as f64) as f32; picks.len()],
+        n_band: Some(n_band),
+        odds: edges.map_or(Odds::None, Odds::Band),
+        ..Picked::default()
+    };
+    (picks, Told { picked, replaces: band.replace })
+}
+
+/// Why `served` of k: too few of the n are eligible, then too few in the score rules, then the band holds fewer.
+fn shortfalls((k, replaces): (usize, bool), (n, n_scored): (usize, usize), served: usize) -> ReasonCounts {
+    let mut counts = ReasonCounts::default();
+    if served < k {
+        let most = |n: usize| if replaces && n > 0 { k } else { k.min(n) };
+        let (eligible, kept) = (most(n), most(n_scored));
+        counts.add(Reason::TooFew, (k - eligible) as u64);
+        counts.add(Reason::Score, (eligible - kept) as u64);
+        counts.add(Reason::Window, (kept - served) as u64);
+    }
+    counts
+}
