@@ -29,8 +29,7 @@ def train(client: negbank.Client, beta: float = 1.0, *, drawn_hard: bool = False
     bank = client.create_bank(f"hcl-{drawn_hard}-{beta}", dim=32, momentum=0.0)
     bank.write(torch.arange(len(images)), key_encoder(images), step=0)
     # The server's beta is HCL's over T, since HCL weighs exp(s / T) to the power of beta.
-    hard = negbank.Nearest(64, window=len(images), choose="softmax", beta=beta / TEMPERATURE)
-    draw = hard if drawn_hard else negbank.Uniform(64)
+    draw = negbank.Softmax(64, beta=beta / TEMPERATURE) if drawn_hard else negbank.Uniform(64)
 
     for step, ids in enumerate(batches(len(images), 32, epochs)):
         anchors, keys = normalize(encoder(augmented(images[ids])), dim=1), normalize(key_encoder(augmented(images[ids])), dim=1)

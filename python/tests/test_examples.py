@@ -118,6 +118,22 @@ def test_hcl_weighs_and_the_server_draws_harder_ones(fresh: negbank.Client) -> N
     assert harder["score"] > drawn["score"] > weighed["score"]
 
 
+def test_ring_negatives_are_in_their_band(fresh: negbank.Client) -> None:
+    from ring import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.05
+    assert found["outside"] == 0.0
+
+
+def test_negative_cache_has_the_loss_over_all_texts(fresh: negbank.Client) -> None:
+    from negative_cache import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.1
+    assert found["loss"] == pytest.approx(found["exact"], abs=1e-4)
+
+
 def test_nv_retriever_serves_nothing_close_to_the_positive(fresh: negbank.Client) -> None:
     from nv_retriever import train
 
