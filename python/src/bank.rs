@@ -43,6 +43,8 @@ impl BankSettings {
             capacity: self.capacity.unwrap_or_default(),
             shards: self.shards.unwrap_or_default(),
             dtype: dtype(&self.dtype)?.into(),
+            // The server's own policy.
+            ..CreateBankRequest::default()
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::{Log, Replayed};
+use super::log::{Apply, Log, Replayed};
 use super::{StoreError, frames, sync};
 use crate::codec::BankRecord;
 
@@ -49,11 +49,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`StoreError`]: anything but a whole log, or one whose last record was cut short.
-    pub fn replay(
-        &self,
-        after: u64,
-        apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
-    ) -> Result<(Log, Replayed), StoreError> {
+    pub fn replay(&self, after: u64, apply: Apply<'_>) -> Result<(Log, Replayed), StoreError> {
         Log::open(self, after, apply)
     }
 }

@@ -10,6 +10,9 @@ use super::frames::{self, Broken, Frames};
 use super::segment::Segment;
 use super::{StoreError, sync};
 
+/// Takes a record and the sequence it was appended under, and complains of what can't be.
+pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
+
 /// What was applied to a bank, in order, in files of about `segment_bytes`. Once a call has failed, nobody knows what is on disk until
 /// the log is opened anew: it must not be used any more.
 #[derive(Debug)]
@@ -71,11 +74,7 @@ impl Log {
 
     /// Opens a log and gives `apply` the records after sequence `after`, in order, each with the sequence it was appended under. A last
     /// record that is not whole is cut off: the write that it is of was not acknowledged, or not yet synced.
-    pub(super) fn open(
-        folder: &Folder,
-        after: u64,
-        apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
-    ) -> Result<(Self, Replayed), StoreError> {
+    pub(super) fn open(folder: &Folder, after: u64, apply: Apply<'_>) -> Result<(Self, Replayed), StoreError> {
         let mut segments = Segment::list(&folder.path)?;
         let mut replayed = Replayed::default();
         let begin = segments.first().map_or(u64::MAX, |segment| segment.first);
@@ -173,7 +172,7 @@ fn read_segment(
     segment: &Segment,
     before: Option<u32>,
     (last, after): (bool, u64),
-    apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
+    apply: Apply<'_>,
     replayed: &mut Replayed,
 ) -> Result<Read, StoreError> {
     let path = &segment.path;

@@ -15,5 +15,5 @@ mod sync;
 pub use config::Config;
 pub use error::StoreError;
 pub use folder::Folder;
-pub use log::{Log, Replayed, Torn};
+pub use log::{Apply, Log, Replayed, Torn};
 pub use store::{Found, Store};

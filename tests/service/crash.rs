@@ -55,8 +55,8 @@ impl Writer {
             bank: self.bank.to_owned(),
             embeddings: Some(rows(&random_rows(&mut self.random, count, DIM))),
             labels: ids.iter().map(|id| (id % 7) as i64).collect(),
-            groups: if self.number % 3 == 0 { ids.iter().map(|id| id / 3).collect() } else { Vec::new() },
-            ids: if self.bank == "queue" && self.number % 2 == 0 { Vec::new() } else { ids },
+            groups: if self.number.is_multiple_of(3) { ids.iter().map(|id| id / 3).collect() } else { Vec::new() },
+            ids: if self.bank == "queue" && self.number.is_multiple_of(2) { Vec::new() } else { ids },
             step: Some(self.number),
             origin: Some(v1::Origin { writer: format!("writer-{}", self.name), incarnation: 1, number: self.number }),
             ..Default::default()

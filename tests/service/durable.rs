@@ -175,9 +175,9 @@ async fn a_server_without_a_folder_promises_nothing() {
 
 /// The log files of a bank, in order.
 pub(crate) fn logs(dir: &Path, bank: &str) -> Vec<PathBuf> {
-    let folders = fs::read_dir(dir.join("banks")).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders = fs::read_dir(dir.join("banks")).unwrap().map(|entry| entry.unwrap().path());
     let of_bank = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{bank}@"));
-    let folder = folders.filter(of_bank).next().unwrap();
+    let folder = folders.find(of_bank).unwrap();
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut logs: Vec<PathBuf> = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log-")).collect();
     logs.sort();
