@@ -30,7 +30,7 @@ const END: u32 = u32::MAX;
 /// Marks a word whose node the walk has left.
 const LEFT: u64 = 1 << 31;
 
-/// More nodes than this a graph can't have: their numbers leave a bit for [`LEFT`].
+/// More nodes than this a graph can't have: their numbers leave a bit for the mark of nodes that a walk has left.
 pub const MOST_NODES: usize = 1 << 31;
 
 /// What a search needs to know of nodes.
