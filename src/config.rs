@@ -246,7 +246,10 @@ impl Reader {
         self.take("durability.interval_ms", &mut interval, |given| INTERVAL_MS.contains(given), "milliseconds, 1 to 3600000");
         durability.interval = Duration::from_millis(interval);
         let wanted = format!("bytes, {} to {}", SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
-        self.take("durability.segment_bytes", &mut durability.segment_bytes, |given| SEGMENT_BYTES.contains(given), &wanted);
+        let fits = |given: &u64| SEGMENT_BYTES.contains(given);
+        self.take("durability.segment_bytes", &mut durability.segment_bytes, fits, &wanted);
+        self.take("durability.snapshot_log_bytes", &mut durability.snapshot_log_bytes, fits, &wanted);
+        self.within("durability.snapshot_memory_bytes", &mut durability.snapshot_memory_bytes, INBOUND_BYTES);
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -107,7 +107,8 @@ impl Bank {
             let before = (shard.columns().label(slot), shard.columns().weight(slot));
             let (label, group, weight) = (batch.label(row), batch.group(row), batch.weight(row));
             shard.update(slot, Rewrite { label, group, weight, step: batch.step().unwrap_or_default() }, revision);
-            shard.write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
+            self.keep(home, slot);
+            self.shards[home].write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
             self.relabelled(Place { shard: home as u32, slot }, before);
             applied.updated += 1;
             slot
@@ -115,7 +116,8 @@ impl Bank {
             self.make_room(capacity.unwrap_or(u64::MAX), Self::stalest, applied);
             let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
             let slot = shard.insert(entry(id, batch, row), revision);
-            shard.write_row(slot, |v| set_row(metric, v, x));
+            self.keep(home, slot);
+            self.shards[home].write_row(slot, |v| set_row(metric, v, x));
             self.relabelled(Place { shard: home as u32, slot }, (None, 0.0));
             applied.inserted += 1;
             slot
@@ -138,7 +140,8 @@ impl Bank {
         self.make_room(capacity, Self::oldest, applied);
         let (revision, metric, shard) = (self.next_revision(), self.spec.metric(), &mut self.shards[turn]);
         let slot = shard.insert(entry(id, batch, row), revision);
-        shard.write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
+        self.keep(turn, slot);
+        self.shards[turn].write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
         self.relabelled(Place { shard: turn as u32, slot }, (None, 0.0));
         self.changed(turn, slot);
         applied.inserted += 1;

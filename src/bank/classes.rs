@@ -18,6 +18,18 @@ struct Class {
 }
 
 impl Classes {
+    /// Labels in this order; `of_entries` are those of all entries that have one.
+    pub(super) fn restore(labels: Vec<i64>, of_entries: impl Iterator<Item = i64>) -> Option<Self> {
+        let classes = (0u32..).zip(&labels).map(|(at, &label)| (label, Class { at, entries: 0 })).collect();
+        let mut restored = Self { classes, labels, entries: 0 };
+        for label in of_entries {
+            restored.classes.get_mut(&label)?.entries += 1;
+            restored.entries += 1;
+        }
+        let whole = restored.classes.len() == restored.labels.len() && restored.classes.values().all(|class| class.entries > 0);
+        whole.then_some(restored)
+    }
+
     /// Every label that an entry has.
     pub fn labels(&self) -> &[i64] {
         &self.labels

@@ -1,6 +1,7 @@
 //! What is known of each entry beside its embedding.
 
 use crate::kernels::prefetch::prefetch;
+use crate::model::ShardImage;
 
 /// The columns of a shard, by slot.
 #[derive(Debug, Default)]
@@ -38,6 +39,35 @@ pub struct Entry {
 impl Columns {
     /// Memory of one slot's columns, in bytes.
     pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 4 + 1;
+
+    /// Everything but the positions in lists.
+    pub(super) fn image(&self) -> ShardImage {
+        ShardImage {
+            ids: self.ids.clone(),
+            labels: self.labels.clone(),
+            groups: self.groups.clone(),
+            weights: self.weights.clone(),
+            steps: self.steps.clone(),
+            occupied_at: self.occupied_at.clone(),
+            revisions: self.revisions.clone(),
+            present: self.present.clone(),
+            ..ShardImage::default()
+        }
+    }
+
+    /// Takes the columns out of an image in which all are of one length.
+    pub(super) fn restore(image: &mut ShardImage) -> Self {
+        Self {
+            ids: std::mem::take(&mut image.ids),
+            labels: std::mem::take(&mut image.labels),
+            groups: std::mem::take(&mut image.groups),
+            weights: std::mem::take(&mut image.weights),
+            steps: std::mem::take(&mut image.steps),
+            occupied_at: std::mem::take(&mut image.occupied_at),
+            revisions: std::mem::take(&mut image.revisions),
+            present: std::mem::take(&mut image.present),
+        }
+    }
 
     /// Number of slots, free ones too.
     pub fn len(&self) -> usize {

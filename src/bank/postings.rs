@@ -4,6 +4,8 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
+use super::roster::placed;
+
 /// Slots by key, each list in an order that is a function of the writes (as the roster's).
 #[derive(Debug)]
 pub(super) struct Postings<K> {
@@ -25,6 +27,20 @@ impl<K: Copy + Eq + Hash> Postings<K> {
     /// Keys that have an entry, in no order that may be relied on.
     pub(super) fn keys(&self) -> impl Iterator<Item = K> + '_ {
         self.lists.keys().copied()
+    }
+
+    /// By slot, the position in its list; of no meaning for slots that are in none.
+    pub(super) fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// The lists in which each of these slots has its position.
+    pub(super) fn restore(members: impl Iterator<Item = (K, u32)>, positions: Vec<u32>) -> Option<Self> {
+        let mut slots: FxHashMap<K, Vec<u32>> = FxHashMap::default();
+        members.for_each(|(key, slot)| slots.entry(key).or_default().push(slot));
+        let lists: Option<FxHashMap<K, Vec<u32>>> =
+            slots.into_iter().map(|(key, slots)| Some((key, placed(slots.iter().copied(), &positions)?))).collect();
+        Some(Self { lists: lists?, positions })
     }
 
     /// Moves a slot from the list of `old` to the list of `new`; nothing if they are equal.

@@ -21,19 +21,26 @@ pub(super) struct Recent {
     changes: Vec<Change>,
     /// Number of the last change.
     last: u64,
+    /// Changes up to this one are not remembered, whatever their number.
+    forgotten: u64,
     /// Mutations that changed something: their sequence, and the number of their last change.
     ends: VecDeque<(u64, u64)>,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { changes: Vec::new(), last: 0, ends: VecDeque::from([(0, 0)]) }
+        Self { changes: Vec::new(), last: 0, forgotten: 0, ends: VecDeque::from([(0, 0)]) }
     }
 }
 
 impl Recent {
     /// Changes remembered: 1 MiB, and as much again where every mutation changes one row.
     const LEN: u64 = 65_536;
+
+    /// Nothing is remembered of what came before mutation `sequence` made change number `revision`, its last.
+    pub(super) fn restore(sequence: u64, revision: u64) -> Self {
+        Self { changes: Vec::new(), last: revision, forgotten: revision, ends: VecDeque::from([(sequence, revision)]) }
+    }
 
     /// Notes change number `revision`; they come in order, from 1 on.
     pub(super) fn note(&mut self, revision: u64, change: Change) {
@@ -63,7 +70,7 @@ impl Recent {
 
     /// Changes `after + 1 ..= until`; `None` if some are forgotten.
     pub(super) fn between(&self, after: u64, until: u64) -> Option<impl Iterator<Item = Change> + '_> {
-        let remembered = self.last.saturating_sub(after) <= Self::LEN;
+        let remembered = self.last.saturating_sub(after) <= Self::LEN && after >= self.forgotten;
         remembered.then(|| (after + 1..=until).map(|revision| self.changes[(revision % Self::LEN) as usize]))
     }
 }

@@ -7,7 +7,7 @@ use super::id_index::IdIndex;
 use super::postings::Postings;
 use super::powers::exponent;
 use super::roster::Roster;
-use crate::model::{BankKind, BankSpec, Metric};
+use crate::model::{BadImage, BankKind, BankSpec, Metric, ShardImage};
 use crate::rows::{OutOfMemory, Rows};
 
 /// A part of a bank's entries. Slots are reused, most recently freed first.
@@ -56,6 +56,71 @@ impl Shard {
             ages: (!queue).then(Ages::default),
             largest_norm: 0.0,
         }
+    }
+
+    /// All of it but the embeddings.
+    pub(super) fn image(&self) -> ShardImage {
+        let slots = self.columns.len();
+        let whole = |positions: &[u32]| {
+            let mut positions = positions.to_vec();
+            positions.resize(slots, 0);
+            positions
+        };
+        ShardImage {
+            in_roster: whole(self.roster.positions()),
+            in_label: whole(self.labels.positions()),
+            in_group: whole(self.groups.positions()),
+            in_weight: whole(self.weights.positions()),
+            free: self.free.clone(),
+            largest_norm: self.largest_norm,
+            ..self.columns.image()
+        }
+    }
+
+    /// A shard like that, whose embeddings are to be put back.
+    pub(super) fn restore(spec: &BankSpec, mut image: ShardImage) -> Result<Self, BadImage> {
+        let mut shard = Self::new(spec);
+        let columns = Columns::restore(&mut image);
+        let slots = 0..columns.len() as u32;
+        let mut members: Vec<u32> = slots.filter(|&slot| columns.is_occupied(slot)).collect();
+        let list = "a list's positions are not 0, 1, 2, ...";
+        let all = members.iter().copied();
+        shard.roster = Roster::restore(all.clone(), image.in_roster).ok_or(BadImage(list))?;
+        let labelled = all.clone().filter_map(|slot| Some((columns.label(slot)?, slot)));
+        shard.labels = Postings::restore(labelled, image.in_label).ok_or(BadImage(list))?;
+        let grouped = all.clone().filter_map(|slot| Some((columns.group(slot)?, slot)));
+        shard.groups = Postings::restore(grouped, image.in_group).ok_or(BadImage(list))?;
+        let weighing = all.filter_map(|slot| Some((exponent(columns.weight(slot))?, slot)));
+        shard.weights = Postings::restore(weighing, image.in_weight).ok_or(BadImage(list))?;
+        if image.free.len() + members.len() != columns.len()
+            || image.free.iter().any(|&slot| slot as usize >= columns.len() || columns.is_occupied(slot))
+        {
+            return Err(BadImage("free and occupied slots are not all slots"));
+        }
+        // Entries of one id, and those of a queue, are in the order in which they came.
+        members.sort_unstable_by_key(|&slot| columns.occupied_at(slot));
+        for &slot in &members {
+            shard.ids.add(columns.id(slot), slot);
+            if let Some(fifo) = &mut shard.fifo {
+                fifo.push(slot);
+            }
+        }
+        if let Some(ages) = &mut shard.ages {
+            members.sort_unstable_by_key(|&slot| columns.revision(slot));
+            members.iter().for_each(|&slot| ages.add(slot, columns.step(slot)));
+        }
+        (shard.columns, shard.free, shard.largest_norm) = (columns, image.free, image.largest_norm);
+        Ok(shard)
+    }
+
+    /// Makes room for the embeddings of all slots.
+    pub(super) fn make_room(&mut self) -> Result<(), OutOfMemory> {
+        self.rows.reserve(self.columns.len())
+    }
+
+    /// Puts back embeddings from slot `first` on.
+    pub(super) fn load(&mut self, first: u32, raw: &[u8]) {
+        self.rows.load(first, raw);
     }
 
     /// Embeddings by slot.

@@ -21,6 +21,14 @@ impl Staged {
         self.next.iter().rev().find(|(of, _)| *of == step).map_or(0, |&(_, next)| next)
     }
 
+    pub(super) fn image(&self) -> Vec<(u64, u32)> {
+        self.next.iter().copied().collect()
+    }
+
+    pub(super) fn restore(next: Vec<(u64, u32)>) -> Self {
+        Self { next: next.into() }
+    }
+
     /// Notes that a stage was applied.
     pub fn note(&mut self, at: StageAt) {
         self.next.retain(|(step, _)| *step != at.step);

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::classes::Classes;
 use super::columns::Columns;
+use super::cut::Cut;
 use super::powers::Powers;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
@@ -23,13 +24,15 @@ pub struct Bank {
     /// True while a mutation is applied in part.
     pub(super) applying: bool,
     /// Counts every changed row, so that two equal readings mean that nothing changed between them.
-    revision: u64,
+    pub(super) revision: u64,
     pub(super) recent: Recent,
     pub(super) writers: Writers,
     pub(super) staged: Staged,
     pub(super) classes: Classes,
     /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
     powers: RwLock<Vec<Arc<Powers>>>,
+    /// The copy that is being taken of it.
+    pub(super) cut: Option<Arc<Cut>>,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
     /// What `appended` was when the present mutation began.
@@ -68,6 +71,7 @@ impl Bank {
             staged: Staged::default(),
             classes: Classes::default(),
             powers: RwLock::default(),
+            cut: None,
             appended: 0,
             appended_before: 0,
         }

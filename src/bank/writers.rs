@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{Origin, Writer};
+use crate::model::{Origin, Writer, WriterImage};
 
 /// The last numbers of the writers that wrote last. A part of the bank's state: the same writes leave the same table.
 #[derive(Debug, Default)]
@@ -80,6 +80,30 @@ impl Writers {
 
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
+    }
+
+    pub(super) fn image(&self) -> Vec<WriterImage> {
+        let of = |(last_write, writer): &(u64, Writer)| {
+            let numbers = self.numbers.get(writer)?;
+            let (sequences, first_ids) = (numbers.sequences.clone(), numbers.first_ids.clone());
+            Some(WriterImage {
+                writer: writer.clone(),
+                highest: numbers.highest,
+                last_write: *last_write,
+                sequences,
+                first_ids,
+            })
+        };
+        self.by_last_write.iter().filter_map(of).collect()
+    }
+
+    pub(super) fn restore(images: Vec<WriterImage>) -> Self {
+        let mut writers = Self::default();
+        for WriterImage { writer, highest, last_write, sequences, first_ids } in images {
+            writers.by_last_write.insert((last_write, writer.clone()));
+            writers.numbers.insert(writer, Numbers { highest, last_write, sequences, first_ids });
+        }
+        writers
     }
 
     pub(super) fn known(&self, origin: &Origin) -> Known {

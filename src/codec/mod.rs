@@ -5,10 +5,12 @@
 //! written by another program, or by a defect.
 
 mod group;
+mod image;
 mod record;
 mod sink;
 mod source;
 
 pub use group::{decode_group, encode_group};
+pub use image::{Section, StateHash};
 pub use record::BankRecord;
 pub use source::Unreadable;

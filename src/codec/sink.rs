@@ -39,6 +39,16 @@ impl Sink<'_> {
     }
 
     /// As [`Self::u64s`].
+    pub(super) fn i64s(&mut self, values: &[i64]) {
+        self.numbers(values, i64::to_le_bytes);
+    }
+
+    /// As [`Self::u64s`].
+    pub(super) fn u32s(&mut self, values: &[u32]) {
+        self.numbers(values, u32::to_le_bytes);
+    }
+
+    /// As [`Self::u64s`].
     pub(super) fn f32s(&mut self, values: &[f32]) {
         self.numbers(values, f32::to_le_bytes);
     }

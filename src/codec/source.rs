@@ -82,6 +82,16 @@ impl<'a> Source<'a> {
     }
 
     /// As [`Self::u64s`].
+    pub(super) fn i64s(&mut self, count: usize) -> Result<Vec<i64>, Unreadable> {
+        self.numbers(count, i64::from_le_bytes)
+    }
+
+    /// As [`Self::u64s`].
+    pub(super) fn u32s(&mut self, count: usize) -> Result<Vec<u32>, Unreadable> {
+        self.numbers(count, u32::from_le_bytes)
+    }
+
+    /// As [`Self::u64s`].
     pub(super) fn f32s(&mut self, count: usize) -> Result<Vec<f32>, Unreadable> {
         self.numbers(count, f32::from_le_bytes)
     }

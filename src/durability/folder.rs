@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::{Apply, Log, Replayed};
+use super::snapshot::{self, Snapshot, SnapshotFile};
 use super::{StoreError, frames, sync};
 use crate::codec::BankRecord;
 
@@ -42,6 +43,23 @@ impl Folder {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Begins a snapshot of what the bank was after `sequence`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn begin_snapshot(&self, sequence: u64) -> Result<SnapshotFile, StoreError> {
+        SnapshotFile::create(self, sequence)
+    }
+
+    /// Gives `section` the sections of the newest snapshot, in order; it says of each whether it is the last, and what it complains about
+    /// is reported as damage of that section.
+    ///
+    /// # Errors
+    /// [`StoreError`]: anything but a whole snapshot, or none.
+    pub fn read_snapshot(&self, section: &mut dyn FnMut(&[u8]) -> Result<bool, String>) -> Result<Snapshot, StoreError> {
+        snapshot::read(self, section)
     }
 
     /// Opens the log and replays what comes after sequence `after`: each record with the sequence it was appended under. Whatever

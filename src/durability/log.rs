@@ -105,12 +105,8 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn append(&mut self, sequence: u64, payload: &[u8]) -> Result<(), StoreError> {
-        if self.current().is_some_and(|segment| segment.bytes >= self.segment_bytes && segment.first < sequence) {
-            // A bad record in a file that has a successor is never the end of a write that was cut short.
-            self.sync()?;
-            let (segment, file, checksum) = Segment::create(&self.folder, self.incarnation, sequence, self.checksum)?;
-            self.segments.push(segment);
-            (self.file, self.checksum) = (file, checksum);
+        if self.current().is_some_and(|segment| segment.bytes >= self.segment_bytes) {
+            self.begin_file(sequence)?;
         }
         let written = frames::write(&mut self.file, self.checksum, sequence, payload).and_then(|written| {
             self.file.flush()?;
@@ -120,6 +116,21 @@ impl Log {
         self.checksum = checksum;
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Begins a new file with the record of sequence `first`, the next one: so everything before it can be dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn begin_file(&mut self, first: u64) -> Result<(), StoreError> {
+        if self.current().is_some_and(|segment| segment.first < first) {
+            // A bad record in a file that has a successor is never the end of a write that was cut short.
+            self.sync()?;
+            let (segment, file, checksum) = Segment::create(&self.folder, self.incarnation, first, self.checksum)?;
+            self.segments.push(segment);
+            (self.file, self.checksum) = (file, checksum);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod folder;
 mod frames;
 mod log;
 mod segment;
+mod snapshot;
 mod store;
 mod sync;
 
@@ -16,4 +17,5 @@ pub use config::Config;
 pub use error::StoreError;
 pub use folder::Folder;
 pub use log::{Apply, Log, Replayed, Torn};
+pub use snapshot::{Snapshot, SnapshotFile};
 pub use store::{Found, Store};

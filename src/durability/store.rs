@@ -124,7 +124,7 @@ impl Store {
 }
 
 /// How long a server that is just ending is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the folder for as long as the file is open, and writes down who has it.

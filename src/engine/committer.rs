@@ -143,6 +143,12 @@ impl Work {
             }),
             Err(failed) => group.into_members().for_each(|(_, acknowledge)| acknowledge(Err(failed.clone()))),
         }
+        if let Some(journal) = &mut self.journal
+            && journal.wants_snapshot()
+        {
+            // The journal remembers a failure, and tells whoever writes next.
+            let _failed = journal.begin_snapshot(&self.bank);
+        }
         left
     }
 

@@ -21,6 +21,7 @@ use super::query::{self, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanQuery};
 use super::served::Served;
+use super::snapshots::Snapshots;
 use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
@@ -55,6 +56,8 @@ struct Inner {
     /// Held while a bank is made or deleted.
     catalogue: Mutex<()>,
     log_failed: watch::Sender<bool>,
+    /// Takes them, if banks outlive the server.
+    snapshots: Option<Snapshots>,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -91,10 +94,23 @@ impl Engine {
         let metrics = Metrics::default();
         let pool = Pool::start(threads, config.queue, metrics.clone())?;
         let maintenance = Maintenance::start(config.index)?;
+        let snapshots = store.as_ref().map(|_| Snapshots::start(config.max_banks)).transpose()?;
         let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
         let (refused, catalogue, log_failed) = (DashMap::new(), Mutex::new(()), watch::Sender::new(false));
-        let inner =
-            Inner { config, banks, pool, maintenance, recycler, metrics, gathers, store, refused, catalogue, log_failed };
+        let inner = Inner {
+            config,
+            banks,
+            pool,
+            maintenance,
+            recycler,
+            metrics,
+            gathers,
+            store,
+            refused,
+            catalogue,
+            log_failed,
+            snapshots,
+        };
         inner.recover().map_err(std::io::Error::other)?;
         let this = Self { inner: Arc::new(inner) };
         this.inner.metrics.register(this.scraper());

@@ -1,11 +1,15 @@
 //! The log of a bank, synced by its policy.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::EngineError;
+use super::snapshots::{Job, Outcome, Snapshots};
+use crate::bank::Bank;
 use crate::codec::encode_group;
-use crate::durability::{Log, StoreError};
+use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
 use crate::model::{BankName, Durability, Mutation, clock};
+use crate::rows::Shared;
 
 /// Called when a log has failed.
 pub(super) type Alarm = Box<dyn Fn() + Send>;
@@ -16,20 +20,91 @@ pub(super) struct Journal {
     bank: BankName,
     log: Log,
     durability: Durability,
-    interval: Duration,
     /// When the log must be synced; `None` if it is.
     due: Option<Instant>,
     failure: Option<String>,
     alarm: Alarm,
     scratch: Vec<u8>,
+    snapshots: Snapshots,
+    folder: Folder,
+    /// The last snapshot.
+    snapshot: Snapshot,
+    /// Bytes of log from which on the next is taken.
+    outgrown: u64,
+    limits: Config,
+    /// Of the snapshot that is being taken.
+    outcome: Option<Outcome>,
+}
+
+/// What a journal writes to.
+pub(super) struct Kept {
+    pub(super) folder: Folder,
+    pub(super) log: Log,
+    /// The last snapshot.
+    pub(super) snapshot: Snapshot,
 }
 
 /// Bytes of the scratch buffer that are kept from one record to the next.
 const KEPT_SCRATCH: usize = 16 << 20;
 
 impl Journal {
-    pub(super) fn new(bank: BankName, log: Log, durability: Durability, interval: Duration, alarm: Alarm) -> Self {
-        Self { bank, log, durability, interval, due: None, failure: None, alarm, scratch: Vec::new() }
+    pub(super) fn new(kept: Kept, limits: &Config, snapshots: Snapshots, alarm: Alarm) -> Self {
+        let Kept { folder, log, snapshot } = kept;
+        let (bank, durability) = (folder.record().name.clone(), folder.record().durability);
+        let mut journal = Self {
+            bank,
+            log,
+            durability,
+            due: None,
+            failure: None,
+            alarm,
+            scratch: Vec::new(),
+            snapshots,
+            folder,
+            snapshot,
+            outgrown: 0,
+            limits: limits.clone(),
+            outcome: None,
+        };
+        journal.outgrown = journal.threshold(0);
+        journal
+    }
+
+    /// True if the log has outgrown the last snapshot, and no other is being taken.
+    pub(super) fn wants_snapshot(&mut self) -> bool {
+        if let Some(known) = self.outcome.as_ref().and_then(Outcome::known) {
+            self.outcome = None;
+            match known {
+                Some(snapshot) => {
+                    self.snapshot = snapshot;
+                    // What can't be removed costs room, and is removed with the next.
+                    if let Err(fault) = self.log.drop_behind(snapshot.sequence) {
+                        tracing::warn!(bank = %self.bank, %fault, "the log behind a snapshot stays");
+                    }
+                    self.outgrown = self.threshold(0);
+                }
+                None => self.outgrown = self.threshold(self.log.bytes()),
+            }
+        }
+        self.outcome.is_none() && self.failure.is_none() && self.log.bytes() >= self.outgrown
+    }
+
+    /// Bytes of log, beyond `from`, that are worth a snapshot.
+    fn threshold(&self, from: u64) -> u64 {
+        from + self.snapshot.bytes.max(self.limits.snapshot_log_bytes)
+    }
+
+    /// Begins a snapshot of the bank as it is now.
+    pub(super) fn begin_snapshot(&mut self, bank: &Arc<Shared<Bank>>) -> Result<(), EngineError> {
+        let image = bank.read()?.image();
+        let begun = self.log.begin_file(image.sequence + 1);
+        self.note(begun)?;
+        self.due = None;
+        let cut = bank.write()?.begin_cut(self.limits.snapshot_memory_bytes);
+        let outcome = Outcome::default();
+        self.outcome = Some(outcome.clone());
+        self.snapshots.submit(Job { folder: self.folder.clone(), bank: Arc::clone(bank), image, cut, outcome });
+        Ok(())
     }
 
     /// Until when what was recorded must be synced.
@@ -61,7 +136,7 @@ impl Journal {
         match self.durability {
             Durability::Always => self.sync(),
             Durability::Memory | Durability::Interval => {
-                let due = *self.due.get_or_insert(now + self.interval);
+                let due = *self.due.get_or_insert(now + self.limits.interval);
                 if now >= due { self.sync() } else { Ok(()) }
             }
         }

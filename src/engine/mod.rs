@@ -16,6 +16,7 @@ mod reading;
 mod recovery;
 mod scan;
 mod served;
+mod snapshots;
 mod stages;
 mod staging;
 mod stalest;

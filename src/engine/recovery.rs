@@ -3,20 +3,23 @@
 use std::time::{Duration, Instant};
 
 use super::EngineError;
+use super::snapshots::Restoring;
 use crate::bank::Bank;
 use crate::codec::decode_group;
-use crate::durability::{Folder, Log, StoreError};
+use crate::durability::{Folder, Log, Snapshot, StoreError};
 use crate::model::{Applied, clock};
 
 /// Between two lines that tell how far a recovery has come.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
-/// A bank from what its folder holds: its log, replayed through the code that applied it.
-pub(super) fn recover(folder: &Folder) -> Result<(Bank, Log), StoreError> {
+/// A bank from what its folder holds: the newest snapshot, and the log after it, replayed through the code that applied it.
+pub(super) fn recover(folder: &Folder) -> Result<(Bank, Log, Snapshot), StoreError> {
     let record = folder.record();
-    let mut recovery = Recovery { bank: Bank::new(record.spec), told: clock::now(), name: record.name.to_string() };
     let began = clock::now();
-    let (log, replayed) = folder.replay(0, &mut |sequence, payload| recovery.apply(sequence, payload))?;
+    let mut restoring = Restoring::new(record.spec);
+    let snapshot = folder.read_snapshot(&mut |section| restoring.section(section))?;
+    let mut recovery = Recovery { bank: restoring.finish(), told: clock::now(), name: record.name.to_string() };
+    let (log, replayed) = folder.replay(snapshot.sequence, &mut |sequence, payload| recovery.apply(sequence, payload))?;
     let bank = recovery.bank;
     if let Some(torn) = replayed.torn {
         tracing::warn!(
@@ -25,10 +28,10 @@ pub(super) fn recover(folder: &Folder) -> Result<(Bank, Log), StoreError> {
         );
     }
     tracing::info!(
-        bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), records = replayed.records,
+        bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records,
         bytes = replayed.bytes, seconds = began.elapsed().as_secs_f64(), "recovered"
     );
-    Ok((bank, log))
+    Ok((bank, log, snapshot))
 }
 
 struct Recovery {

@@ -109,6 +109,34 @@ impl Rows {
         momentum::norm(row)
     }
 
+    /// Puts back rows from `first` on, as [`Stored::append_raw`] gave them; what is beyond whole rows is ignored.
+    pub fn load(&mut self, first: u32, raw: &[u8]) {
+        let (dim, dtype) = (self.dim, self.dtype);
+        for (slot, raw) in (first..).zip(raw.chunks_exact(dim * dtype.bytes())) {
+            let (chunk, start) = self.locate(slot);
+            let range = start..start + dim;
+            let row: &[f32] = match dtype {
+                Dtype::F32 => {
+                    let row = &mut self.chunks[chunk].floats_mut()[range];
+                    let (cells, _) = raw.as_chunks::<4>();
+                    row.iter_mut().zip(cells).for_each(|(float, &bytes)| *float = f32::from_le_bytes(bytes));
+                    row
+                }
+                Dtype::Half(half) => {
+                    let bits = &mut self.chunks[chunk].halves_mut()[range];
+                    let (cells, _) = raw.as_chunks::<2>();
+                    bits.iter_mut().zip(cells).for_each(|(half, &bytes)| *half = u16::from_le_bytes(bytes));
+                    self.scratch.resize(dim, 0.0);
+                    half.widen(bits, &mut self.scratch);
+                    &self.scratch
+                }
+            };
+            if let Some(codes) = &mut self.codes {
+                codes.set(slot, row);
+            }
+        }
+    }
+
     /// The rows of slots `start..end` that lie in one run of memory from `start` on: at least one.
     pub fn run(&self, start: u32, end: u32) -> (Stored<'_>, u32) {
         let room = self.per_chunk - start as usize % self.per_chunk;

@@ -49,6 +49,14 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// Appends what is stored to `bytes`, little-endian, bit for bit.
+    pub fn append_raw(self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::F32(floats) => floats.iter().for_each(|float| bytes.extend_from_slice(&float.to_le_bytes())),
+            Self::Half(_, bits) => encode::append_halves(bits, bytes),
+        }
+    }
+
     /// Appends the floats to `bytes` as they are sent; halves that are wanted as such are copied.
     pub fn encode(self, encoding: Encoding, bytes: &mut Vec<u8>) {
         match (self, encoding) {

@@ -135,8 +135,9 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
     let cycles = std::env::var("NEGBANK_CRASH_CYCLES").map_or(10, |cycles| cycles.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let dir_flag = format!("durability.dir={}", dir.path().display());
-    // Small files, so that crashes meet the beginning of one.
-    let arguments = ["--set", &dir_flag, "--set", "durability.segment_bytes=32768"];
+    // Small files and many snapshots, so that crashes meet the beginnings and ends of them.
+    let small = ["--set", "durability.segment_bytes=32768", "--set", "durability.snapshot_log_bytes=131072"];
+    let arguments = [&["--set", &dir_flag][..], &small].concat();
     let reference = Live::start(&[]).await;
     let banks = [("keyed", keyed("keyed", DIM as u32, 4)), ("queue", queue("queue", DIM as u32, 4, 300))];
     for (_, bank) in &banks {

@@ -63,6 +63,10 @@ fn of(bank: &str) -> v1::GetBankRequest {
 
 /// All that can be seen of a bank, draws of the future too.
 pub(crate) async fn seen(client: &Client, bank: &str) -> (v1::Bank, Vec<ScanColumns>, Vec<v1::SampleResponse>) {
+    seen_of(client, bank, DIM as usize).await
+}
+
+async fn seen_of(client: &Client, bank: &str, dim: usize) -> (v1::Bank, Vec<ScanColumns>, Vec<v1::SampleResponse>) {
     let mut about = client.get_bank(of(bank)).await.unwrap();
     about.index = None;
     let mut scan = client.scan(v1::ScanRequest { bank: bank.to_owned(), ..Default::default() }).await.unwrap();
@@ -81,7 +85,7 @@ pub(crate) async fn seen(client: &Client, bank: &str) -> (v1::Bank, Vec<ScanColu
         let request = v1::SampleRequest {
             bank: bank.to_owned(),
             anchors: Some(v1::Anchors {
-                embeddings: Some(rows(&random_rows(&mut random, 5, DIM as usize))),
+                embeddings: Some(rows(&random_rows(&mut random, 5, dim))),
                 labels: vec![0, 1, 2, 3, 4],
                 groups: vec![9, 8, 7, 6, 5],
                 ..Default::default()
@@ -100,8 +104,8 @@ pub(crate) async fn seen(client: &Client, bank: &str) -> (v1::Bank, Vec<ScanColu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_server_has_the_same_banks_and_goes_on_as_if_it_had_not_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [dir_of(dir.path()), "durability.segment_bytes=16384".to_owned()];
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let flag = dir_of(dir.path());
+    let settings = [&flag, "durability.segment_bytes=16384", "durability.snapshot_log_bytes=20000"];
     // Beside it a server of one life, to which the same is done.
     let unbroken = Live::start(&[]).await;
     let mut random = [Seed(5).stream(0, 0), Seed(5).stream(0, 0)];
@@ -173,12 +177,46 @@ async fn a_server_without_a_folder_promises_nothing() {
     assert!(refused.to_string().contains("durability.dir"), "{refused}");
 }
 
+/// What is written again and again takes room once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_goes_when_a_snapshot_has_taken_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir_of(dir.path());
+    let settings = [&flag, "durability.segment_bytes=65536", "durability.snapshot_log_bytes=262144"];
+    let live = Live::start(&settings).await;
+    live.create(keyed("b", 64, 2)).await;
+    let ids: Vec<u64> = (0..200).collect();
+    let mut random = Seed(1).stream(0, 0);
+    let mut written = 0;
+    for _ in 0..300 {
+        live.write("b", &ids, &random_rows(&mut random, 200, 64), &[]).await;
+        written += 200 * 64 * 4;
+    }
+    let folder = bank_folder(dir.path(), "b");
+    let bytes =
+        || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().metadata().map_or(0, |file| file.len())).sum::<u64>();
+    // A snapshot may be on its way; the writes are what makes it be noticed.
+    let mut left = 200;
+    while bytes() > 1 << 20 && left > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        live.write("b", &ids, &random_rows(&mut random, 200, 64), &[]).await;
+        left -= 1;
+    }
+    assert!(bytes() <= 1 << 20 && written > 10 << 20, "{} bytes on disk of {written} written", bytes());
+    let seen_before = seen_of(&live.client, "b", 64).await;
+    drop(live);
+    let live = Live::start(&settings).await;
+    assert!(seen_of(&live.client, "b", 64).await == seen_before);
+}
+
+fn bank_folder(dir: &Path, bank: &str) -> PathBuf {
+    let mut folders = fs::read_dir(dir.join("banks")).unwrap().map(|entry| entry.unwrap().path());
+    folders.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{bank}@"))).unwrap()
+}
+
 /// The log files of a bank, in order.
 pub(crate) fn logs(dir: &Path, bank: &str) -> Vec<PathBuf> {
-    let mut folders = fs::read_dir(dir.join("banks")).unwrap().map(|entry| entry.unwrap().path());
-    let of_bank = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{bank}@"));
-    let folder = folders.find(of_bank).unwrap();
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(bank_folder(dir, bank)).unwrap().map(|entry| entry.unwrap().path());
     let mut logs: Vec<PathBuf> = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log-")).collect();
     logs.sort();
     logs

@@ -20,6 +20,7 @@ mod crash;
 mod deleted;
 mod durable;
 mod exact;
+mod formats;
 mod forms;
 mod frequencies;
 mod gather;

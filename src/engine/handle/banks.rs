@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use super::{BankHandle, Engine, Inner};
 use crate::bank::Bank;
 use crate::codec::BankRecord;
-use crate::durability::{Config, Folder, Found, Log, Store};
+use crate::durability::{Config, Folder, Found, Snapshot, Store};
 use crate::engine::EngineError;
 use crate::engine::committer::{Committer, Work};
 use crate::engine::differing::differing;
-use crate::engine::journal::Journal;
+use crate::engine::journal::{Journal, Kept};
 use crate::engine::recovery::recover;
 use crate::engine::served::Served;
 use crate::engine::stages::Stages;
@@ -119,8 +119,8 @@ impl Inner {
     }
 
     fn reopen(&self, folder: &Folder) -> Result<(), EngineError> {
-        let (bank, log) = recover(folder)?;
-        self.open(folder.record(), bank, Some((folder.clone(), log))).map(|_| ())
+        let (bank, log, snapshot) = recover(folder)?;
+        self.open(folder.record(), bank, Some(Kept { folder: folder.clone(), log, snapshot })).map(|_| ())
     }
 
     fn create(&self, name: BankName, spec: BankSpec, durability: Option<Durability>) -> Result<Arc<BankHandle>, EngineError> {
@@ -145,7 +145,10 @@ impl Inner {
         let Seed(incarnation) = Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
         let record = BankRecord { name, spec, incarnation, durability };
         let kept = match &self.store {
-            Some(store) if durability != Durability::Memory => Some(store.create(&record)?),
+            Some(store) if durability != Durability::Memory => {
+                let (folder, log) = store.create(&record)?;
+                Some(Kept { folder, log, snapshot: Snapshot::default() })
+            }
             _ => None,
         };
         self.open(&record, Bank::new(spec), kept)
@@ -164,7 +167,7 @@ impl Inner {
     }
 
     /// Begins to serve a bank.
-    fn open(&self, record: &BankRecord, bank: Bank, kept: Option<(Folder, Log)>) -> Result<Arc<BankHandle>, EngineError> {
+    fn open(&self, record: &BankRecord, bank: Bank, kept: Option<Kept>) -> Result<Arc<BankHandle>, EngineError> {
         let BankRecord { name, spec, incarnation, durability } = record.clone();
         let (sequence, staged) = (bank.sequence(), bank.staged().clone());
         let state = Arc::new(Shared::new(bank));
@@ -175,13 +178,13 @@ impl Inner {
             let acknowledged = acknowledged.clone();
             Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
         };
-        let (folder, log) = kept.unzip();
+        let folder = kept.as_ref().map(|kept| kept.folder.clone());
         let alarm = self.log_failed.clone();
-        let Config { interval, .. } = self.config.durability;
         let alarm = Box::new(move || {
             alarm.send_replace(true);
         });
-        let journal = log.map(|log| Journal::new(name.clone(), log, durability, interval, alarm));
+        let kept = kept.zip(self.snapshots.clone());
+        let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm));
         let max_entries = self.config.max_entries;
         let work = Work { bank: Arc::clone(&state), index: index.clone(), journal, max_entries, announce };
         let committer = Committer::start(&name, work, self.config.write_queue)

@@ -1,0 +1,102 @@
+//! A bank as values, and back.
+
+use std::sync::Arc;
+
+use super::classes::Classes;
+use super::cut::Cut;
+use super::recent::Recent;
+use super::shard::Shard;
+use super::staged::Staged;
+use super::state::Bank;
+use super::writers::Writers;
+use crate::model::{BadImage, BankImage, BankSpec, ShardImage};
+use crate::rows::OutOfMemory;
+
+/// Why a bank could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The image is none.
+    #[error(transparent)]
+    Bad(#[from] BadImage),
+    /// The system has no memory for it.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+impl Bank {
+    /// All of it but the embeddings, between two mutations.
+    pub fn image(&self) -> BankImage {
+        BankImage {
+            sequence: self.sequence,
+            step: self.step,
+            revision: self.revision,
+            appended: self.appended,
+            labels: self.classes.labels().to_vec(),
+            staged: self.staged.image(),
+            writers: self.writers.image(),
+            shards: self.shards.iter().map(Shard::image).collect(),
+        }
+    }
+
+    /// A bank like that; [`Self::load`] puts back its embeddings. What mirrors may ask for begins anew: they are sent the whole bank.
+    ///
+    /// # Errors
+    /// [`RestoreError`]
+    pub fn restore(spec: BankSpec, image: BankImage) -> Result<Self, RestoreError> {
+        if image.shards.len() != spec.shards() {
+            return Err(BadImage("it has another number of shards than its settings say").into());
+        }
+        if !image.shards.iter().all(columns_agree) {
+            return Err(BadImage("columns of one shard are of several lengths").into());
+        }
+        let mut bank = Self::new(spec);
+        (bank.sequence, bank.step, bank.revision, bank.appended) = (image.sequence, image.step, image.revision, image.appended);
+        bank.shards = image.shards.into_iter().map(|shard| Shard::restore(&spec, shard)).collect::<Result<_, _>>()?;
+        let of_entries = bank.shards.iter().flat_map(|shard| {
+            let columns = shard.columns();
+            shard.roster().iter().filter_map(|&slot| columns.label(slot))
+        });
+        bank.classes = Classes::restore(image.labels, of_entries).ok_or(BadImage("its labels are not those of its entries"))?;
+        bank.staged = Staged::restore(image.staged);
+        bank.writers = Writers::restore(image.writers);
+        bank.recent = Recent::restore(image.sequence, image.revision);
+        for shard in &mut bank.shards {
+            shard.make_room()?;
+        }
+        Ok(bank)
+    }
+
+    /// Puts back embeddings of a shard from slot `first` on, as [`Cut::take`] gave them. False if there are no such slots.
+    pub fn load(&mut self, shard: usize, first: u32, raw: &[u8]) -> bool {
+        let bytes = self.spec.dim() * self.spec.dtype().bytes();
+        let Some(shard) = self.shards.get_mut(shard) else { return false };
+        let fits = raw.len().is_multiple_of(bytes) && first as usize + raw.len() / bytes <= shard.columns().len();
+        if fits {
+            shard.load(first, raw);
+        }
+        fits
+    }
+
+    /// From now on the embeddings as they are now can be taken from the cut, whatever is written meanwhile. There is one cut at a time.
+    pub fn begin_cut(&mut self, budget: usize) -> Arc<Cut> {
+        let cut = Arc::new(Cut::new(self.shards.iter().map(|shard| shard.columns().len() as u32), budget));
+        self.cut = Some(Arc::clone(&cut));
+        cut
+    }
+
+    /// Must be called before a row is changed: a copy that is being taken of the bank may still need it.
+    pub(super) fn keep(&mut self, shard: usize, slot: u32) {
+        if let Some(cut) = &self.cut
+            && !cut.keep(shard, slot, self.shards[shard].rows())
+        {
+            self.cut = None;
+        }
+    }
+}
+
+fn columns_agree(shard: &ShardImage) -> bool {
+    let slots = shard.ids.len();
+    [shard.labels.len(), shard.groups.len(), shard.weights.len(), shard.steps.len(), shard.occupied_at.len()] == [slots; 5]
+        && [shard.revisions.len(), shard.present.len(), shard.in_roster.len()] == [slots; 3]
+        && [shard.in_label.len(), shard.in_group.len(), shard.in_weight.len()] == [slots; 3]
+}

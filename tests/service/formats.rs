@@ -1,0 +1,131 @@
+//! Files that earlier versions left are opened by this one, and mean what they meant.
+//!
+//! `tests/fixtures/store-N` is the data folder of a version; `expected.txt` beside it tells what its banks hold and draw. A new format
+//! gets a folder of its own: `cargo test --test service -- formats::write --ignored` makes it, and the old ones stay.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use negbank::client::{Client, rows};
+use negbank::proto::v1;
+
+use crate::live::{Live, keyed, queue, uniform};
+
+/// The newest.
+const STORE: &str = "store-1";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn banks() -> Vec<v1::CreateBankRequest> {
+    let half = v1::CreateBankRequest { metric: v1::Metric::Dot.into(), dtype: v1::Dtype::F16.into(), ..keyed("half", 4, 1) };
+    vec![keyed("keyed", 4, 2), half, queue("queue", 4, 2, 12)]
+}
+
+fn write(bank: &str, number: u64) -> v1::WriteRequest {
+    let ids: Vec<u64> = (0..3).map(|at| (number * 5 + at * 7) % 17).collect();
+    let embeddings: Vec<f32> = (0..12).map(|at| ((number * 13 + at * 5) % 23) as f32 / 8.0 - 1.0).collect();
+    v1::WriteRequest {
+        bank: bank.to_owned(),
+        embeddings: Some(rows(&embeddings)),
+        labels: ids.iter().map(|id| (id % 3) as i64).collect(),
+        groups: if number.is_multiple_of(2) { ids.iter().map(|id| id / 2).collect() } else { Vec::new() },
+        weights: if number.is_multiple_of(3) { ids.iter().map(|id| *id as f32 + 0.5).collect() } else { Vec::new() },
+        ids: if bank == "queue" && number.is_multiple_of(2) { Vec::new() } else { ids },
+        step: Some(number / 2),
+        origin: Some(v1::Origin { writer: "w".into(), incarnation: 9, number: number + 1 }),
+        ..Default::default()
+    }
+}
+
+/// What a bank holds, and what it will draw.
+async fn told(client: &Client, bank: &str) -> String {
+    let about = client.get_bank(v1::GetBankRequest { name: bank.to_owned() }).await.unwrap();
+    let mut told = format!("{bank}: sequence {} step {:?} entries {}\n", about.sequence, about.step, about.entries);
+    let mut scan = client.scan(v1::ScanRequest { bank: bank.to_owned(), ..Default::default() }).await.unwrap();
+    while let Some(chunk) = scan.next().await.unwrap() {
+        writeln!(told, "{chunk:?}", chunk = (chunk.rows, chunk.stamps)).unwrap();
+    }
+    let balanced =
+        v1::Draw { k: 5, strategy: Some(v1::draw::Strategy::Balanced(v1::Balanced::default())), ..Default::default() };
+    let weighted =
+        v1::Draw { k: 5, strategy: Some(v1::draw::Strategy::Weighted(v1::Weighted::default())), ..Default::default() };
+    for seed in 0..3 {
+        let request = v1::SampleRequest {
+            bank: bank.to_owned(),
+            anchors: Some(v1::Anchors { embeddings: Some(rows(&[1.0, 0.5, 0.25, 2.0])), ..Default::default() }),
+            draws: vec![uniform(5), balanced.clone(), weighted.clone()],
+            columns: vec![v1::Column::Ids.into()],
+            seed: Some(seed),
+            ..Default::default()
+        };
+        let answer = client.sample(request).await.unwrap();
+        let ids = answer.rows.unwrap().ids;
+        let drawn: Vec<Vec<u64>> =
+            answer.draws.iter().map(|draw| draw.indices.iter().map(|&at| ids[at as usize]).collect()).collect();
+        writeln!(told, "seed {seed}: {drawn:?}").unwrap();
+    }
+    told
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_folders_of_every_version_are_served_as_they_were() {
+    let mut seen = 0;
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let fixture = entry.unwrap().path();
+        let dir = tempfile::tempdir().unwrap();
+        copy(&fixture, dir.path());
+        let live = Live::start(&[&format!("durability.dir={}", dir.path().display())]).await;
+        let mut told = String::new();
+        for bank in live.client.list_banks().await.unwrap().banks {
+            told += &self::told(&live.client, &bank.name).await;
+            assert!(live.client.write(write(&bank.name, 39)).await.unwrap().duplicate, "{}: a write of then", bank.name);
+            assert!(!live.client.write(write(&bank.name, 40)).await.unwrap().duplicate, "{}: a new one", bank.name);
+        }
+        assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
+        seen += 1;
+    }
+    assert!(seen > 0, "there is no fixture below {}", fixtures().display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes the fixture of a new format"]
+async fn write_the_fixture() {
+    let fixture = fixtures().join(STORE);
+    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let dir = tempfile::tempdir().unwrap();
+    let flag = format!("durability.dir={}", dir.path().display());
+    let live = Live::start(&[&flag, "durability.segment_bytes=4096", "durability.snapshot_log_bytes=4096"]).await;
+    let mut told = String::new();
+    for bank in banks() {
+        live.create(bank.clone()).await;
+        for number in 0..40 {
+            live.client.write(write(&bank.name, number)).await.unwrap();
+            if number % 10 == 3 {
+                live.client.remove(v1::RemoveRequest { bank: bank.name.clone(), ids: vec![number % 17] }).await.unwrap();
+            }
+        }
+    }
+    for bank in live.client.list_banks().await.unwrap().banks {
+        told += &self::told(&live.client, &bank.name).await;
+    }
+    drop(live);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    copy(&dir.path().join("banks"), &fixture.join("banks"));
+    fs::write(fixture.join("expected.txt"), told).unwrap();
+}
