@@ -15,6 +15,7 @@ PY := $(VENV)/bin/python
 TOOLS := target/tools
 WHEELS := target/wheels
 GRPCURL_VERSION := v1.9.3
+HELM_VERSION := v3.19.2
 DENY_VERSION := 0.20.2
 
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
@@ -28,7 +29,7 @@ demo: $(VENV)/demo
 	cd python && ../$(PY) -m demo --server-binary $(TARGET)/release/negbank --reports $(REPORTS)
 
 # Everything: Rust unit, property and service tests, then the Python package against the real server.
-test: $(TOOLS)/bin/grpcurl $(VENV)/test
+test: $(TOOLS)/bin/grpcurl $(TOOLS)/bin/helm $(VENV)/test
 	$(CARGO) test --locked --package negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/debug/negbank ../$(PY) -m pytest -q
 
@@ -91,14 +92,21 @@ sanitize:
 
 # --- set-up -----------------------------------------------------------------------------------------------------------------
 
-# Without Go the README's grpcurl session is not tested, and the test says so.
+# Without Go neither grpcurl sessions nor the Helm chart are tested, and the tests say so.
 $(TOOLS)/bin/grpcurl:
+	$(call go_install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
+
+$(TOOLS)/bin/helm:
+	$(call go_install,helm.sh/helm/v3/cmd/helm@$(HELM_VERSION))
+
+define go_install
 	mkdir -p $(TOOLS)/bin
 	if command -v go >/dev/null; then \
-		GOBIN=$(abspath $(TOOLS)/bin) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION); \
+		GOBIN=$(abspath $(TOOLS)/bin) go install $(1); \
 	else \
-		echo "*** Go is missing: the README's grpcurl session will not be tested ***" >&2; \
+		echo "*** Go is missing: what needs $(@F) will not be tested ***" >&2; \
 	fi
+endef
 
 # A linter run once a day need not be optimised: this halves its build.
 $(TOOLS)/bin/cargo-deny:

@@ -16,16 +16,21 @@ STARTS_WITHIN = 20.0
 
 
 class ServerProcess:
-    """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1"."""
+    """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1".
+
+    With "http.listen=127.0.0.1:0" it answers probes at `probes`.
+    """
 
     def __init__(self, *settings: str, port: int | None = None) -> None:
         flags = [part for setting in settings for part in ("--set", setting)]
-        command = [str(_binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none", *flags]
+        command = [str(binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none", *flags]
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         try:
             self.port = self._announced_port()
             self.address = f"127.0.0.1:{self.port}"
+            probes = re.search(r"probes=(\S+)", self._output())
+            self.probes = probes[1] if probes else None
         except BaseException:
             self.stop()
             raise
@@ -78,7 +83,8 @@ def free_port() -> int:
         return port
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The server to test."""
     given = os.environ.get("NEGBANK_SERVER")
     built = [REPOSITORY / "target" / profile / "negbank" for profile in ("release", "debug")]
     candidates = [Path(given)] if given else built

@@ -1,0 +1,115 @@
+{{- define "negbank.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* Within 63 characters, room is left for "-headless" and for the hash that a StatefulSet labels its pods with. */}}
+{{- define "negbank.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains (include "negbank.name" .) .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "negbank.name" .) | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "negbank.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "negbank.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "negbank.labels" -}}
+{{ include "negbank.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Not those that the services select by: the pod of `helm test` must get no calls. */}}
+{{- define "negbank.testLabels" -}}
+app.kubernetes.io/name: {{ include "negbank.name" . | trunc 58 }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "negbank.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "negbank.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "negbank.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- /* An address with a port: of "::" it is [::]:7700. */}}
+{{- define "negbank.bind" -}}
+{{- if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ .port }}
+{{- end }}
+
+{{- define "negbank.refuseOpenDoor" -}}
+{{- if not (or .Values.tls.existingSecret .Values.auth.existingSecret .Values.insecureListen) }}
+{{- fail "\n\nWhoever reaches the port could read and delete every bank: set tls.existingSecret or auth.existingSecret, or insecureListen=true to serve without either." }}
+{{- end }}
+{{- if and .Values.tls.clientCa.existingSecret (not .Values.tls.existingSecret) }}
+{{- fail "\n\ntls.clientCa.existingSecret asks clients for certificates, which needs the server's own: set tls.existingSecret." }}
+{{- end }}
+{{- end }}
+
+{{- /* What the chart sets itself, as dotted keys. */}}
+{{- define "negbank.settings" -}}
+server.listen: {{ include "negbank.bind" (dict "address" .Values.bindAddress "port" 7700) | quote }}
+server.drain_seconds: {{ .Values.drainSeconds | int64 }}
+http.listen: {{ include "negbank.bind" (dict "address" .Values.bindAddress "port" 7701) | quote }}
+{{- if .Values.persistence.enabled }}
+durability.dir: /var/lib/negbank
+{{- end }}
+{{- if .Values.tls.existingSecret }}
+tls.certificate: /etc/negbank/tls/{{ .Values.tls.certificateKey }}
+tls.key: /etc/negbank/tls/{{ .Values.tls.keyKey }}
+{{- if .Values.tls.clientCa.existingSecret }}
+tls.client_ca: /etc/negbank/client-ca/{{ .Values.tls.clientCa.key }}
+{{- end }}
+{{- end }}
+{{- if .Values.auth.existingSecret }}
+auth.tokens: /etc/negbank/auth/{{ .Values.auth.key }}
+{{- end }}
+{{- if .Values.insecureListen }}
+insecure_listen: true
+{{- end }}
+{{- end }}
+
+{{- /* A TOML value. Numbers of a values file come as floats. */}}
+{{- define "negbank.tomlValue" -}}
+{{- if kindIs "string" . }}{{ . | toJson }}
+{{- else if kindIs "bool" . }}{{ . }}
+{{- else if eq (float64 .) (float64 (int64 .)) }}{{ int64 . }}
+{{- else }}{{ . }}
+{{- end }}
+{{- end }}
+
+{{- /* negbank.toml, in dotted keys: `config` and what the chart sets, which nobody may set twice. */}}
+{{- define "negbank.toml" -}}
+{{- $settings := include "negbank.settings" . | fromYaml }}
+{{- $owned := list "server.listen" "server.drain_seconds" "http.listen" "durability.dir" }}
+{{- range $section, $keys := .Values.config }}
+{{- range $key, $value := $keys }}
+{{- $name := printf "%s.%s" $section $key }}
+{{- if or (has $name $owned) (has $section (list "tls" "auth")) }}
+{{- fail (printf "\n\nconfig.%s is set by the chart: see bindAddress, drainSeconds, persistence, tls and auth in its values." $name) }}
+{{- end }}
+{{- $_ := set $settings $name $value }}
+{{- end }}
+{{- end }}
+{{- range $name := keys $settings | sortAlpha }}
+{{ $name }} = {{ include "negbank.tomlValue" (get $settings $name) }}
+{{- end }}
+{{- end }}

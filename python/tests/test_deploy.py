@@ -1,0 +1,320 @@
+"""The Helm chart: rendered by the real helm, checked against Kubernetes' own schemas, its settings read by a real server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import tomllib
+import yaml
+
+from installed_tools import REPOSITORY, tool
+from server_process import ServerProcess, binary
+
+DEPLOY = REPOSITORY / "deploy"
+CHART = DEPLOY / "helm" / "negbank"
+SIDECAR = CHART / "values-memory-only-sidecar.yaml"
+VALUES = [*sorted((CHART / "ci").glob("*.yaml")), SIDECAR]
+# The oldest that Chart.yaml allows, one in between, and the newest whose schemas are there.
+KUBERNETES = ["1.27.0", "1.31.0", "1.37.0"]
+# Of the Prometheus operator: Kubernetes has no schema of them.
+OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule"}
+OPEN = "insecureListen=true"
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(params=VALUES, ids=lambda path: path.stem)
+def values(request: pytest.FixtureRequest) -> Path:
+    """Each file of values in turn."""
+    path: Path = request.param
+    return path
+
+
+def test_the_chart_is_linted_without_a_warning(values: Path) -> None:
+    linted = helm("lint", "--strict", str(CHART), "--values", str(values))
+    assert "0 chart(s) failed" in linted
+    assert "WARNING" not in linted
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_each_manifest_fits_kubernetes_schema(values: Path, kubernetes: str) -> None:
+    manifests = rendered(values, kubernetes=kubernetes)
+    assert {"StatefulSet", "Service", "ConfigMap"} <= {manifest["kind"] for manifest in manifests}
+    for manifest in manifests:
+        if manifest["kind"] not in OPERATORS_OWN:
+            kubernetes_validate.validate(manifest, kubernetes, strict=True)
+
+
+def test_a_manifest_that_does_not_fit_is_found() -> None:
+    [stateful_set] = of_kind("StatefulSet", rendered(VALUES[0]))
+    stateful_set["spec"]["template"]["spec"]["containers"][0]["liveness"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(stateful_set, KUBERNETES[0], strict=True)
+
+
+def test_the_server_takes_the_settings_as_they_are_rendered(values: Path, tmp_path: Path) -> None:
+    text = settings_of(rendered(values))
+    given = flat(tomllib.loads(text))
+    known = subprocess.run([binary(), "config"], check=True, capture_output=True, text=True).stdout
+    unknown = given.keys() - {line.split(" = ")[0] for line in known.splitlines()}
+    assert not unknown - AWAITED, "the chart sets what the server does not know"
+    file = tmp_path / "negbank.toml"
+    file.write_text("".join(f"{line}\n" for line in text.splitlines() if line.split(" = ")[0] not in unknown))
+    shown = subprocess.run([binary(), "config", "--config", file], check=True, capture_output=True, text=True).stdout
+    for key in given.keys() - unknown:
+        value = str(given[key]).lower() if isinstance(given[key], bool) else given[key]
+        [line] = [line for line in shown.splitlines() if line.startswith(f"{key} = ")]
+        assert line.startswith(f"{key} = {value}  # ")
+        assert line.endswith(file.name), "it is the file that set it"
+
+
+# Built today, on the other side of the house.
+AWAITED = {"tls.certificate", "tls.key", "tls.client_ca", "auth.tokens", "insecure_listen"}
+
+
+def test_every_container_is_confined(values: Path) -> None:
+    pods = [pod for manifest in rendered(values) for pod in pods_of(manifest)]
+    assert pods
+    for pod in [*pods, *pods_of(sidecar_job())]:
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"] + pod.get("initContainers", []):
+            if container["name"] in {"neighbour", "trainer"}:  # somebody else's
+                continue
+            security = pod.get("securityContext", {}) | container["securityContext"]
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] == 65532
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_a_pod_is_killed_only_after_its_drain(values: Path) -> None:
+    manifests = rendered(values)
+    [stateful_set] = of_kind("StatefulSet", manifests)
+    drain = flat(tomllib.loads(settings_of(manifests)))["server.drain_seconds"]
+    assert stateful_set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 15
+
+
+def test_the_probes_ask_what_the_server_answers(values: Path, answering: ServerProcess) -> None:
+    [stateful_set] = of_kind("StatefulSet", rendered(values))
+    containers = [*pods_of(stateful_set)[0]["containers"][:1], *pods_of(sidecar_job())[0]["initContainers"]]
+    for container in containers:
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports["http"] == 7701
+        assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if kind in container:
+                url = f"http://{answering.probes}{container[kind]['httpGet']['path']}"
+                with urllib.request.urlopen(url, timeout=20) as answer:
+                    assert answer.status == 200
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[ServerProcess]:
+    """A server that answers probes."""
+    process = ServerProcess("http.listen=127.0.0.1:0")
+    yield process
+    process.stop()
+
+
+def test_what_selects_pods_selects_the_servers_alone(values: Path) -> None:
+    manifests = rendered(values)
+    [stateful_set] = of_kind("StatefulSet", manifests)
+    server = stateful_set["spec"]["template"]["metadata"]["labels"]
+    services = of_kind("Service", manifests)
+    selectors = [service["spec"]["selector"] for service in services]
+    selectors += [manifest["spec"]["selector"]["matchLabels"] for manifest in of_kind("PodDisruptionBudget", manifests)]
+    selectors += [manifest["spec"]["podSelector"]["matchLabels"] for manifest in of_kind("NetworkPolicy", manifests)]
+    selectors.append(stateful_set["spec"]["selector"]["matchLabels"])
+    others = [manifest["metadata"]["labels"] for manifest in of_kind("Pod", manifests)]
+    for selector in selectors:
+        assert selector.items() <= server.items()
+        assert not any(selector.items() <= other.items() for other in others)
+    assert stateful_set["spec"]["serviceName"] in {service["metadata"]["name"] for service in services}
+    for monitor in of_kind("ServiceMonitor", manifests):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        [watched] = [service for service in services if wanted.items() <= service["metadata"]["labels"].items()]
+        assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in watched["spec"]["ports"]}
+
+
+def test_names_fit_even_if_the_release_has_a_long_one() -> None:
+    for manifest in rendered(VALUES[0], release="r" * 53):
+        name = manifest["metadata"]["name"]
+        assert len(name) <= 63
+        if manifest["kind"] == "StatefulSet":
+            assert len(name) + len("-0123456789") <= 63, "its pods are labelled with a hash after the name"
+
+
+def test_secrets_are_mounted_where_the_settings_look_for_them() -> None:
+    manifests = rendered(CHART / "ci" / "tls-tokens-values.yaml")
+    [stateful_set] = of_kind("StatefulSet", manifests)
+    pod = stateful_set["spec"]["template"]["spec"]
+    settings = flat(tomllib.loads(settings_of(manifests)))
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert not any("subPath" in mount for mount in mounts), "a subPath is never brought up to date"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    secrets = {mount["mountPath"]: volumes.get(mount["name"], {}).get("secret", {}).get("secretName") for mount in mounts}
+    for key, secret in [
+        ("tls.certificate", "negbank-tls"),
+        ("tls.key", "negbank-tls"),
+        ("tls.client_ca", "negbank-clients"),
+        ("auth.tokens", "negbank-tokens"),
+    ]:
+        assert secrets[str(Path(settings[key]).parent)] == secret
+    assert "insecure_listen" not in settings
+
+
+def test_an_open_door_must_be_asked_for_by_name() -> None:
+    for values in ["replicas=1", "tls.clientCa.existingSecret=ca"]:
+        assert "insecureListen=true" in refusal("--set", values)
+    assert "tls.existingSecret" in refusal("--set", "tls.clientCa.existingSecret=ca,insecureListen=true")
+    for values in [OPEN, "tls.existingSecret=a", "auth.existingSecret=b"]:
+        helm("template", "r", str(CHART), "--kube-version", KUBERNETES[-1], "--set", values)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("replicas=2", "replicas"),
+        ("replica=1", "replica"),
+        ("config.limits.max_k=[1]", "max_k"),
+        ("config.server.listen=127.0.0.1:1", "config.server.listen is set by the chart"),
+        ("config.tls.key=/etc/key", "config.tls.key is set by the chart"),
+        ("drainSeconds=0", "drainSeconds"),
+        ("service.type=Nodeport", "service"),
+        ("persistence.size=twenty", "persistence"),
+    ],
+)
+def test_values_that_can_not_work_are_refused(values: str, says: str) -> None:
+    flag = "--set-json" if "[" in values else "--set"
+    assert says in refusal("--set", OPEN, flag, values)
+
+
+def test_changed_settings_restart_the_pod_and_a_new_chart_alone_does_not(tmp_path: Path) -> None:
+    def template(chart: Path, *flags: str) -> Any:
+        shown = helm("template", "r", str(chart), "--kube-version", "1.31", "--set", OPEN, *flags)
+        [stateful_set] = of_kind("StatefulSet", parsed(shown))
+        return stateful_set["spec"]["template"]
+
+    newer = tmp_path / "negbank"
+    shutil.copytree(CHART, newer)
+    about = newer / "Chart.yaml"
+    about.write_text(about.read_text().replace("\nversion: 0.1.0", "\nversion: 9.9.9"))
+    before = template(CHART)
+    assert template(newer) == before
+    after = template(CHART, "--set", "config.limits.max_k=7")
+    assert after != before
+    assert without_checksum(after) == without_checksum(before)
+
+
+def test_the_notes_say_what_was_chosen(tmp_path: Path) -> None:
+    chart = tmp_path / "negbank"
+    shutil.copytree(CHART, chart)
+    as_value = 'notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}\n'
+    (chart / "templates" / "shown.yaml").write_text(as_value)
+
+    def notes(values: str) -> str:
+        flags = ["--kube-version", "1.31", "--show-only", "templates/shown.yaml", "--values", str(chart / values)]
+        text: str = parsed(helm("template", "r", str(chart), *flags))[0]["notes"]
+        return text
+
+    secured = notes("ci/tls-tokens-values.yaml")
+    assert '-cert client.crt -key client.key -H "authorization: Bearer $TOKEN"' in secured
+    assert "whoever reaches" not in secured
+    assert "whoever reaches the port may read and delete every bank" in notes("ci/default-values.yaml")
+    assert "banks end with the pod" in notes("values-memory-only-sidecar.yaml")
+
+
+def test_the_example_job_fits_kubernetes_schema() -> None:
+    job = sidecar_job()
+    kubernetes_validate.validate(job, KUBERNETES[-1], strict=True)
+    [server] = job["spec"]["template"]["spec"]["initContainers"]
+    assert server["restartPolicy"] == "Always", "only so is it a sidecar"
+    # Each of its settings is one of the server's.
+    subprocess.run([binary(), "config", *server["args"][1:]], check=True, capture_output=True)
+
+
+def test_the_charts_dashboard_and_alerts_are_the_repositorys() -> None:
+    manifests = rendered(CHART / "ci" / "everything-values.yaml")
+    [dashboard] = [manifest for manifest in of_kind("ConfigMap", manifests) if "negbank.json" in manifest["data"]]
+    assert json.loads(dashboard["data"]["negbank.json"]) == json.loads((DEPLOY / "grafana" / "negbank.json").read_text())
+    [rule] = of_kind("PrometheusRule", manifests)
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
+
+
+def helm(*arguments: str) -> str:
+    """What the real helm prints."""
+    run = subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"helm {' '.join(arguments)}\n{run.stdout}{run.stderr}"
+    return run.stdout
+
+
+def refusal(*flags: str) -> str:
+    """What helm says when it will not render the chart."""
+    command = [tool("helm"), "template", "r", str(CHART), "--kube-version", KUBERNETES[-1], *flags]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode != 0, f"{flags} were taken"
+    return run.stderr
+
+
+def rendered(values: Path, release: str = "r", kubernetes: str = KUBERNETES[-1]) -> list[Manifest]:
+    """The manifests under these values."""
+    return copy.deepcopy(_rendered(values, release, kubernetes))
+
+
+@cache
+def _rendered(values: Path, release: str, kubernetes: str) -> list[Manifest]:
+    return parsed(helm("template", release, str(CHART), "--kube-version", kubernetes, "--values", str(values)))
+
+
+def parsed(text: str) -> list[Manifest]:
+    """The documents of a stream of YAML."""
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def of_kind(kind: str, manifests: list[Manifest]) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def pods_of(manifest: Manifest) -> list[Manifest]:
+    """The pods that a manifest describes."""
+    if manifest["kind"] == "Pod":
+        return [manifest["spec"]]
+    return [manifest["spec"]["template"]["spec"]] if manifest["kind"] in {"StatefulSet", "Job"} else []
+
+
+def sidecar_job() -> Manifest:
+    job: Manifest = yaml.safe_load((DEPLOY / "kubernetes" / "trainer-with-sidecar.yaml").read_text())
+    return job
+
+
+def settings_of(manifests: list[Manifest]) -> str:
+    """The server's TOML file."""
+    data = {name: text for manifest in of_kind("ConfigMap", manifests) for name, text in manifest["data"].items()}
+    text: str = data["negbank.toml"]
+    return text
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A TOML document by dotted keys."""
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return settings
+
+
+def without_checksum(template: Manifest) -> Manifest:
+    template = copy.deepcopy(template)
+    del template["metadata"]["annotations"]["checksum/config"]
+    return template
