@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,16 +19,18 @@ STARTS_WITHIN = 20.0
 class ServerProcess:
     """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1".
 
-    With "http.listen=127.0.0.1:0" it answers probes at `probes`.
+    With "http.listen=127.0.0.1:0" it answers probes at `probes`. `program` takes the place of `negbank`.
     """
 
-    def __init__(self, *settings: str, port: int | None = None) -> None:
+    def __init__(self, *settings: str, port: int | None = None, program: Sequence[str] = ()) -> None:
         flags = [part for setting in settings for part in ("--set", setting)]
-        command = [str(binary()), "serve", "--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none", *flags]
+        listen = ["--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none"]
+        command = [*(program or [str(binary())]), "serve", *listen, *flags]
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         try:
             self.port = self._announced_port()
+            self.pid = self._process.pid
             self.address = f"127.0.0.1:{self.port}"
             probes = re.search(r"probes=(\S+)", self._output())
             self.probes = probes[1] if probes else None
@@ -46,6 +49,11 @@ class ServerProcess:
     def resume(self) -> None:
         """Undoes `suspend`."""
         self._process.send_signal(signal.SIGCONT)
+
+    def terminate(self) -> int:
+        """Asks the process to end, and returns its exit status."""
+        self._process.terminate()
+        return self._process.wait(STARTS_WITHIN)
 
     def kill(self) -> None:
         """Ends the process at once, suspended or not."""

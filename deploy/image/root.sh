@@ -1,0 +1,22 @@
+#!/bin/sh
+# root.sh BINARY FOLDER: lays out the image's file system. The server, the libraries that it loads, and the few files that the C
+# library and TLS look for; no shell, no package manager. python/tests/test_image.py runs what it makes.
+set -eu
+binary=$1
+root=$2
+
+install -D -m 0755 "$binary" "$root/usr/local/bin/negbank"
+# A static binary loads none.
+for library in $(ldd "$binary" 2>/dev/null | grep -o '/[^ ]*'); do
+    install -D -m 0755 "$library" "$root$library"
+done
+
+mkdir -p "$root/etc/ssl/certs" "$root/tmp"
+echo 'nonroot:x:65532:65532:nonroot:/nonexistent:/sbin/nologin' >"$root/etc/passwd"
+echo 'nonroot:x:65532:' >"$root/etc/group"
+echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+    install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+fi
+# Of the server's user, so that a volume mounted there is too.
+install -d -m 0750 -o 65532 -g 65532 "$root/var/lib/negbank"
