@@ -253,6 +253,15 @@ def test_the_charts_dashboard_and_alerts_are_the_repositorys() -> None:
     assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
 
 
+def test_the_pages_commands_install_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    page = (REPOSITORY / "docs" / "deploying.md").read_text()
+    commands = [line.split()[3:] for line in page.splitlines() if line.startswith("$ helm install ")]
+    assert len(commands) == 3
+    for command in commands:
+        assert of_kind("StatefulSet", parsed(helm("template", "--kube-version", KUBERNETES[-1], *command)))
+
+
 def helm(*arguments: str) -> str:
     """What the real helm prints."""
     run = subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, check=False)
