@@ -146,6 +146,9 @@ pub struct DrawColumns {
     /// Sizes of the bands
     #[prost(uint32, repeated, tag = "20")]
     pub n_band: Vec<u32>,
+    /// f32
+    #[prost(bytes = "bytes", tag = "21")]
+    pub positive_log_q: Bytes,
 }
 
 /// `negbank.v1.SampleResponse`.
@@ -278,6 +281,7 @@ mod tests {
             generation_lag: 13,
             log_q_shift: vec![0.5],
             n_band: vec![3],
+            positive_log_q: vec![-6.0, -7.0],
         };
         let write =
             Some(v1::WriteResponse { sequence: 5, ids: vec![8], position: vec![1].into(), ..v1::WriteResponse::default() });

@@ -52,7 +52,7 @@ pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
         matches!(draw.strategy, Strategy::Uniform { .. })
             && draw.scope == Scope::PerAnchor
             && !(grouped && *exclude_same_group != Some(false))
-            && !(*exclude_same_label || *exclude_unlabelled)
+            && !(*exclude_same_label || *exclude_unlabelled || draw.filters.only_same_label || draw.filters.only_same_group)
             && (exclude_ids.is_empty() && only_labels.is_empty() && exclude_labels.is_empty())
             && (min_step.is_none() && max_age.is_none())
     };

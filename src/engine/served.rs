@@ -100,5 +100,6 @@ pub(super) fn name_of(reason: Reason) -> &'static str {
         Reason::Window => "window",
         Reason::Age => "age",
         Reason::Weight => "weight",
+        Reason::Group => "group",
     }
 }

@@ -7,8 +7,10 @@ use super::{Invalid, Matrix};
 pub struct Anchors {
     /// Number of anchors, B.
     pub count: usize,
-    /// B x d.
+    /// B x V x d: the views of each anchor, one after the other.
     pub embeddings: Option<Matrix>,
+    /// How many views an anchor has, and how their scores are one.
+    pub views: Views,
     /// Ids of entries of the bank that the anchors are.
     pub ids: Option<Vec<u64>>,
     /// Labels of the anchors.
@@ -23,6 +25,55 @@ pub struct Anchors {
     pub denied_ids: Lists<u64>,
 }
 
+/// Views of each anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Views {
+    /// V, at least 1.
+    pub each: usize,
+    /// How their scores are one.
+    pub combine: Combine,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self { each: 1, combine: Combine::default() }
+    }
+}
+
+/// How the scores of an entry against an anchor's views are one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Combine {
+    /// The largest.
+    #[default]
+    Max,
+    /// Their sum, in the order of the views, over their number.
+    Mean,
+}
+
+impl Combine {
+    /// The scores so far, and one more.
+    pub fn and(self, so_far: f32, more: f32) -> f32 {
+        match self {
+            Self::Max => {
+                if more > so_far {
+                    more
+                } else {
+                    so_far
+                }
+            }
+            Self::Mean => so_far + more,
+        }
+    }
+
+    /// What all of them come to.
+    pub fn of_all(self, so_far: f32, views: usize) -> f32 {
+        match self {
+            Self::Max => so_far,
+            Self::Mean => so_far / views as f32,
+        }
+    }
+}
+
 /// Lists of values, one list per anchor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lists<T> {
@@ -35,7 +86,8 @@ impl Anchors {
     pub fn only(&self, at: usize) -> Self {
         Self {
             count: 1,
-            embeddings: self.embeddings.as_ref().map(|rows| rows.only(at)),
+            embeddings: self.embeddings.as_ref().map(|rows| rows.only(at * self.views.each..(at + 1) * self.views.each)),
+            views: self.views,
             ids: self.ids.as_ref().map(|ids| vec![ids[at]]),
             labels: self.labels.as_ref().map(|labels| vec![labels[at]]),
             groups: self.groups.as_ref().map(|groups| vec![groups[at]]),

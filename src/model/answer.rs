@@ -44,11 +44,13 @@ pub enum Reason {
     Age,
     /// A weight of 0.
     Weight,
+    /// Not of the anchor's group, which alone is served.
+    Group,
 }
 
 impl Reason {
     /// Every reason, in the order of [`ReasonCounts`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Itself,
         Self::Positive,
         Self::Denied,
@@ -60,6 +62,7 @@ impl Reason {
         Self::Window,
         Self::Age,
         Self::Weight,
+        Self::Group,
     ];
 }
 
@@ -128,6 +131,8 @@ pub struct DrawAnswer {
     pub n_band: Vec<u32>,
     /// Natural log of each pick's probability under the whole mixture, or empty.
     pub log_q_mix: Vec<f32>,
+    /// Natural log of the probability of each anchor's positives, were they eligible; or empty.
+    pub positive_log_q: Vec<f32>,
     /// What a draw for all anchors has beside these; `None` where each anchor drew for itself.
     pub shared: Option<SharedSet>,
     /// True if an entry may be picked twice.
@@ -187,6 +192,7 @@ impl DrawAnswer {
             n_scored: Vec::new(),
             n_band: Vec::new(),
             log_q_mix: Vec::new(),
+            positive_log_q: Vec::new(),
             shared: None,
             with_replacement,
             plan,
@@ -209,6 +215,7 @@ impl DrawAnswer {
         self.n_scored.extend(more.n_scored);
         self.n_band.extend(more.n_band);
         self.log_q_mix.extend(more.log_q_mix);
+        self.positive_log_q.extend(more.positive_log_q);
         if more.plan > self.plan || self.plan_reason.is_empty() {
             self.plan_reason = more.plan_reason;
         }

@@ -2,10 +2,11 @@
 
 /// Filters of a draw, as a caller states them; all must pass. See the proto's `Filters`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of filters, each on or off")]
 pub struct Filters {
     /// Excludes the anchor's own id; `None`: where anchors carry ids.
     pub exclude_self: Option<bool>,
-    /// Excludes entries of the anchor's group; `None`: where the anchor has one.
+    /// Excludes entries of the anchor's group; `None`: where the anchor has one, unless only they are asked for.
     pub exclude_same_group: Option<bool>,
     /// Excludes entries of the anchor's label.
     pub exclude_same_label: bool,
@@ -21,4 +22,8 @@ pub struct Filters {
     pub min_step: Option<u64>,
     /// Only entries of at most this age: the request's step less the entry's. Needs the request's step.
     pub max_age: Option<u64>,
+    /// Only entries of the anchor's label.
+    pub only_same_label: bool,
+    /// Only entries of the anchor's group.
+    pub only_same_group: bool,
 }

@@ -49,6 +49,8 @@ pub struct Form {
     pub most_bytes: usize,
     /// Whether each pick's log-probability under the whole mixture is answered.
     pub log_q_mix: bool,
+    /// Whether the log-probability of each anchor's positives is answered.
+    pub positive_log_q: bool,
 }
 
 impl Form {
@@ -61,6 +63,7 @@ impl Form {
             scores_of_shared: columns.scores,
             most_bytes: usize::MAX,
             log_q_mix: false,
+            positive_log_q: false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A matrix of floats.
 
+use std::ops::Range;
+
 use super::{Invalid, Metric};
 
 /// Rows of `dim` finite floats each, row-major.
@@ -34,9 +36,9 @@ impl Matrix {
         invalid.or(Self { dim, data })
     }
 
-    /// One row as a matrix.
-    pub fn only(&self, at: usize) -> Self {
-        Self { dim: self.dim, data: self.row(at).to_vec() }
+    /// Some rows as a matrix.
+    pub fn only(&self, rows: Range<usize>) -> Self {
+        Self { dim: self.dim, data: self.data[rows.start * self.dim..rows.end * self.dim].to_vec() }
     }
 
     /// All rows, one after another.

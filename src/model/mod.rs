@@ -25,7 +25,7 @@ pub mod score_rules;
 pub mod seed;
 pub mod stage;
 
-pub use anchors::{Anchors, Lists};
+pub use anchors::{Anchors, Combine, Lists, Views};
 pub use answer::{DrawAnswer, GraphRead, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
 pub use bank_name::BankName;
 pub use bank_spec::{BankKind, BankSpec};

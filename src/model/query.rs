@@ -2,7 +2,7 @@
 
 use super::{
     Anchors, Band, Choose, Columns, Draw, Form, Invalid, Matrix, Nearest, Plan, Scope, ScoreRules, Search, Seed, Softmax,
-    Strategy,
+    Strategy, Views,
 };
 
 /// A whole request, valid by construction.
@@ -39,6 +39,9 @@ impl SampleQuery {
         }
         if form.log_q_mix {
             check_mixture(&draws, &mut invalid);
+        }
+        if form.positive_log_q && anchors.positive_ids.is_empty() {
+            invalid.push("positive_log_q", "needs anchors.positive_ids: it is of entries of this bank");
         }
         invalid.or(Self { anchors, draws, step, seed, form })
     }
@@ -86,8 +89,18 @@ fn check_anchors(anchors: &Anchors, invalid: &mut Invalid) {
     if count == 0 {
         invalid.push("anchors", "there are none: give embeddings, ids or rows");
     }
+    let Views { each, .. } = anchors.views;
+    let rows = anchors.embeddings.as_ref().map(Matrix::rows);
+    if let Some(rows) = rows.filter(|_| each > 1)
+        && rows != count * each
+    {
+        invalid.push("anchors.embeddings", format!("has {rows} rows for {count} anchors of {each} views"));
+    }
+    if each > 1 && rows.is_none() {
+        invalid.push("anchors.views", format!("is {each}, and there are no anchors.embeddings to be views"));
+    }
     let columns = [
-        ("embeddings", anchors.embeddings.as_ref().map(Matrix::rows)),
+        ("embeddings", rows.filter(|_| each == 1)),
         ("ids", anchors.ids.as_ref().map(Vec::len)),
         ("labels", anchors.labels.as_ref().map(Vec::len)),
         ("groups", anchors.groups.as_ref().map(Vec::len)),
@@ -114,6 +127,7 @@ fn check_draw(field: &str, draw: &Draw, anchors: &Anchors, invalid: &mut Invalid
             "needs the anchors' labels: give anchors.labels, or anchors.ids of entries that have labels",
         );
     }
+    check_narrow(field, draw, anchors, invalid);
     if draw.filters.exclude_self == Some(true) && anchors.ids.is_none() {
         invalid.push(format!("{field}.filters.exclude_self"), "needs anchors.ids");
     }
@@ -152,6 +166,26 @@ fn check_draw(field: &str, draw: &Draw, anchors: &Anchors, invalid: &mut Invalid
                 invalid.push(format!("{field}.hi"), format!("{hi} is outside [lo, 1] with lo = {lo}"));
             }
             check_scored(&field, rules, anchors, invalid);
+        }
+    }
+}
+
+/// Entries of the anchor's own label or group can be asked for where it has one.
+fn check_narrow(field: &str, draw: &Draw, anchors: &Anchors, invalid: &mut Invalid) {
+    let filters = &draw.filters;
+    let asked = [
+        ("label", filters.only_same_label, filters.exclude_same_label, anchors.labels.is_some()),
+        ("group", filters.only_same_group, filters.exclude_same_group == Some(true), anchors.groups.is_some()),
+    ];
+    for (what, only, excluded, given) in asked {
+        let field = format!("{field}.filters.only_same_{what}");
+        if only && excluded {
+            invalid.push(field, format!("asks for what exclude_same_{what} excludes: nothing could be served"));
+        } else if only && !given && anchors.ids.is_none() {
+            invalid.push(
+                field,
+                format!("needs the anchors' {what}s: give anchors.{what}s, or anchors.ids of entries that have {what}s"),
+            );
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct ScoreRange {
 }
 
 impl ScoreRules {
+    /// No rule.
+    pub const NONE: Self = Self { min_score: None, max_score: None, max_positive_fraction: None, margin: None, within: None };
+
     /// Checks the rules.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::SampleError;
 use super::observed::Observed;
 use crate::bank::{Bank, Place};
 use crate::kernels::{momentum, score::score, stride};
-use crate::model::{Anchors, Invalid, Metric, SampleQuery, ScoreRules};
+use crate::model::{Anchors, Combine, Invalid, Matrix, Metric, SampleQuery, ScoreRules, Views};
 
 /// One anchor, complete.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +15,9 @@ pub(super) struct Anchor {
     pub(super) number: usize,
     /// The embedding, padded; normalised in a cosine bank. `None`: only unscored draws are possible.
     pub(super) row: Option<Vec<f32>>,
+    /// The embeddings of its other views.
+    pub(super) others: Vec<Vec<f32>>,
+    pub(super) combine: Combine,
     pub(super) id: Option<u64>,
     pub(super) label: Option<i64>,
     pub(super) group: Option<u64>,
@@ -30,7 +33,26 @@ impl Anchor {
     /// Score of the entry at `place`; `None` if the anchor has no embedding.
     pub(super) fn score(&self, bank: &Bank, place: Place) -> Option<f32> {
         let mut scratch = Vec::new();
-        Some(score(bank.spec().metric(), self.row.as_deref()?, bank.padded_row(place).floats(&mut scratch)))
+        self.score_of(bank.spec().metric(), bank.padded_row(place).floats(&mut scratch))
+    }
+
+    /// Score of an entry of this row.
+    pub(super) fn score_of(&self, metric: Metric, row: &[f32]) -> Option<f32> {
+        let first = score(metric, self.row.as_deref()?, row);
+        let others = self.others.iter().map(|view| score(metric, view, row));
+        let all = others.fold(first, |so_far, more| self.combine.and(so_far, more));
+        Some(self.combine.of_all(all, 1 + self.others.len()))
+    }
+
+    /// Where its positives lie, in the order in which they were given, if their log_q is asked for; `None` of one that has left.
+    pub(super) fn positives(&self, bank: &Bank, query: &SampleQuery) -> Vec<Option<Place>> {
+        let ids = query.anchors().positive_ids.of(self.number).iter().filter(|_| query.form().positive_log_q);
+        ids.map(|&id| bank.find(id)).collect()
+    }
+
+    /// The embeddings of all its views; none of an anchor that can't be scored.
+    pub(super) fn views(&self) -> impl Iterator<Item = &[f32]> {
+        self.row.iter().chain(&self.others).map(Vec::as_slice)
     }
 }
 
@@ -46,7 +68,8 @@ pub(super) fn resolve(
     let mut invalid = Invalid::default();
     let mut resolved = Vec::with_capacity(block.len());
     for number in block {
-        match look_up(&*observed.read()?, query.anchors(), number) {
+        let bank = observed.read()?;
+        match look_up(&bank, query.anchors(), number).and_then(|anchor| complete(&bank, query, anchor)) {
             Ok(anchor) => resolved.push(anchor),
             Err(fault) => invalid.merge(fault),
         }
@@ -88,8 +111,10 @@ fn look_up(bank: &Bank, anchors: &Anchors, number: usize) -> Result<Anchor, Inva
     let id = anchors.ids.as_ref().map(|ids| ids[number]);
     let place = id.and_then(|id| bank.find(id));
     let stored = place.map(|place| bank.columns(place).entry(place.slot));
+    let Views { each, combine } = anchors.views;
+    let view = |given: &Matrix, view: usize| prepared(bank.spec().metric(), given.row(number * each + view));
     let row = match (&anchors.embeddings, id, place) {
-        (Some(given), _, _) => Some(prepared(bank.spec().metric(), given.row(number))),
+        (Some(given), _, _) => Some(view(given, 0)),
         (None, Some(_), Some(place)) => Some(bank.padded_row(place).to_vec()),
         (None, Some(id), None) => {
             let reason = format!("the bank holds no entry of id {id}: write it first, or give the anchor's embedding");
@@ -112,7 +137,31 @@ fn look_up(bank: &Bank, anchors: &Anchors, number: usize) -> Result<Anchor, Inva
         positive_ids: sorted(anchors.positive_ids.of(number)),
         denied_ids: sorted(anchors.denied_ids.of(number)),
         row,
+        others: anchors.embeddings.iter().flat_map(|given| (1..each).map(|other| view(given, other))).collect(),
+        combine,
     })
+}
+
+/// The anchor, if it has what the draws ask of it and its positives are there to be told of.
+fn complete(bank: &Bank, query: &SampleQuery, anchor: Anchor) -> Result<Anchor, Invalid> {
+    let mut invalid = Invalid::default();
+    let filters = || query.draws().iter().map(|draw| &draw.filters);
+    let lacking = [
+        ("label", anchor.label.is_none() && filters().any(|filters| filters.only_same_label)),
+        ("group", anchor.group.is_none() && filters().any(|filters| filters.only_same_group)),
+    ];
+    for (what, _) in lacking.into_iter().filter(|(_, lacks)| *lacks) {
+        let reason = format!("the anchor has no {what}, and only_same_{what} serves entries of it");
+        invalid.push(format!("anchors.{what}s[{}]", anchor.number), reason);
+    }
+    let missing = || anchor.positive_ids.iter().find(|&&id| bank.find(id).is_none());
+    if query.form().positive_log_q
+        && let Some(id) = missing()
+    {
+        let reason = format!("the bank holds no entry of id {id}, so it has no log_q");
+        invalid.push(format!("anchors.positive_ids[{}]", anchor.number), reason);
+    }
+    invalid.or(anchor)
 }
 
 /// Lowers the anchor's positive score to the smallest of these positives'.

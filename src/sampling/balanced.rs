@@ -36,6 +36,8 @@ pub(super) struct OwnClasses {
     barred: Option<i64>,
     /// Entries of each label that are kept from this anchor alone.
     excluded: FxHashMap<i64, usize>,
+    /// How many of each label are eligible, where only entries of its label or group are.
+    counted: Option<FxHashMap<i64, usize>>,
     /// Labels that have an eligible entry.
     pub(super) labels: usize,
 }
@@ -69,6 +71,16 @@ impl Classes {
     /// The labels of one anchor's eligible set.
     pub(super) fn own(&mut self, bank: &Bank, eligibility: &Eligibility, anchor: &Anchor) -> OwnClasses {
         let table = self.table(bank, eligibility.shared());
+        if eligibility.is_narrow(anchor) {
+            let mut counted: FxHashMap<i64, usize> = FxHashMap::default();
+            for place in Universe::new(bank, eligibility, anchor).iter() {
+                let columns = bank.columns(place);
+                let label = columns.label(place.slot).filter(|_| eligibility.rejects(anchor, columns, place.slot).is_none());
+                label.into_iter().for_each(|label| *counted.entry(label).or_default() += 1);
+            }
+            let (labels, excluded) = (counted.len(), FxHashMap::default());
+            return OwnClasses { table, barred: None, excluded, counted: Some(counted), labels };
+        }
         let mut excluded: FxHashMap<i64, usize> = FxHashMap::default();
         eligibility.for_each_barred(anchor, bank, |place| {
             if let Some(label) = bank.columns(place).label(place.slot) {
@@ -79,7 +91,7 @@ impl Classes {
         let barred = eligibility.barred_label(anchor).filter(passes);
         let emptied = excluded.iter().filter(|&(&label, &excluded)| table.entries_of(bank, label) == excluded).count();
         let labels = table.labels(bank).len() - usize::from(barred.is_some()) - emptied;
-        OwnClasses { table, barred, excluded, labels }
+        OwnClasses { table, barred, excluded, counted: None, labels }
     }
 
     /// The law of one anchor, whose eligible set holds `support` entries.
@@ -92,9 +104,8 @@ impl Classes {
         rejections: &'a mut ReasonCounts,
     ) -> Balanced<'a> {
         let own = self.own(bank, eligibility, anchor);
-        let all = own.table.labels(bank);
-        let listed = (own.labels * FEW < all.len())
-            .then(|| all.iter().copied().filter(|&label| own.entries_of(bank, label) > 0).collect());
+        let few = own.counted.is_some() || own.labels * FEW < own.table.labels(bank).len();
+        let listed = few.then(|| own.labels(bank));
         Balanced { bank, eligibility, anchor, rejections, own, support, listed, pools: FxHashMap::default() }
     }
 
@@ -103,13 +114,19 @@ impl Classes {
         let own = self.own(bank, eligibility, anchor);
         let labels = own.table.labels(bank).len() as f64;
         // In the order of the labels, so that the sum is the same for the same state.
-        let mut excluded: Vec<(i64, usize)> = own.excluded.iter().map(|(&label, &entries)| (label, entries)).collect();
-        excluded.sort_unstable();
-        let gone = |(label, entries): (i64, usize)| entries as f64 / own.table.entries_of(bank, label) as f64;
-        let gone: f64 = excluded.into_iter().map(gone).sum();
+        let parts = |entries: &FxHashMap<i64, usize>| {
+            let mut entries: Vec<(i64, usize)> = entries.iter().map(|(&label, &entries)| (label, entries)).collect();
+            entries.sort_unstable();
+            let part = |(label, entries): (i64, usize)| entries as f64 / own.table.entries_of(bank, label) as f64;
+            entries.into_iter().map(part).sum::<f64>()
+        };
         if own.labels == 0 {
             return f64::NEG_INFINITY;
         }
+        if let Some(counted) = &own.counted {
+            return libm::log(parts(counted) / labels);
+        }
+        let gone = parts(&own.excluded);
         libm::log((labels - f64::from(u8::from(own.barred.is_some())) - gone) / labels)
     }
 
@@ -175,10 +192,31 @@ fn counted(bank: &Bank, filters: &SharedFilters) -> FxHashMap<i64, usize> {
 impl OwnClasses {
     /// Eligible entries of a label that passes the shared filters.
     pub(super) fn entries_of(&self, bank: &Bank, label: i64) -> usize {
+        if let Some(counted) = &self.counted {
+            return counted.get(&label).copied().unwrap_or(0);
+        }
         if self.barred == Some(label) {
             return 0;
         }
         self.table.entries_of(bank, label) - self.excluded.get(&label).copied().unwrap_or(0)
+    }
+
+    /// Labels that have an eligible entry, in an order that the writes alone decide.
+    fn labels(&self, bank: &Bank) -> Vec<i64> {
+        if let Some(counted) = &self.counted {
+            let mut labels: Vec<i64> = counted.keys().copied().collect();
+            labels.sort_unstable();
+            return labels;
+        }
+        self.table.labels(bank).iter().copied().filter(|&label| self.entries_of(bank, label) > 0).collect()
+    }
+
+    /// Natural log of the probability that an entry of a label would have if it were eligible too; `takes_label` says whether others of it
+    /// pass the filters that don't depend on the anchor.
+    pub(super) fn log_q_beside(&self, bank: &Bank, label: i64, takes_label: bool) -> f64 {
+        let others = if takes_label { self.entries_of(bank, label) } else { 0 };
+        let labels = self.labels + usize::from(others == 0);
+        -libm::log(labels as f64) - libm::log((others + 1) as f64)
     }
 
     /// Natural log of the probability of each eligible entry of a label.
@@ -237,8 +275,6 @@ impl Law for Balanced<'_> {
     }
 
     fn all(&self) -> Vec<Place> {
-        let labels = self.own.table.labels(self.bank);
-        let some = labels.iter().copied().filter(|&label| self.own.entries_of(self.bank, label) > 0);
-        some.flat_map(|label| self.eligible(label)).collect()
+        self.own.labels(self.bank).into_iter().flat_map(|label| self.eligible(label)).collect()
     }
 }

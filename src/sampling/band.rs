@@ -1,9 +1,10 @@
 //! Draws from between two shares of an anchor's own scores.
 
 use super::dense::Column;
+use super::nearest::ranked_at;
 use super::permutation::Permutation;
-use crate::bank::{Bank, Place};
-use crate::index::{Identity, Ranked};
+use crate::bank::Bank;
+use crate::index::Ranked;
 use crate::model::{self, Stream};
 
 /// What was drawn of a column, and the band.
@@ -69,6 +70,15 @@ pub(super) fn draw(
     Drawn { picks, band: Some(edges) }
 }
 
+/// Natural log of the probability that `entry` would have if it were one of the column's; minus infinity outside the band.
+pub(super) fn log_q_beside(bank: &Bank, (bins, column): (&Bins, &Column<'_>), band: &model::Band, entry: &Ranked) -> f64 {
+    let below =
+        |(index, score): (usize, &f32)| *score < entry.score || *score == entry.score && ranked(bank, column, index) > *entry;
+    let rank = column.scores.iter().enumerate().filter(|&scored| below(scored)).count();
+    let ranks = band.ranks(bins.entries + 1);
+    if ranks.contains(&rank) { -libm::log(ranks.len() as f64) } else { f64::NEG_INFINITY }
+}
+
 /// Where an edge lies.
 #[derive(Debug, Clone, Copy)]
 struct Edge {
@@ -78,15 +88,8 @@ struct Edge {
 }
 
 /// The entry at a place of the column, as rankings order it.
-fn ranked(bank: &Bank, column: &Column<'_>, index: usize) -> Ranked {
+pub(super) fn ranked(bank: &Bank, column: &Column<'_>, index: usize) -> Ranked {
     ranked_at(bank, column.layout.place(index), column.scores[index])
-}
-
-/// The entry at a place of this score, as rankings order it.
-pub(super) fn ranked_at(bank: &Bank, Place { shard, slot }: Place, score: f32) -> Ranked {
-    let columns = bank.shards()[shard as usize].columns();
-    let (id, occupied_at, revision) = (columns.id(slot), columns.occupied_at(slot), columns.revision(slot));
-    Ranked { score, shard, slot, identity: Identity { id, occupied_at, revision } }
 }
 
 /// Scores counted in steps between the smallest and the largest.

@@ -1,5 +1,7 @@
 //! What a block of anchors may not be served, asked of an entry for all of them at once.
 
+use std::hash::Hash;
+
 use rustc_hash::FxHashMap;
 
 use super::anchors::Anchor;
@@ -15,6 +17,31 @@ pub(super) struct Bars<'a> {
     ids: FxHashMap<u64, Named>,
     groups: FxHashMap<u64, u64>,
     labels: FxHashMap<i64, u64>,
+    only_groups: Only<u64>,
+    only_labels: Only<i64>,
+}
+
+/// Anchors that are served entries of one key only.
+#[derive(Debug)]
+struct Only<K> {
+    anchors: u64,
+    of_key: FxHashMap<K, u64>,
+}
+
+impl<K: Eq + Hash> Only<K> {
+    fn new() -> Self {
+        Self { anchors: 0, of_key: FxHashMap::default() }
+    }
+
+    fn add(&mut self, key: K, bit: u64) {
+        self.anchors |= bit;
+        *self.of_key.entry(key).or_default() |= bit;
+    }
+
+    /// The anchors that an entry of this key, or without one, is kept from.
+    fn barred(&self, key: Option<K>) -> u64 {
+        self.anchors & !key.and_then(|key| self.of_key.get(&key)).copied().unwrap_or(0)
+    }
 }
 
 /// The anchors that an id is kept from, by the reason that counts first.
@@ -34,6 +61,8 @@ impl<'a> Bars<'a> {
             ids: FxHashMap::default(),
             groups: FxHashMap::default(),
             labels: FxHashMap::default(),
+            only_groups: Only::new(),
+            only_labels: Only::new(),
         };
         for (at, anchor) in anchors.iter().enumerate() {
             let bit = 1 << at;
@@ -48,6 +77,8 @@ impl<'a> Bars<'a> {
             if let Some(label) = eligibility.barred_label(anchor) {
                 *bars.labels.entry(label).or_default() |= bit;
             }
+            eligibility.only_group(anchor).into_iter().for_each(|group| bars.only_groups.add(group, bit));
+            eligibility.only_label(anchor).into_iter().for_each(|label| bars.only_labels.add(label, bit));
         }
         bars
     }
@@ -74,10 +105,16 @@ impl<'a> Bars<'a> {
         {
             bar(*barred, Reason::SameGroup);
         }
+        if self.only_groups.anchors != 0 {
+            bar(self.only_groups.barred(columns.group(slot)), Reason::Group);
+        }
         if !self.labels.is_empty()
             && let Some(barred) = columns.label(slot).and_then(|label| self.labels.get(&label))
         {
             bar(*barred, Reason::SameLabel);
+        }
+        if self.only_labels.anchors != 0 {
+            bar(self.only_labels.barred(columns.label(slot)), Reason::Label);
         }
         if let Some(reason) = self.eligibility.shared().rejects(columns, slot) {
             bar(self.everybody, reason);

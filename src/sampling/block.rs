@@ -85,8 +85,9 @@ fn close(
     rows: &mut PartRows,
 ) {
     let form = query.form();
+    let positives = anchor.positives(bank, query);
     let pick = |drawing: &mut Option<Drawing<'_>>| {
-        drawing.as_mut().map_or_else(Picked::default, |drawing| drawing.pick(bank, anchor, at, moved))
+        drawing.as_mut().map_or_else(Picked::default, |drawing| drawing.pick(bank, anchor, (at, moved), &positives))
     };
     let picks: Vec<Picked> = drawings.iter_mut().map(pick).collect();
     if form.log_q_mix {

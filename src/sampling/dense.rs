@@ -10,7 +10,7 @@ use crate::bank::{Bank, Place, Shard};
 use crate::kernels::dense::{Dense as Kernel, Precision};
 use crate::kernels::exp::BLOCK;
 use crate::kernels::{LANES, stride};
-use crate::model::{Reason, ReasonCounts, ScoreRange, ScoreRules};
+use crate::model::{Combine, Reason, ReasonCounts, ScoreRange, ScoreRules};
 
 /// Where entries lie in a column of scores: shard after shard by slot, each from a whole block on, with room for some slots more.
 #[derive(Debug, Clone)]
@@ -233,7 +233,7 @@ impl Dense {
         let rows = rows.floats(&mut decoded);
         let place = start + slot as usize;
         for (group, columns) in self.scores.chunks_mut(LANES * len).enumerate() {
-            filling.kernels[group].scores(rows, &mut filling.scores);
+            filling.score(group, rows);
             filling.write(group, columns, (place, len), rejections);
         }
         filling.decoded = decoded;
@@ -244,8 +244,10 @@ impl Dense {
 /// A search under way.
 struct Filling<'a> {
     bars: Bars<'a>,
-    /// Of sixteen anchors each.
-    kernels: Vec<Kernel>,
+    /// Of each view of sixteen anchors.
+    kernels: Vec<Vec<Kernel>>,
+    combine: Combine,
+    of_view: Vec<[f32; LANES]>,
     ranges: Vec<ScoreRange>,
     /// Rows in one hold.
     tile: u32,
@@ -257,16 +259,37 @@ struct Filling<'a> {
 impl<'a> Filling<'a> {
     fn new(bank: &Bank, anchors: &'a [Anchor], eligibility: &'a Eligibility, rules: &ScoreRules, precision: Precision) -> Self {
         let (metric, stride) = (bank.spec().metric(), stride(bank.spec().dim()));
-        let row = |anchor: &'a Anchor| anchor.row.as_deref().unwrap_or_default();
-        let kernel = |anchors: &'a [Anchor]| Kernel::new(metric, precision, stride, anchors.iter().map(row));
+        let views = anchors.iter().map(|anchor| anchor.views().count()).max().unwrap_or(0);
+        let row = |anchor: &'a Anchor, view: usize| anchor.views().nth(view).unwrap_or_default();
+        let kernel = |anchors: &'a [Anchor], view| {
+            Kernel::new(metric, precision, stride, anchors.iter().map(|anchor| row(anchor, view)))
+        };
+        let kernels = |anchors: &'a [Anchor]| (0..views).map(|view| kernel(anchors, view)).collect();
         Self {
             bars: Bars::new(anchors, eligibility),
-            kernels: anchors.chunks(LANES).map(kernel).collect(),
+            kernels: anchors.chunks(LANES).map(kernels).collect(),
+            combine: anchors.first().map(|anchor| anchor.combine).unwrap_or_default(),
+            of_view: Vec::new(),
             ranges: anchors.iter().map(|anchor| rules.range(anchor.positive)).collect(),
-            tile: u32::try_from(rows_per_hold(stride, anchors.len())).unwrap_or(u32::MAX),
+            tile: u32::try_from(rows_per_hold(stride, anchors.len() * views.max(1))).unwrap_or(u32::MAX),
             admitted: Vec::new(),
             scores: Vec::new(),
             decoded: Vec::new(),
+        }
+    }
+
+    /// Scores rows against a group of anchors.
+    fn score(&mut self, group: usize, rows: &[f32]) {
+        let Some((first, others)) = self.kernels[group].split_first() else { return };
+        first.scores(rows, &mut self.scores);
+        for view in others {
+            view.scores(rows, &mut self.of_view);
+            let pairs = self.scores.iter_mut().flatten().zip(self.of_view.iter().flatten());
+            pairs.for_each(|(so_far, more)| *so_far = self.combine.and(*so_far, *more));
+        }
+        if !others.is_empty() {
+            let views = 1 + others.len();
+            self.scores.iter_mut().flatten().for_each(|score| *score = self.combine.of_all(*score, views));
         }
     }
 

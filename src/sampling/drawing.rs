@@ -7,10 +7,10 @@ use super::nearest::settle;
 use super::observed::Observed;
 use super::picked::Picked;
 use super::route;
-use super::search::Searched;
+use super::search::{Searched, own_lists};
 use super::unscored::Unscored;
 use super::whole::{self, Whole};
-use crate::bank::Bank;
+use crate::bank::{Bank, Place};
 use crate::model::{Draw, DrawAnswer, Nearest, Plan, SampleQuery, Strategy};
 
 /// How it is drawn, with what was found for it so far.
@@ -33,21 +33,24 @@ pub(super) struct Drawing<'q> {
 impl<'q> Drawing<'q> {
     /// Draw number `number` of `query`, before any search.
     pub(super) fn new(query: &'q SampleQuery, number: usize, draw: &'q Draw) -> Self {
-        let plan = match &draw.strategy {
-            Strategy::Nearest(_) => Plan::PostingList,
-            Strategy::Softmax(_) | Strategy::Band(_) => Plan::Scan,
-            Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => Plan::Roster,
-        };
-        let answer = DrawAnswer::empty(plan, draw.strategy.replaces());
         let eligibility = Eligibility::new(draw, query.step());
         let kind = match &draw.strategy {
             Strategy::Uniform { .. } | Strategy::Weighted { .. } | Strategy::Balanced { .. } => {
                 Kind::Unscored(Unscored::new(draw))
             }
+            Strategy::Nearest(nearest) if query.anchors().views.each > 1 => {
+                Kind::Whole(Whole::new(whole::Kind::Nearest(*nearest)))
+            }
             Strategy::Nearest(nearest) => Kind::Nearest(nearest, None),
             Strategy::Softmax(softmax) => Kind::Whole(Whole::new(whole::Kind::Softmax(*softmax))),
             Strategy::Band(band) => Kind::Whole(Whole::new(whole::Kind::Band(*band))),
         };
+        let plan = match &kind {
+            Kind::Unscored(_) => Plan::Roster,
+            Kind::Nearest(..) => Plan::PostingList,
+            Kind::Whole(_) => Plan::Scan,
+        };
+        let answer = DrawAnswer::empty(plan, draw.strategy.replaces());
         Self { query, number, draw, eligibility, kind, answer }
     }
 
@@ -80,6 +83,11 @@ impl<'q> Drawing<'q> {
         match &mut self.kind {
             Kind::Unscored(_) => {}
             Kind::Nearest(nearest, searched) => {
+                if let Some(listed) = own_lists(observed, anchors, &self.eligibility)? {
+                    self.answer.plan = listed.plan;
+                    *searched = Some(listed);
+                    return Ok(());
+                }
                 let routed = route::search(observed, anchors, &mut self.eligibility, nearest, rejections, wanted)?;
                 self.answer.plan = routed.searched.plan;
                 self.answer.plan_reason = routed.reason;
@@ -91,8 +99,15 @@ impl<'q> Drawing<'q> {
         Ok(())
     }
 
-    /// Picks for the block's anchor number `at`; `moved` says that it is not the one that was searched for.
-    pub(super) fn pick(&mut self, bank: &Bank, anchor: &Anchor, at: usize, moved: bool) -> Picked {
+    /// Picks for the block's anchor number `at`; `moved` says that it is not the one that was searched for. The log_q of its `positives` is
+    /// told, too.
+    pub(super) fn pick(
+        &mut self,
+        bank: &Bank,
+        anchor: &Anchor,
+        (at, moved): (usize, bool),
+        positives: &[Option<Place>],
+    ) -> Picked {
         let scores_wanted = self.query.form().columns.scores;
         let mut stream = self.query.seed().stream(self.number, anchor.number);
         let (k, rejections) = (self.draw.k, &mut self.answer.rejections);
@@ -100,16 +115,18 @@ impl<'q> Drawing<'q> {
             Kind::Unscored(unscored) => {
                 let drawn = unscored.draw(bank, &mut self.eligibility, anchor, &mut stream, rejections);
                 self.answer.plan = self.answer.plan.max(drawn.plan);
-                drawn.picked(bank, anchor, scores_wanted)
+                let log_q = |place| drawn.odds.log_q_beside(bank, anchor, &self.eligibility, place);
+                let positive_log_q = positives.iter().map(|place| place.map_or(f64::NEG_INFINITY, log_q) as f32).collect();
+                Picked { positive_log_q, ..drawn.picked(bank, anchor, scores_wanted) }
             }
             Kind::Nearest(nearest, searched) => {
                 // What was ranked for another anchor tells nothing of this one.
                 let found = searched.as_mut().and_then(|searched| searched.take(at)).filter(|_| !moved);
-                settle(bank, anchor, &mut self.eligibility, nearest, k, found, &mut stream)
+                settle(bank, anchor, &mut self.eligibility, nearest, k, found, (positives, &mut stream))
             }
             Kind::Whole(whole) => {
                 let noise = self.query.seed().noise(self.number, anchor.number);
-                whole.pick(bank, (anchor, at, moved), &mut self.eligibility, (k, noise), &mut stream)
+                whole.pick(bank, (anchor, at, moved), &mut self.eligibility, (k, noise), (positives, &mut stream))
             }
         };
         if !scores_wanted {

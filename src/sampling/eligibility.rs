@@ -13,6 +13,8 @@ pub(super) struct Eligibility {
     exclude_self: bool,
     exclude_same_group: bool,
     exclude_same_label: bool,
+    only_same_label: bool,
+    only_same_group: bool,
     shared: SharedFilters,
     counted: Measured<usize>,
 }
@@ -42,8 +44,10 @@ impl Eligibility {
         let oldest = filters.max_age.zip(step).map(|(age, step)| step.saturating_sub(age));
         Self {
             exclude_self: filters.exclude_self.unwrap_or(true),
-            exclude_same_group: filters.exclude_same_group.unwrap_or(true),
+            exclude_same_group: filters.exclude_same_group.unwrap_or(!filters.only_same_group),
             exclude_same_label: filters.exclude_same_label,
+            only_same_label: filters.only_same_label,
+            only_same_group: filters.only_same_group,
             shared: SharedFilters {
                 excluded_ids: filters.exclude_ids.iter().copied().collect(),
                 only_labels,
@@ -92,11 +96,19 @@ impl Eligibility {
                 return Some(Reason::Denied);
             }
         }
-        if self.exclude_same_group && anchor.group.is_some() && group() == anchor.group {
-            return Some(Reason::SameGroup);
+        if self.barred_group(anchor).or(self.only_group(anchor)).is_some() {
+            match (group() == anchor.group, self.only_same_group) {
+                (true, false) => return Some(Reason::SameGroup),
+                (false, true) => return Some(Reason::Group),
+                (true, true) | (false, false) => {}
+            }
         }
-        let barred = self.barred_label(anchor);
-        (barred.is_some() && label() == barred).then_some(Reason::SameLabel)
+        self.barred_label(anchor).or(self.only_label(anchor))?;
+        match (label() == anchor.label, self.only_same_label) {
+            (true, false) => Some(Reason::SameLabel),
+            (false, true) => Some(Reason::Label),
+            (true, true) | (false, false) => None,
+        }
     }
 
     /// True if some entry may be kept from this anchor that isn't kept from others.
@@ -110,6 +122,7 @@ impl Eligibility {
             || !anchor.positive_ids.is_empty()
             || !anchor.denied_ids.is_empty()
             || (self.exclude_same_group && anchor.group.is_some())
+            || self.is_narrow(anchor)
     }
 
     /// True if no entry is kept from this anchor by anything but labels asked for.
@@ -140,6 +153,21 @@ impl Eligibility {
         anchor.label.filter(|_| self.exclude_same_label)
     }
 
+    /// The anchor's own label, if only its entries are served.
+    pub(super) fn only_label(&self, anchor: &Anchor) -> Option<i64> {
+        anchor.label.filter(|_| self.only_same_label)
+    }
+
+    /// The anchor's own group, if only its entries are served.
+    pub(super) fn only_group(&self, anchor: &Anchor) -> Option<u64> {
+        anchor.group.filter(|_| self.only_same_group)
+    }
+
+    /// True if only entries of the anchor's label or group are served.
+    pub(super) fn is_narrow(&self, anchor: &Anchor) -> bool {
+        self.only_label(anchor).is_some() || self.only_group(anchor).is_some()
+    }
+
     /// The anchor's own id, if it is excluded.
     pub(super) fn barred_id(&self, anchor: &Anchor) -> Option<u64> {
         anchor.id.filter(|_| self.exclude_self)
@@ -156,8 +184,10 @@ impl Eligibility {
 
     /// True if neither the shared filters nor the anchor's label exclude the entry already.
     fn remains(&self, anchor: &Anchor, columns: &Columns, slot: u32) -> bool {
-        let barred = self.barred_label(anchor);
-        (barred.is_none() || columns.label(slot) != barred) && self.shared.rejects(columns, slot).is_none()
+        let (barred, only) = (self.barred_label(anchor), self.only_label(anchor));
+        (barred.is_none() || columns.label(slot) != barred)
+            && (only.is_none() || columns.label(slot) == only)
+            && self.shared.rejects(columns, slot).is_none()
     }
 
     /// Visits each entry that is kept from the anchor by its id or its group, and by nothing else.

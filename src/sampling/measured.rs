@@ -114,10 +114,19 @@ impl<S: Clone + Default + AddAssign + SubAssign> Measured<S> {
         anchor: &Anchor,
         bank: &Bank,
     ) -> S {
+        if let Some(group) = eligibility.only_group(anchor) {
+            let passes = |shard: &Shard, slot| eligibility.rejects(anchor, shard.columns(), slot).is_none();
+            return measure.passing(bank, |shard| shard.grouped(group), passes);
+        }
         let mut sum = self.of_everybody(measure, eligibility.shared(), bank);
-        if let Some(label) = eligibility.barred_label(anchor) {
+        let mut of_label = |label: i64| {
             let of_label = self.of_label.entry(label);
-            sum -= of_label.or_insert_with(|| eligibility.shared().measure_label(measure, label, bank)).clone();
+            of_label.or_insert_with(|| eligibility.shared().measure_label(measure, label, bank)).clone()
+        };
+        if let Some(label) = eligibility.only_label(anchor) {
+            sum = of_label(label);
+        } else if let Some(label) = eligibility.barred_label(anchor) {
+            sum -= of_label(label);
         }
         let mut barred = S::default();
         eligibility.for_each_barred(anchor, bank, |place| measure.add(bank, place, &mut barred));

@@ -3,14 +3,14 @@
 use rustc_hash::FxHashSet;
 
 use super::anchors::Anchor;
-use super::choose::choose;
+use super::choose::{choose, log_q_of};
 use super::eligibility::Eligibility;
 use super::odds::Odds;
 use super::picked::Picked;
 use super::search::{MOST_MENDED, identity, probe, search_held};
 use crate::bank::{Bank, Place};
-use crate::index::{Found, Known, Ranked};
-use crate::model::{Nearest, Reason, ReasonCounts, Stream};
+use crate::index::{Found, Identity, Known, Ranked};
+use crate::model::{Choose, Nearest, Reason, ReasonCounts, ScoreRange, Stream};
 
 /// The closing hold of one anchor: makes what a search found, with the change counter when it began, true of the bank as it
 /// stands now, and chooses k of it. Without a search it is made here.
@@ -21,27 +21,47 @@ pub(super) fn settle(
     nearest: &Nearest,
     k: usize,
     found: Option<(Found, u64)>,
-    stream: &mut Stream,
+    (positives, stream): (&[Option<Place>], &mut Stream),
 ) -> Picked {
     let current = found.and_then(|(found, began)| match bank.revision() == began {
         true => Some((found.ranking, found.counted.len())),
         false => patched(bank, anchor, eligibility, nearest, &found, began),
     });
-    let (mut ranking, counted) = current.unwrap_or_else(|| {
+    let (ranking, counted) = current.unwrap_or_else(|| {
         let found = search_held(bank, anchor, eligibility, nearest);
         (found.ranking, found.counted.len())
     });
+    let n = eligibility.count(anchor, bank);
+    chosen(bank, anchor, nearest, (k, n), (ranking, counted), (positives, stream))
+}
+
+/// Chooses k of the n eligible entries from their ranking, of which `counted` pass the score rules if that was counted. The ranking is as
+/// deep as it has to be, or deeper.
+pub(super) fn chosen(
+    bank: &Bank,
+    anchor: &Anchor,
+    nearest: &Nearest,
+    (k, n): (usize, usize),
+    (mut ranking, counted): (Vec<Ranked>, usize),
+    (positives, stream): (&[Option<Place>], &mut Stream),
+) -> Picked {
     ranking.truncate(nearest.depth());
+    let range = nearest.rules.range(anchor.positive);
+    let positive_log_q = if nearest.choose == Choose::Top {
+        Vec::new()
+    } else {
+        let beside = |place: Place| anchor.score(bank, place).map(|score| ranked_at(bank, place, score));
+        let log_q = |place: &Option<Place>| {
+            let entry = place.and_then(beside);
+            entry.map_or(f64::NEG_INFINITY, |entry| log_q_beside(nearest, range, &ranking, &entry)) as f32
+        };
+        positives.iter().map(log_q).collect()
+    };
     if nearest.candidates.is_some() {
-        let range = nearest.rules.range(anchor.positive);
         ranking.retain(|ranked| range.keeps(ranked.score));
     }
-    let scored = ranking.len();
-    let mut window = ranking;
-    window.drain(..nearest.skip.min(scored));
-    window.truncate(nearest.window);
+    let (scored, window) = (ranking.len(), window(nearest, ranking));
     let chosen = choose(&window, k, nearest.choose, stream);
-    let n = eligibility.count(anchor, bank);
     let told = nearest.rules.is_empty() || nearest.count_exact;
     Picked {
         places: chosen.picks.iter().map(|&at| place(&window[at])).collect(),
@@ -52,14 +72,43 @@ pub(super) fn settle(
         n_band: None,
         log_partition: chosen.log_partition,
         kappa: chosen.kappa,
+        positive_log_q,
         shortfalls: shortfalls(k, n, scored, chosen.picks.len()),
         odds: Odds::Window { window, how: nearest.choose },
     }
 }
 
+/// The entry at a place of this score, as rankings order it.
+pub(super) fn ranked_at(bank: &Bank, Place { shard, slot }: Place, score: f32) -> Ranked {
+    let columns = bank.shards()[shard as usize].columns();
+    let (id, occupied_at, revision) = (columns.id(slot), columns.occupied_at(slot), columns.revision(slot));
+    Ranked { score, shard, slot, identity: Identity { id, occupied_at, revision } }
+}
+
 /// Where a ranked entry lies.
 pub(super) fn place(ranked: &Ranked) -> Place {
     Place { shard: ranked.shard, slot: ranked.slot }
+}
+
+/// What skip and window leave of a ranking.
+fn window(nearest: &Nearest, mut ranking: Vec<Ranked>) -> Vec<Ranked> {
+    ranking.drain(..nearest.skip.min(ranking.len()));
+    ranking.truncate(nearest.window);
+    ranking
+}
+
+/// Natural log of the probability that `entry` would have if it were ranked with the others and passed the score rules; minus infinity outside
+/// the window.
+fn log_q_beside(nearest: &Nearest, range: ScoreRange, ranking: &[Ranked], entry: &Ranked) -> f64 {
+    let mut with = ranking.to_vec();
+    with.insert(with.partition_point(|ranked| ranked < entry), *entry);
+    with.truncate(nearest.depth());
+    if nearest.candidates.is_some() {
+        with.retain(|ranked| ranked == entry || range.keeps(ranked.score));
+    }
+    let window = window(nearest, with);
+    let at = window.iter().position(|ranked| ranked == entry);
+    at.and_then(|at| log_q_of(&window, nearest.choose).get(at).copied()).unwrap_or(f64::NEG_INFINITY)
 }
 
 /// The ranking, and the count, as a scan of the bank as it stands now would give them; `None` if only such a scan can tell.

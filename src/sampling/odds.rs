@@ -4,9 +4,10 @@ use rustc_hash::FxHashMap;
 
 use super::anchors::Anchor;
 use super::balanced::OwnClasses;
-use super::band::{Edges, ranked_at};
+use super::band::Edges;
 use super::choose::log_q_of;
-use super::nearest::place;
+use super::eligibility::Eligibility;
+use super::nearest::{place, ranked_at};
 use crate::bank::{Bank, Place};
 use crate::index::Ranked;
 use crate::model::{Choose, ScoreRange};
@@ -44,8 +45,30 @@ impl Odds {
         Table::Window(window.iter().map(place).zip(log_q.into_iter().map(libm::exp)).collect())
     }
 
+    /// Natural log of the probability that the entry at `place`, one of the anchor's positives, would have if it were eligible too; minus
+    /// infinity if it could not be drawn then either. Windows and bands are asked where they were found.
+    pub(super) fn log_q_beside(&self, bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, place: Place) -> f64 {
+        let columns = bank.columns(place);
+        let beside = |log_total: f64, term: f64| term - log_sum(log_total, term);
+        match self {
+            Self::None | Self::Window { .. } | Self::Band(_) => f64::NEG_INFINITY,
+            Self::Uniform { n } => -libm::log((n + 1) as f64),
+            Self::Weighted { alpha, log_total } => match columns.weight(place.slot) {
+                weight if weight > 0.0 => beside(*log_total, f64::from(*alpha) * libm::log(f64::from(weight))),
+                _ => f64::NEG_INFINITY,
+            },
+            Self::Balanced(own) => columns.label(place.slot).map_or(f64::NEG_INFINITY, |label| {
+                own.log_q_beside(bank, label, eligibility.shared().takes_label(Some(label)))
+            }),
+            Self::Softmax { beta, log_partition, .. } => {
+                let term = |score: f32| f64::from(*beta) * f64::from(score);
+                anchor.score(bank, place).map_or(f64::NEG_INFINITY, |score| beside(*log_partition, term(score)))
+            }
+        }
+    }
+
     /// The probability of an entry that passes the filters. A window is looked up in its [`Table`].
-    fn q(&self, bank: &Bank, anchor: &Anchor, place: Place) -> f64 {
+    pub(super) fn q(&self, bank: &Bank, anchor: &Anchor, place: Place) -> f64 {
         let columns = bank.columns(place);
         match self {
             Self::None | Self::Window { .. } => 0.0,
@@ -69,6 +92,12 @@ impl Odds {
             Self::Balanced(own) => columns.label(place.slot).map_or(0.0, |label| libm::exp(own.log_q(bank, label))),
         }
     }
+}
+
+/// ln(exp(a) + exp(b)).
+fn log_sum(a: f64, b: f64) -> f64 {
+    let (more, less) = (a.max(b), a.min(b));
+    more + libm::log1p(libm::exp(less - more))
 }
 
 impl Table<'_> {

@@ -22,6 +22,8 @@ pub(super) struct Picked {
     pub(super) log_partition: Option<f32>,
     /// Without replacement by unequal probabilities: (k+1)th perturbed log-probability.
     pub(super) kappa: Option<f32>,
+    /// log_q of each of the anchor's positives, where asked for.
+    pub(super) positive_log_q: Vec<f32>,
     /// Missing picks.
     pub(super) shortfalls: ReasonCounts,
     /// With which probability one draw picks what.
@@ -41,6 +43,7 @@ impl Picked {
         answer.n_band.extend(self.n_band.map(|n| n as u32));
         answer.log_partition.extend(self.log_partition);
         answer.kappa.extend(self.kappa);
+        answer.positive_log_q.extend(&self.positive_log_q);
         answer.shortfalls.merge(&self.shortfalls);
     }
 }

@@ -6,6 +6,7 @@ use super::coded_search;
 use super::eligibility::Eligibility;
 use super::filtered::Sieve;
 use super::observed::Observed;
+use super::universe::Universe;
 use crate::bank::{Bank, Columns, Shard};
 use crate::index::{Found, Identity, Probe, Run, Scan, Slots};
 use crate::kernels::stride;
@@ -85,6 +86,9 @@ pub(super) fn search(
 
 /// The same for one anchor in one hold: nothing can change under it, whatever it costs the writers.
 pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Found {
+    if eligibility.is_narrow(anchor) {
+        return search_own(bank, anchor, eligibility, nearest);
+    }
     if coded_search::pays(bank, nearest)
         && let Some(found) = coded_search::search_held(bank, anchor, eligibility, nearest)
     {
@@ -104,6 +108,48 @@ pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibilit
     }
     scan.found().next().unwrap_or_default()
 }
+
+/// Entries of an anchor's own label or group that are scored in its closing hold at most.
+const MOST_OWN: usize = 8_192;
+
+/// Nothing yet, if only entries of their own label or group are served to the block's `anchors` from number `first` on, and these are few
+/// enough to be looked at in the closing holds.
+pub(super) fn own_lists(
+    observed: &mut Observed<'_>,
+    (anchors, first): (&[Anchor], usize),
+    eligibility: &Eligibility,
+) -> Result<Option<Searched>, SampleError> {
+    let bank = observed.read()?;
+    let few = |anchor: &Anchor| eligibility.is_narrow(anchor) && Universe::new(&bank, eligibility, anchor).len() <= MOST_OWN;
+    let listed = anchors.get(first..).unwrap_or_default().iter().all(few);
+    Ok(listed.then(|| Searched::new(first, Vec::new(), bank.revision(), Plan::PostingList)))
+}
+
+/// What there is of an anchor's own label or group.
+fn search_own(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Found {
+    let probes = probe(anchor, nearest, nearest.depth()).into_iter().collect();
+    let mut scan = Scan::new(bank.spec().metric(), stride(bank.spec().dim()), probes);
+    let (sieve, mut rejections) = (Sieve::new(std::slice::from_ref(anchor), eligibility), ReasonCounts::default());
+    let mut scratch = Vec::new();
+    for (number, slots) in Universe::new(bank, eligibility, anchor).lists() {
+        let shard = &bank.shards()[number as usize];
+        for slots in slots.chunks(ROWS_COPIED) {
+            scratch.clear();
+            slots.iter().for_each(|&slot| shard.rows().padded(slot).append_to(&mut scratch));
+            let run = Run {
+                rows: Stored::F32(&scratch),
+                slots: Slots::Listed(slots),
+                shard: number,
+                largest_norm: shard.largest_norm(),
+            };
+            scan.run(run, &mut sieve.of(shard.columns(), &mut rejections));
+        }
+    }
+    scan.found().next().unwrap_or_default()
+}
+
+/// Rows of a list that are copied before they are scored.
+const ROWS_COPIED: usize = 256;
 
 /// Rows of `stride` floats that are scanned for so many anchors in one hold.
 pub(super) fn rows_per_hold(stride: usize, anchors: usize) -> usize {

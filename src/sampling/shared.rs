@@ -7,7 +7,6 @@ use super::observed::Observed;
 use super::part::{Part, PartRows};
 use super::unscored::{Drawn, Unscored};
 use crate::bank::{Bank, Entry, Place};
-use crate::kernels::score::score;
 use crate::model::{Draw, DrawAnswer, Metric, Plan, ReasonCounts, SampleQuery, Scope, SharedSet, Strategy};
 use crate::rows::{Recycler, Shared};
 
@@ -116,17 +115,28 @@ impl<'q> Set<'q> {
         let (mut eligibility, mut unscored) = (Eligibility::new(draw, query.step()), Unscored::new(draw));
         let mut answer = DrawAnswer::empty(Plan::Roster, draw.strategy.replaces());
         let mut stream = query.seed().stream(number, 0);
-        let Drawn { places, log_q, n: n_shared, plan, kappa, shortfalls, .. } =
+        let Drawn { places, log_q, n: n_shared, plan, kappa, shortfalls, odds } =
             unscored.draw(bank, &mut eligibility, &Anchor::default(), &mut stream, &mut answer.rejections);
         (answer.plan, answer.shared) = (plan, Some(SharedSet { n: n_shared as u32, ..SharedSet::default() }));
         let n: Vec<usize> = anchors.iter().map(|anchor| eligibility.count(anchor, bank)).collect();
         let log_share = |(anchor, &n)| unscored.log_share(bank, &eligibility, anchor, (n, n_shared));
         let log_shares: Vec<f64> = anchors.iter().zip(&n).map(log_share).collect();
+        for (anchor, log_share) in anchors.iter().zip(&log_shares) {
+            let log_q = |place: Place| {
+                let kept = eligibility.shared().rejects(bank.columns(place), place.slot).is_none();
+                let q = if kept { odds.q(bank, anchor, place) } else { 0.0 };
+                if q > 0.0 { libm::log(q / (libm::exp(*log_share) + q)) } else { f64::NEG_INFINITY }
+            };
+            let positives = anchor.positives(bank, query);
+            answer.positive_log_q.extend(positives.into_iter().map(|place| place.map_or(f64::NEG_INFINITY, log_q) as f32));
+        }
         if !matches!(draw.strategy, Strategy::Uniform { .. }) {
             answer.log_q = log_q;
         }
         if let Some(kappa) = kappa {
-            answer.kappa = log_shares.iter().map(|log_share| (kappa - log_share) as f32).collect();
+            // An anchor that nothing is eligible for has no survivors to be told of.
+            let shifted = |log_share: &f64| if *log_share > f64::NEG_INFINITY { kappa - log_share } else { f64::NEG_INFINITY };
+            answer.kappa = log_shares.iter().map(|log_share| shifted(log_share) as f32).collect();
         }
         Self {
             query,
@@ -174,7 +184,7 @@ impl<'q> Set<'q> {
             let Some(row) = anchor.row.as_deref() else { continue };
             let scores = scores.iter_mut().skip(part * ROWS_PER_HOLD);
             for (to, embedding) in scores.zip(self.embeddings.chunks_exact(row.len())) {
-                *to = score(self.metric, row, embedding);
+                *to = anchor.score_of(self.metric, embedding).unwrap_or_default();
             }
         }
     }

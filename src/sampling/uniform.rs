@@ -31,7 +31,7 @@ pub(super) fn draw(
     rejections: &mut ReasonCounts,
 ) -> Drawn {
     let n = eligibility.count(anchor, bank);
-    let (eligibility, universe) = (&*eligibility, Universe::new(bank, eligibility));
+    let (eligibility, universe) = (&*eligibility, Universe::new(bank, eligibility, anchor));
     let wanted = if replace && n > 0 { k } else { k.min(n) };
     if eligibility.takes_all(anchor) {
         let places = positions(universe.len(), wanted, replace, stream).map(|at| universe.get(at)).collect();

@@ -1,5 +1,6 @@
 //! Entries that can be indexed: what random draws pick from before filters.
 
+use super::anchors::Anchor;
 use super::eligibility::Eligibility;
 use crate::bank::{Bank, Place, Shard};
 use crate::model::Plan;
@@ -21,7 +22,14 @@ fn lists<'b>(bank: &'b Bank, list: impl Fn(&'b Shard) -> &'b [u32]) -> impl Iter
 }
 
 impl<'b> Universe<'b> {
-    pub(super) fn new(bank: &'b Bank, eligibility: &Eligibility) -> Self {
+    /// What may be drawn for an anchor, before filters.
+    pub(super) fn new(bank: &'b Bank, eligibility: &Eligibility, anchor: &Anchor) -> Self {
+        if let Some(group) = eligibility.only_group(anchor) {
+            return Self::of(lists(bank, move |shard| shard.grouped(group)), Plan::PostingList);
+        }
+        if let Some(label) = eligibility.only_label(anchor) {
+            return Self::labelled(bank, label);
+        }
         let Some(labels) = eligibility.only_labels() else {
             return Self::of(lists(bank, Shard::roster), Plan::Roster);
         };
@@ -67,6 +75,11 @@ impl<'b> Universe<'b> {
         let (shard, slots) = self.lists[list];
         let start = self.ends[list] - slots.len();
         Place { shard, slot: slots[at - start] }
+    }
+
+    /// The lists, each with its shard.
+    pub(super) fn lists(&self) -> impl Iterator<Item = (u32, &'b [u32])> + '_ {
+        self.lists.iter().copied()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Place> + '_ {

@@ -76,7 +76,7 @@ impl<'q> Unscored<'q> {
     }
 
     /// Natural log of the probability with which what is drawn from the entries that pass the filters which don't depend on the anchor
-    /// is one of its eligible ones; `n` and `n_shared` are the sizes of both sets.
+    /// is one of its eligible ones, minus infinity if there are none; `n` and `n_shared` are the sizes of both sets.
     pub(super) fn log_share(
         &mut self,
         bank: &Bank,
@@ -84,6 +84,9 @@ impl<'q> Unscored<'q> {
         anchor: &Anchor,
         (n, n_shared): (usize, usize),
     ) -> f64 {
+        if n == 0 {
+            return f64::NEG_INFINITY;
+        }
         match self.draw.strategy {
             Strategy::Weighted { alpha, .. } => self.weights.log_share(bank, eligibility, anchor, alpha),
             Strategy::Balanced { .. } => self.classes.log_share(bank, eligibility, anchor),

@@ -87,7 +87,8 @@ impl Weights {
         let powers = bank.powers(alpha);
         let own = self.masses.of_anchor(&*powers, eligibility, anchor, bank).value(alpha);
         let all = self.masses.of_everybody(&*powers, eligibility.shared(), bank).value(alpha);
-        libm::log(own) - libm::log(all)
+        // Where all have weight 0 nothing can be drawn.
+        if own > 0.0 { libm::log(own) - libm::log(all) } else { f64::NEG_INFINITY }
     }
 
     fn listed(&mut self, bank: &Bank, eligibility: &Eligibility, powers: &Powers) -> Arc<Listed> {
@@ -108,7 +109,7 @@ fn listed_plan(eligibility: &Eligibility) -> Plan {
 impl Listed {
     fn new(bank: &Bank, eligibility: &Eligibility, anchor: &Anchor, powers: &Powers) -> Self {
         let (mut places, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
-        for place in Universe::new(bank, eligibility).iter() {
+        for place in Universe::new(bank, eligibility, anchor).iter() {
             let columns = bank.columns(place);
             let weight = columns.weight(place.slot);
             if weight > 0.0 && eligibility.rejects(anchor, columns, place.slot).is_none() {

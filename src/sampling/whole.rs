@@ -1,18 +1,20 @@
-//! Draws that look at the score of every entry: by softmax, and from a band of the ranks.
+//! Draws that look at the score of every entry: by softmax, from a band of the ranks, and the nearest to several views.
 
 use super::SampleError;
 use super::anchors::Anchor;
-use super::band::Bins;
+use super::band::{Bins, ranked};
 use super::dense::{Column, Dense};
 use super::eligibility::Eligibility;
+use super::nearest::{chosen, ranked_at};
 use super::observed::Observed;
 use super::odds::Odds;
 use super::partition::Partition;
 use super::picked::Picked;
 use super::{band, softmax};
 use crate::bank::{Bank, Place};
+use crate::index::{Ranked, Ranking};
 use crate::kernels::dense::Precision;
-use crate::model::{Band, Noise, Reason, ReasonCounts, ScoreRules, Softmax, Stream};
+use crate::model::{Band, Nearest, Noise, Reason, ReasonCounts, ScoreRange, ScoreRules, Softmax, Stream};
 
 /// Such a draw at work on a block of anchors.
 pub(super) struct Whole {
@@ -26,6 +28,7 @@ pub(super) struct Whole {
 enum Sums {
     Softmax(Softmax, Partition),
     Band(Band, Bins),
+    Nearest(Nearest),
 }
 
 impl Sums {
@@ -34,7 +37,7 @@ impl Sums {
         match self {
             Self::Softmax(_, partition) => partition.mend(scores, changed),
             Self::Band(_, bins) if !changed.is_empty() => *bins = Bins::new(scores),
-            Self::Band(..) => {}
+            Self::Band(..) | Self::Nearest(_) => {}
         }
     }
 }
@@ -44,6 +47,7 @@ impl Sums {
 pub(super) enum Kind {
     Softmax(Softmax),
     Band(Band),
+    Nearest(Nearest),
 }
 
 impl Kind {
@@ -51,6 +55,9 @@ impl Kind {
         match self {
             Self::Softmax(softmax) => &softmax.rules,
             Self::Band(band) => &band.rules,
+            // With `candidates` the rules see only the raw top.
+            Self::Nearest(nearest) if nearest.candidates.is_some() => &ScoreRules::NONE,
+            Self::Nearest(nearest) => &nearest.rules,
         }
     }
 
@@ -58,6 +65,7 @@ impl Kind {
         match self {
             Self::Softmax(softmax) => Sums::Softmax(*softmax, Partition::new(softmax.beta, scores)),
             Self::Band(band) => Sums::Band(*band, Bins::new(scores)),
+            Self::Nearest(nearest) => Sums::Nearest(*nearest),
         }
     }
 
@@ -65,7 +73,7 @@ impl Kind {
     fn precision(&self) -> Precision {
         match self {
             Self::Softmax(softmax) if softmax.rules.is_empty() => Precision::Fused,
-            Self::Softmax(_) | Self::Band(_) => Precision::Exact,
+            Self::Softmax(_) | Self::Band(_) | Self::Nearest(_) => Precision::Exact,
         }
     }
 }
@@ -110,7 +118,7 @@ impl Whole {
         (anchor, at, moved): (&Anchor, usize, bool),
         eligibility: &mut Eligibility,
         (k, noise): (usize, Noise),
-        stream: &mut Stream,
+        (positives, stream): (&[Option<Place>], &mut Stream),
     ) -> Picked {
         let n = eligibility.count(anchor, bank);
         let dense = self.dense.get_or_insert_with(|| Dense::none(self.kind.precision()));
@@ -125,20 +133,47 @@ impl Whole {
             }
             _ => &mut self.kind.sums(column.scores),
         };
+        let sums = &*sums;
         let (picks, picked) = match sums {
             Sums::Softmax(softmax, partition) => by_softmax(bank, softmax, (partition, &column), (k, noise), (anchor, stream)),
             Sums::Band(band, bins) => by_rank(bank, band, (bins, &column), k, stream),
+            Sums::Nearest(nearest) => {
+                let (ranking, counted) = top(bank, &column, nearest, nearest.rules.range(anchor.positive));
+                return chosen(bank, anchor, nearest, (k, n), (ranking, counted), (positives, stream));
+            }
         };
+        let log_q = |place: Place| match sums {
+            Sums::Band(band, bins) => {
+                let entry = anchor.score(bank, place).map(|score| ranked_at(bank, place, score));
+                entry.map_or(f64::NEG_INFINITY, |entry| band::log_q_beside(bank, (bins, &column), band, &entry))
+            }
+            _ => picked.picked.odds.log_q_beside(bank, anchor, eligibility, place),
+        };
+        let positive_log_q = positives.iter().map(|place| place.map_or(f64::NEG_INFINITY, &log_q) as f32).collect();
         let places: Vec<Place> = picks.into_iter().map(|index| column.layout.place(index)).collect();
         Picked {
             scores: places.iter().filter_map(|&place| anchor.score(bank, place)).collect(),
             n: Some(n),
             n_scored: ruled.then_some(n_scored),
+            positive_log_q,
             shortfalls: shortfalls((k, picked.replaces), (n, n_scored), places.len()),
             places,
             ..picked.picked
         }
     }
+}
+
+/// The best of a column, as deep as the draw has to know them, and how many of it are in `range`.
+fn top(bank: &Bank, column: &Column<'_>, nearest: &Nearest, range: ScoreRange) -> (Vec<Ranked>, usize) {
+    let (mut ranking, mut counted) = (Ranking::new(nearest.depth()), 0);
+    for (index, &score) in column.scores.iter().enumerate() {
+        counted += usize::from(nearest.count_exact && range.keeps(score));
+        // Not so of what is no number.
+        if score >= ranking.bar() {
+            ranking.offer(ranked(bank, column, index));
+        }
+    }
+    (ranking.into_sorted(), counted)
 }
 
 /// What a draw tells beside its places.

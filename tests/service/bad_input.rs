@@ -360,3 +360,36 @@ async fn banks_too_large_to_be_scored_whole_are_refused_with_what_to_do() {
     let refused = live.client.sample(sample(vec![softmax])).await;
     assert_invalid(refused, "draws[0]", "4 are over the limit of 3 (setting limits.max_scored_entries): draw nearest");
 }
+
+#[tokio::test]
+async fn views_and_positives_that_cannot_be_are_refused() {
+    let live = live().await;
+    let send = |request| live.client.sample(request);
+    let of = |anchors| v1::SampleRequest { anchors: Some(anchors), ..sample(vec![nearest(1)]) };
+    let views = v1::Anchors { views: 2, ..anchors(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0]) };
+    assert_invalid(send(of(views)).await, "anchors.embeddings", "has 3 rows for 1 anchors of 2 views");
+    let stored = v1::Anchors { views: 2, ids: vec![1], ..Default::default() };
+    assert_invalid(send(of(stored)).await, "anchors.views", "no anchors.embeddings");
+    let combined = v1::Anchors { combine: 9, ..anchors(&[1.0, 0.0]) };
+    assert_invalid(send(of(combined)).await, "anchors.combine", "9 is not a Combine");
+
+    let filtered = |filters, anchors| v1::SampleRequest { filters: Some(filters), ..of(anchors) };
+    let own_label = v1::Filters { only_same_label: true, ..Default::default() };
+    let own_group = v1::Filters { only_same_group: true, ..Default::default() };
+    let field = "draws[0].filters.only_same_label";
+    assert_invalid(send(filtered(own_label.clone(), anchors(&[1.0, 0.0]))).await, field, "needs the anchors' labels");
+    let labelled = v1::Anchors { labels: vec![1], ..anchors(&[1.0, 0.0]) };
+    let both = v1::Filters { exclude_same_label: true, ..own_label.clone() };
+    assert_invalid(send(filtered(both, labelled)).await, field, "what exclude_same_label excludes");
+    let unlabelled = v1::Anchors { labels: vec![1], has_label: vec![0].into(), ..anchors(&[1.0, 0.0]) };
+    assert_invalid(send(filtered(own_label, unlabelled)).await, "anchors.labels[0]", "has no label, and only_same_label");
+    let stored = v1::Anchors { ids: vec![2, 1], ..Default::default() };
+    assert_invalid(send(filtered(own_group, stored)).await, "anchors.groups[1]", "has no group, and only_same_group");
+
+    let told = v1::SampleRequest { positive_log_q: true, ..of(anchors(&[1.0, 0.0])) };
+    assert_invalid(send(told.clone()).await, "positive_log_q", "needs anchors.positive_ids");
+    let unknown = Some(v1::IdLists { values: vec![99], counts: Vec::new() });
+    let unknown = v1::Anchors { positive_ids: unknown, ..anchors(&[1.0, 0.0]) };
+    let told = v1::SampleRequest { anchors: Some(unknown), ..told };
+    assert_invalid(send(told).await, "anchors.positive_ids[0]", "no entry of id 99");
+}

@@ -99,8 +99,9 @@ impl<'a> Judge<'a> {
                 strategy @ (Strategy::Softmax(_) | Strategy::Band(_)) => {
                     self.whole((draw, strategy), &eligible, (got, at, anchor.positive), &picks)
                 }
-                Strategy::Nearest(nearest) => ranked(eligible, nearest, anchor.positive, draw.k, got, at, &picks),
+                Strategy::Nearest(nearest) => ranked(eligible.clone(), nearest, anchor.positive, draw.k, got, at, &picks),
             };
+            self.positives(draw, got, at, &eligible).map_err(fault)?;
             if !judged.map_err(fault)? || !self.mixture(anchor, &picks).map_err(fault)? {
                 return Ok(false);
             }
@@ -121,6 +122,37 @@ impl<'a> Judge<'a> {
     fn eligible(&self, anchor: &ModelAnchor, draw: &v1::Draw) -> Vec<(f64, &'a ModelEntry)> {
         let filters = draw.filters.as_ref().unwrap_or(self.request.filters.as_ref().unwrap());
         self.model.eligible(anchor, &laws::effective(draw.strategy.as_ref().unwrap(), filters), self.request.step)
+    }
+
+    /// The log-probability of the anchor's positive, were it eligible; there is one each, or none.
+    fn positives(
+        &self,
+        draw: &v1::Draw,
+        got: &v1::DrawAnswer,
+        at: usize,
+        eligible: &[(f64, &ModelEntry)],
+    ) -> Result<(), String> {
+        let strategy = draw.strategy.as_ref().unwrap();
+        let top = matches!(strategy, Strategy::Nearest(nearest) if nearest.choose() == v1::Choose::Top);
+        let told = if self.request.positive_log_q && !top { self.anchors.len() } else { 0 };
+        ensure(got.positive_log_q.len() == told, || format!("{} positive_log_q, not {told}", got.positive_log_q.len()))?;
+        let (anchor, Some(&log_q)) = (&self.anchors[at], got.positive_log_q.get(at)) else { return Ok(()) };
+        let entry = self.model.find(anchor.positive_ids[0]).unwrap();
+        let positive = (self.model.anchor_score(anchor, &entry.row), entry);
+        let q = match draw.scope() {
+            v1::Scope::Shared => {
+                let everybody = self.eligible(&ModelAnchor::default(), draw);
+                let law = laws::unscored(strategy, &everybody);
+                let q = law.iter().find(|(_, other)| std::ptr::eq(*other, entry)).map_or(0.0, |(q, _)| *q);
+                let own = |other: &ModelEntry| eligible.iter().any(|(_, there)| std::ptr::eq(*there, other));
+                let share: f64 = law.iter().filter(|(_, other)| own(other)).map(|(q, _)| q).sum();
+                Some(if q > 0.0 { q / (share + q) } else { 0.0 })
+            }
+            _ => laws::beside(draw, eligible, anchor.positive, positive),
+        };
+        let Some(q) = q else { return Ok(()) };
+        let expected = q.ln() as f32;
+        ensure(log_q == expected || close(log_q, expected), || format!("positive_log_q {log_q}, not {expected}"))
     }
 
     /// A draw that scores everything.
@@ -240,13 +272,14 @@ impl<'a> Judge<'a> {
         let mut short = 0;
         for (at, anchor) in self.anchors.iter().enumerate() {
             let eligible = self.eligible(anchor, draw);
+            self.positives(draw, got, at, &eligible).map_err(|fault| format!("anchor {at}: {fault}"))?;
             let span = at * rows.len()..(at + 1) * rows.len();
             let mask = &got.mask[span.clone()];
             for ((&row, &bit), &score) in rows.iter().zip(mask).zip(&got.scores[span]) {
                 let passes = eligible.iter().any(|(_, entry)| self.is(entry, row));
                 ensure(passes == (bit == 1), || format!("anchor {at}: row {row} passes: {passes}, mask {bit}"))?;
                 let entry = everybody.iter().find(|(_, entry)| self.is(entry, row)).map(|(_, entry)| entry).unwrap();
-                let expected = self.model.score(&anchor.row, &entry.row);
+                let expected = self.model.anchor_score(anchor, &entry.row);
                 ensure(same(score, expected), || format!("anchor {at}: score {score}, not {expected}"))?;
             }
             let left = mask.iter().filter(|&&bit| bit == 1).count();

@@ -40,7 +40,11 @@ pub(crate) fn rules(strategy: &Strategy) -> v1::ScoreRules {
 
 /// The law of a draw over these eligible entries, best first; `None` if rounding decides who belongs to it.
 pub(crate) fn whole<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry)], positive: Option<f64>) -> Option<Law<'e>> {
-    let kept = keep(eligible.to_vec(), &rules(strategy), positive)?;
+    of_kept(strategy, &keep(eligible.to_vec(), &rules(strategy), positive)?)
+}
+
+/// The same of what the score rules leave.
+fn of_kept<'e>(strategy: &Strategy, kept: &[(f64, &'e ModelEntry)]) -> Option<Law<'e>> {
     let masses: Law<'e> = match strategy {
         Strategy::Softmax(softmax) => {
             let logit = |score: f64| f64::from(softmax.beta) * score;
@@ -59,9 +63,48 @@ pub(crate) fn whole<'e>(strategy: &Strategy, eligible: &[(f64, &'e ModelEntry)],
             }
             kept.iter().enumerate().map(|(at, (_, entry))| (f64::from(u8::from(within(at))), *entry)).collect()
         }
-        _ => return Some(unscored(strategy, eligible)),
+        _ => return Some(unscored(strategy, kept)),
     };
     Some(normalised(masses))
+}
+
+/// The probability that a positive, with its score, would have if it were eligible and passed the score rules; `None` if rounding decides, or
+/// if the draw is deterministic.
+pub(crate) fn beside<'e>(
+    draw: &v1::Draw,
+    eligible: &[(f64, &'e ModelEntry)],
+    threshold: Option<f64>,
+    positive: (f64, &'e ModelEntry),
+) -> Option<f64> {
+    let strategy = draw.strategy.as_ref().unwrap();
+    if matches!(strategy, Strategy::Balanced(_)) && positive.1.label.is_none() {
+        return Some(0.0);
+    }
+    let with = |mut entries: Vec<(f64, &'e ModelEntry)>| {
+        entries.push(positive);
+        entries.sort_by(|(a, left), (b, right)| b.total_cmp(a).then(left.id.cmp(&right.id)));
+        entries
+    };
+    let ranked = matches!(strategy, Strategy::Nearest(_) | Strategy::Band(_));
+    if ranked && eligible.iter().any(|(score, _)| (score - positive.0).abs() < TOLERANCE) {
+        return None;
+    }
+    let of = |law: &Law<'_>| law.iter().find(|(_, entry)| std::ptr::eq(*entry, positive.1)).map_or(0.0, |(q, _)| *q);
+    let Strategy::Nearest(nearest) = strategy else {
+        let kept = keep(eligible.to_vec(), &rules(strategy), threshold)?;
+        return Some(of(&of_kept(strategy, &with(kept))?));
+    };
+    if nearest.choose() == v1::Choose::Top {
+        return None;
+    }
+    let mut raw = with(eligible.to_vec());
+    raw.truncate(nearest.candidates.map_or(usize::MAX, |candidates| candidates as usize));
+    let others = raw.iter().filter(|(_, entry)| !std::ptr::eq(*entry, positive.1)).copied().collect();
+    let kept = keep(others, &nearest.rules.unwrap_or_default(), threshold)?;
+    let kept = if raw.iter().any(|(_, entry)| std::ptr::eq(*entry, positive.1)) { with(kept) } else { kept };
+    let window: Vec<_> = kept.into_iter().skip(nearest.skip as usize).take(nearest.window.unwrap_or(draw.k) as usize).collect();
+    let beta = if nearest.choose() == v1::Choose::Softmax { nearest.beta } else { 0.0 };
+    Some(of(&of_kept(&Strategy::Softmax(v1::Softmax { beta, ..Default::default() }), &window)?))
 }
 
 fn normalised(masses: Law<'_>) -> Law<'_> {

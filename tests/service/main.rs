@@ -33,6 +33,7 @@ mod live;
 mod mirror;
 mod mirrors;
 mod model;
+mod positives;
 mod probes;
 mod random_requests;
 mod raw;

@@ -51,6 +51,10 @@ pub(crate) struct ModelRow {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ModelAnchor {
     pub(crate) row: Vec<f64>,
+    /// Its other views.
+    pub(crate) others: Vec<Vec<f64>>,
+    /// Whether the views' scores are averaged, rather than the largest taken.
+    pub(crate) mean: bool,
     pub(crate) id: Option<u64>,
     pub(crate) label: Option<i64>,
     pub(crate) group: Option<u64>,
@@ -158,13 +162,28 @@ impl ModelBank {
         }
     }
 
+    /// The score of a row against all views of an anchor; 0 if it has none.
+    pub(crate) fn anchor_score(&self, anchor: &ModelAnchor, row: &[f64]) -> f64 {
+        if anchor.row.is_empty() {
+            return 0.0;
+        }
+        let scores: Vec<f64> = std::iter::once(&anchor.row).chain(&anchor.others).map(|view| self.score(view, row)).collect();
+        match anchor.mean {
+            true => scores.iter().sum::<f64>() / scores.len() as f64,
+            false => scores.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+
     /// The entries that may be served, with their scores, best first.
     pub(crate) fn eligible(&self, anchor: &ModelAnchor, filters: &v1::Filters, step: Option<u64>) -> Vec<(f64, &ModelEntry)> {
         let denied: HashSet<u64> =
             anchor.denied_ids.iter().chain(&anchor.positive_ids).chain(&filters.exclude_ids).copied().collect();
         let passes = |entry: &&ModelEntry| {
             let itself = filters.exclude_self.unwrap_or(true) && anchor.id == Some(entry.id);
-            let same_group = filters.exclude_same_group.unwrap_or(true) && entry.group.is_some() && entry.group == anchor.group;
+            let excludes_group = filters.exclude_same_group.unwrap_or(!filters.only_same_group);
+            let same_group = excludes_group && entry.group.is_some() && entry.group == anchor.group;
+            let other_label = filters.only_same_label && anchor.label.is_some() && entry.label != anchor.label;
+            let other_group = filters.only_same_group && anchor.group.is_some() && entry.group != anchor.group;
             let same_label = filters.exclude_same_label && entry.label.is_some() && entry.label == anchor.label;
             let listed =
                 filters.only_labels.is_empty() || entry.label.is_some_and(|label| filters.only_labels.contains(&label));
@@ -180,10 +199,12 @@ impl ModelBank {
                 && !denied.contains(&entry.id)
                 && !same_group
                 && !same_label
+                && !other_label
+                && !other_group
                 && listed
                 && !barred
         };
-        let score = |entry: &ModelEntry| if anchor.row.is_empty() { 0.0 } else { self.score(&anchor.row, &entry.row) };
+        let score = |entry: &ModelEntry| self.anchor_score(anchor, &entry.row);
         let passing = self.entries.iter().filter(passes);
         let mut eligible: Vec<(f64, &ModelEntry)> = passing.map(|entry| (score(entry), entry)).collect();
         eligible.sort_by(|(a, left), (b, right)| b.total_cmp(a).then(left.id.cmp(&right.id)));

@@ -160,6 +160,7 @@ async fn check_one(live: &Live, bank: &str, model: &ModelBank, random: &mut Stre
         layout: random.below(3) as i32,
         encoding: [f32, f32, floats, f16, bf16][random.below(5) as usize],
         log_q_mix,
+        positive_log_q: random.below(3) == 0 && anchors.iter().any(|anchor| !anchor.positive_ids.is_empty()),
         ..Default::default()
     };
     let answer = live.client.sample(request.clone()).await.unwrap_or_else(|fault| panic!("{fault}\n{request:?}"));
@@ -178,7 +179,9 @@ fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::
     let stored: Vec<u64> = model.entries.iter().map(|entry| entry.id).collect();
     let pick = |random: &mut Stream| stored[random.below(stored.len() as u64) as usize];
     let by_id = !stored.is_empty() && random.below(3) == 0;
-    let x = random_rows(random, count, DIM);
+    let views = if !by_id && random.below(5) == 0 { 2 + random.below(2) as usize } else { 1 };
+    let mean = random.below(2) == 0;
+    let x = random_rows(random, count * views, DIM);
     let ids: Vec<u64> = match by_id {
         true => (0..count).map(|_| pick(random)).collect(),
         false if random.below(2) == 0 => (0..count).map(|_| random.below(200)).collect(),
@@ -197,6 +200,8 @@ fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::
     let message = v1::Anchors {
         rows: count as u32,
         embeddings: (!by_id).then(|| rows(&x)),
+        views: if views == 1 { random.below(2) as u32 } else { views as u32 },
+        combine: if mean { v1::Combine::Mean } else { v1::Combine::Unspecified }.into(),
         ids: ids.clone(),
         labels: labels.clone(),
         groups: groups.clone(),
@@ -212,9 +217,12 @@ fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::
         .map(|at| {
             let id = ids.get(at).copied();
             let there = id.and_then(|id| model.find(id));
-            let row = if by_id { there.unwrap().row.clone() } else { model.prepared(&x[at * DIM..(at + 1) * DIM]) };
+            let mut given = x[at * views * DIM..(at + 1) * views * DIM].chunks_exact(DIM).map(|view| model.prepared(view));
+            let row = if by_id { there.unwrap().row.clone() } else { given.next().unwrap() };
+            let others = if by_id { Vec::new() } else { given.collect() };
+            let anchor = ModelAnchor { row, others, mean, ..ModelAnchor::default() };
             let positive_ids: Vec<u64> = positive_ids.get(at).copied().into_iter().collect();
-            let scored = positive_ids.iter().map(|&id| model.score(&row, &model.find(id).unwrap().row));
+            let scored = positive_ids.iter().map(|&id| model.anchor_score(&anchor, &model.find(id).unwrap().row));
             let positive = scored.chain(positive_scores.get(at).map(|&score| f64::from(score))).reduce(f64::min);
             ModelAnchor {
                 id,
@@ -223,7 +231,7 @@ fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::
                 positive,
                 positive_ids,
                 denied_ids: denied[at].clone(),
-                row,
+                ..anchor
             }
         })
         .collect();
@@ -232,16 +240,21 @@ fn random_anchors(model: &ModelBank, random: &mut Stream, count: usize) -> (v1::
 
 fn random_filters(random: &mut Stream, anchors: &v1::Anchors) -> v1::Filters {
     let labels = |random: &mut Stream| (0..1 + random.below(3)).map(|_| random.below(7) as i64).collect::<Vec<i64>>();
+    let only_same_label = !anchors.labels.is_empty() && random.below(8) == 0;
+    let only_same_group = !anchors.groups.is_empty() && random.below(8) == 0;
     v1::Filters {
         exclude_self: (!anchors.ids.is_empty() && random.below(3) == 0).then(|| random.below(2) == 0),
-        exclude_same_group: (!anchors.groups.is_empty() && random.below(3) == 0).then(|| random.below(2) == 0),
-        exclude_same_label: (!anchors.labels.is_empty() || !anchors.ids.is_empty()) && random.below(2) == 0,
+        exclude_same_group: (!anchors.groups.is_empty() && random.below(3) == 0)
+            .then(|| random.below(2) == 0 && !only_same_group),
+        exclude_same_label: !only_same_label && (!anchors.labels.is_empty() || !anchors.ids.is_empty()) && random.below(2) == 0,
         exclude_ids: (0..random.below(6)).map(|_| random.below(120)).collect(),
         only_labels: if random.below(4) == 0 { labels(random) } else { Vec::new() },
         exclude_labels: if random.below(4) == 0 { labels(random) } else { Vec::new() },
         exclude_unlabelled: random.below(6) == 0,
         min_step: (random.below(6) == 0).then(|| random.below(1_000)),
         max_age: (random.below(6) == 0).then(|| random.below(1_000)),
+        only_same_label,
+        only_same_group,
     }
 }
 

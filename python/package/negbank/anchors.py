@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import InvalidArgument
 from .integers import integers, masked_vector, vector
-from .matrices import floats, matrix
+from .matrices import floats, views
 from .per_anchor import per_anchor
 from .requests import AnchorColumns, FloatMatrix
 from .scalars import whole
@@ -19,6 +19,7 @@ def anchor_columns(
     anchors: Any,
     dim: int,
     *,
+    combine: str,
     anchor_ids: Any,
     anchor_labels: Any,
     anchor_groups: Any,
@@ -29,11 +30,12 @@ def anchor_columns(
     """Columns for anchors given as embeddings, as ids of stored entries, or as a number of them."""
     ids = None if anchor_ids is None else vector(anchor_ids, np.uint64, "anchor_ids")
     embeddings: FloatMatrix | None = None
+    each = 1
     if isinstance(anchors, (int, np.integer)):
         count = whole(anchors, "anchors")
     elif anchors is not None:
-        embeddings = matrix(anchors, dim, "anchors")
-        count = embeddings.rows
+        embeddings, each = views(anchors, dim, "anchors")
+        count = embeddings.rows // each
     elif ids is not None:
         count = ids.size
     else:
@@ -44,6 +46,8 @@ def anchor_columns(
     return AnchorColumns(
         rows=count,
         embeddings=embeddings,
+        views=each,
+        combine=combine,
         ids=ids,
         labels=labels,
         has_label=has_label,

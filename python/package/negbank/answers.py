@@ -104,6 +104,7 @@ class DrawAnswer(TypedDict):
     log_q: npt.NDArray[np.float32]
     log_q_mix: npt.NDArray[np.float32]
     log_q_shift: npt.NDArray[np.float32]
+    positive_log_q: npt.NDArray[np.float32]
     n: npt.NDArray[np.uint32]
     n_scored: npt.NDArray[np.uint32]
     n_band: npt.NDArray[np.uint32]

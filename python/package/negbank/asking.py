@@ -61,6 +61,7 @@ def asked(
     positive_scores: Any = None,
     positive_ids: Any = None,
     denied_ids: Any = None,
+    combine: str = "max",
     seed: SupportsIndex | None = None,
     step: SupportsIndex | None = None,
     at_least: bytes = b"",
@@ -70,6 +71,7 @@ def asked(
     layout: str = "pooled",
     dtype: str | None = None,
     log_q_mix: bool = False,
+    positive_log_q: bool = False,
     pad: bool = False,
 ) -> Asked:
     """The arguments of `Bank.sample`, checked."""
@@ -86,6 +88,7 @@ def asked(
         anchors=anchor_columns(
             anchors,
             dim,
+            combine=combine,
             anchor_ids=anchor_ids,
             anchor_labels=anchor_labels,
             anchor_groups=anchor_groups,
@@ -104,6 +107,7 @@ def asked(
         layout=layout,
         dtype=dtype or home.half or "float32",
         log_q_mix=log_q_mix,
+        positive_log_q=positive_log_q,
         write=write,
         retries=retries,
     )

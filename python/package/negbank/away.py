@@ -32,6 +32,7 @@ def nothing(asked: Asked) -> SampleAnswer:
         log_q=np.empty(0, dtype=np.float32),
         log_q_mix=np.empty(0, dtype=np.float32),
         log_q_shift=np.empty(0, dtype=np.float32),
+        positive_log_q=np.empty(0, dtype=np.float32),
         n=np.empty(0, dtype=np.uint32),
         n_scored=np.empty(0, dtype=np.uint32),
         n_band=np.empty(0, dtype=np.uint32),

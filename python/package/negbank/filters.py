@@ -31,6 +31,8 @@ class Filters:
     exclude_unlabelled: bool = False
     min_step: SupportsIndex | None = None
     max_age: SupportsIndex | None = None
+    only_same_label: bool = False
+    only_same_group: bool = False
 
     def columns(self) -> FilterColumns:
         """The filters, checked, as they are sent."""
@@ -46,6 +48,8 @@ class Filters:
             exclude_unlabelled=self.exclude_unlabelled,
             min_step=whole_or_none(self.min_step, "min_step", 64),
             max_age=whole_or_none(self.max_age, "max_age", 64),
+            only_same_label=self.only_same_label,
+            only_same_group=self.only_same_group,
         )
 
 

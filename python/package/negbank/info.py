@@ -93,7 +93,7 @@ class SampleInfo:
         shortfalls: picks missing from B x K, by reason: "too_few" (fewer than k eligible entries), "score" (score rules),
             "window" (skip and window, or the band), "weight" (entries of weight 0 are never drawn).
         rejections: entries examined and refused, by reason: "self", "positive", "denied", "same_group", "same_label",
-            "label", "age", "score". A scan examines only entries that could make the ranking.
+            "label", "group", "age", "score". A scan examines only entries that could make the ranking.
         sequence_first, sequence_last: the bank's sequence at the first and last read; equal: one consistent state.
         step: the bank's training step at the last read; None until a write carries one.
         unavailable: the server was away, and this answer, which holds nothing, was made here (`on_unavailable="in_batch"`).

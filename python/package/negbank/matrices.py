@@ -37,6 +37,15 @@ def matrix(values: Any, dim: int, parameter: str) -> FloatMatrix:
     return _matrix(array, dtype)
 
 
+def views(values: Any, dim: int, parameter: str) -> tuple[FloatMatrix, int]:
+    """As `matrix`, of [rows, V, dim] too, whose rows are then rows x V; and V."""
+    array, dtype = _halves_or_floats(values, parameter)
+    if array.ndim not in (2, 3) or array.shape[-1] != dim or array.shape[-2] == 0:
+        wanted = f"must have shape [rows, {dim}] as the bank does, or [rows, views, {dim}]"
+        raise InvalidArgument.of(parameter, f"{wanted}, got {list(array.shape)}")
+    return _matrix(array.reshape(-1, dim), dtype), array.shape[1] if array.ndim == 3 else 1
+
+
 def matrix_of_any_width(values: Any, parameter: str) -> FloatMatrix:
     """As `matrix`, of at least one column."""
     array, dtype = _halves_or_floats(values, parameter)

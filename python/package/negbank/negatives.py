@@ -148,6 +148,26 @@ class Negatives:
         return self._home.array(self._side_by_side([d.numbers(d.answer["log_q_mix"]) for d in self._draws]))
 
     @cached_property
+    def positive_log_q(self) -> list[Array]:
+        """Per draw, f32 [B, P]: natural log of the probability with which one draw would pick each of the anchor's
+        `positive_ids`, were it eligible and its score kept by the rules; P is the most that an anchor has, the rest NaN.
+
+        Where the positives are a sample, too, the logQ correction is of both sides: the positive's logit less this one. -inf:
+        it could not be drawn then either (weight 0, outside the window or the band, no label in a balanced draw). NaN for
+        `Nearest` with choose="top", and unless `sample` was asked for it with positive_log_q=True.
+        """
+        lists = self._asked.call.anchors.positive_ids
+        counts = np.zeros(self._counts.shape[0], dtype=np.uint32) if lists is None else lists.counts
+        wide = (counts.size, int(counts.max(initial=0)))
+        told = []
+        for served in self._draws:
+            block = np.full(wide, np.nan, dtype=np.float32)
+            if served.answer["positive_log_q"].size:
+                block[np.arange(wide[1]) < counts[:, None]] = served.answer["positive_log_q"]
+            told.append(self._home.array(block))
+        return told
+
+    @cached_property
     def mask(self) -> Array:
         """bool [B, K]: True where there is a negative of this anchor. Set other logits to -inf.
 

@@ -63,10 +63,12 @@ class WriteBatch:
 
 @dataclass(frozen=True)
 class AnchorColumns:
-    """What negatives are drawn for, `rows` of them."""
+    """What negatives are drawn for, `rows` of them, each of `views` embeddings."""
 
     rows: int
     embeddings: FloatMatrix | None
+    views: int
+    combine: str
     ids: Ids | None
     labels: Labels | None
     has_label: Mask | None
@@ -101,6 +103,8 @@ class FilterColumns:
     exclude_unlabelled: bool
     min_step: int | None
     max_age: int | None
+    only_same_label: bool
+    only_same_group: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class SampleCall:
     layout: str
     dtype: str
     log_q_mix: bool
+    positive_log_q: bool
     write: WriteBatch | None
     retries: int | None
 

@@ -36,6 +36,7 @@ class Sampling(Handle):
         positive_scores: npt.ArrayLike | Sequence[npt.ArrayLike] | None = None,
         positive_ids: Integers | Sequence[Integers] | None = None,
         denied_ids: Integers | Sequence[Integers] | None = None,
+        combine: Literal["max", "mean"] = "max",
         exclude_ids: Integers | Set[int] | None = None,
         exclude_self: bool | None = None,
         exclude_same_label: bool = False,
@@ -45,6 +46,8 @@ class Sampling(Handle):
         exclude_unlabelled: bool = False,
         min_step: SupportsIndex | None = None,
         max_age: SupportsIndex | None = None,
+        only_same_label: bool = False,
+        only_same_group: bool = False,
         seed: SupportsIndex | None = None,
         step: SupportsIndex | None = None,
         at_least: bytes = b"",
@@ -54,6 +57,7 @@ class Sampling(Handle):
         layout: Literal["pooled", "per_anchor"] = "pooled",
         dtype: Literal["float32", "float16", "bfloat16"] | None = None,
         log_q_mix: bool = False,
+        positive_log_q: bool = False,
         write: Write | None = None,
         pad: bool = False,
         on_unavailable: OnUnavailable | None = None,
@@ -63,7 +67,8 @@ class Sampling(Handle):
 
         Args:
             anchors: [B, d] floats, an array or a tensor, which is detached (float32, float16 and bfloat16 are sent as they
-                are); None with `anchor_ids`, whose stored rows are taken; or B, where no draw is scored.
+                are); None with `anchor_ids`, whose stored rows are taken; or B, where no draw is scored. [B, V, d]: V views of
+                each anchor, whose scores are combined; every scored draw then looks at the whole bank.
             draws: one or more; several are a mixture: each draws independently, may repeat another's entry, and takes its
                 own k columns of the answer.
             anchor_ids: [B] ids of entries of *this* bank that the anchors are. Each is excluded from its own negatives and
@@ -76,6 +81,7 @@ class Sampling(Handle):
             positive_ids: likewise ids of entries of this bank: scored by the server for those rules, and never served to
                 that anchor.
             denied_ids: B sequences of ids never to serve to that anchor.
+            combine: "max" or "mean": how the scores of an anchor's views are one.
             exclude_ids: ids never to serve. This and the filters that follow are for the draws without `filters` of their own.
             exclude_self: not the anchor's own id; default: on with `anchor_ids`.
             exclude_same_label: no entry of the anchor's label; an anchor or an entry without one passes.
@@ -85,6 +91,8 @@ class Sampling(Handle):
             exclude_unlabelled: no entry without a label.
             min_step: only entries written at this training step or later.
             max_age: only entries of at most this age in training steps, `step` less the entry's. Needs `step`.
+            only_same_label: only entries of the anchor's label: positives (XBM, SupCon, NNCLR). Every anchor must have one.
+            only_same_group: only entries of the anchor's group, likewise; they are then not excluded by default.
             seed: 0 to 2**64 - 1; the same seed on the same history of writes draws the same. Default: the server's choice,
                 in `info.seed`.
             step: your training step, from which `max_age` and `.ages` are counted; default for `.ages`: the bank's.
@@ -100,6 +108,7 @@ class Sampling(Handle):
             dtype: of the embeddings sent back: "float32", "float16" or "bfloat16", half the bytes. Default: the anchors' where
                 they are a half-precision tensor, else "float32".
             log_q_mix: also answer `.log_q_mix`; every draw must have a log_q.
+            positive_log_q: also answer `.positive_log_q`, of `positive_ids`.
             write: rows to write once the draws are done, in the same round trip; see `.written`. An invalid write refuses the
                 whole call before anything is drawn. Where the first try's answer was lost, the next one does not write again,
                 but draws from the bank as written: `.written.duplicate` is True then.
@@ -125,6 +134,7 @@ class Sampling(Handle):
             positive_scores=positive_scores,
             positive_ids=positive_ids,
             denied_ids=denied_ids,
+            combine=combine,
             exclude_ids=exclude_ids,
             exclude_self=exclude_self,
             exclude_same_label=exclude_same_label,
@@ -134,6 +144,8 @@ class Sampling(Handle):
             exclude_unlabelled=exclude_unlabelled,
             min_step=min_step,
             max_age=max_age,
+            only_same_label=only_same_label,
+            only_same_group=only_same_group,
             seed=seed,
             step=step,
             at_least=at_least,
@@ -143,6 +155,7 @@ class Sampling(Handle):
             layout=layout,
             dtype=dtype,
             log_q_mix=log_q_mix,
+            positive_log_q=positive_log_q,
             write=write,
             pad=pad,
         )

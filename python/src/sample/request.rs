@@ -2,8 +2,8 @@
 
 use negbank::client::ClientError;
 use negbank::proto::v1::{
-    Accuracy, Anchors, Balanced, Band, Choose, Column, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest, Scope,
-    ScoreLists, ScoreRules, Softmax, Uniform, Weighted, draw,
+    Accuracy, Anchors, Balanced, Band, Choose, Column, Combine, Draw, Filters, IdLists, Layout, Nearest, Plan, SampleRequest,
+    Scope, ScoreLists, ScoreRules, Softmax, Uniform, Weighted, draw,
 };
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -28,6 +28,7 @@ pub(crate) struct SampleCall<'py> {
     layout: String,
     dtype: String,
     log_q_mix: bool,
+    positive_log_q: bool,
     write: Option<WriteBatch<'py>>,
     retries: Option<u32>,
 }
@@ -37,6 +38,8 @@ pub(crate) struct SampleCall<'py> {
 struct AnchorColumns<'py> {
     rows: u32,
     embeddings: Option<FloatMatrix<'py>>,
+    views: u32,
+    combine: String,
     ids: Option<PyReadonlyArray1<'py, u64>>,
     labels: Option<PyReadonlyArray1<'py, i64>>,
     has_label: Option<PyReadonlyArray1<'py, u8>>,
@@ -142,6 +145,8 @@ struct FilterColumns<'py> {
     exclude_unlabelled: bool,
     min_step: Option<u64>,
     max_age: Option<u64>,
+    only_same_label: bool,
+    only_same_group: bool,
 }
 
 impl SampleCall<'_> {
@@ -169,6 +174,7 @@ impl SampleCall<'_> {
             encoding: encoding(&self.dtype).map_err(refuse)?.into(),
             layout: layout(&self.layout).map_err(refuse)?.into(),
             log_q_mix: self.log_q_mix,
+            positive_log_q: self.positive_log_q,
             write: self.write.map(|write| write.into_message(py)).transpose()?,
         })
     }
@@ -183,6 +189,8 @@ impl AnchorColumns<'_> {
         Ok(Anchors {
             rows: self.rows,
             embeddings,
+            views: self.views,
+            combine: combine(&self.combine).map_err(|fault| exception(py, fault))?.into(),
             ids: values(self.ids),
             labels: values(self.labels),
             has_label: values(self.has_label).into(),
@@ -207,6 +215,8 @@ impl FilterColumns<'_> {
             exclude_unlabelled: self.exclude_unlabelled,
             min_step: self.min_step,
             max_age: self.max_age,
+            only_same_label: self.only_same_label,
+            only_same_group: self.only_same_group,
         }
     }
 }
@@ -307,6 +317,14 @@ fn plan(name: Option<&str>) -> Result<Plan, ClientError> {
         Some("graph") => Ok(Plan::Graph),
         Some("posting_list") => Ok(Plan::PostingList),
         Some(other) => Err(invalid("plan", format!("{other:?} is none: give \"scan\", \"graph\" or \"posting_list\""))),
+    }
+}
+
+fn combine(name: &str) -> Result<Combine, ClientError> {
+    match name {
+        "max" => Ok(Combine::Max),
+        "mean" => Ok(Combine::Mean),
+        other => Err(invalid("combine", format!("{other:?} is none: give \"max\" or \"mean\""))),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Limits;
 use super::columns::{matrix, optional, rows_of};
 use super::limits::check;
-use crate::model::{Anchors, BankSpec, Invalid, Lists, Matrix};
+use crate::model::{Anchors, BankSpec, Combine, Invalid, Lists, Views};
 use crate::proto::v1;
 
 /// The anchors of a request to a bank of these settings.
@@ -27,8 +27,9 @@ pub(super) fn anchors(message: v1::Anchors, spec: &BankSpec, limits: &Limits) ->
     let ids = (!message.ids.is_empty()).then_some(message.ids);
     invalid.or(())?;
 
+    let views = views(message.views, message.combine)?;
     let told = [
-        embeddings.as_ref().map(Matrix::rows),
+        embeddings.as_ref().map(|rows| rows.rows() / views.each),
         ids.as_ref().map(Vec::len),
         labels.as_ref().map(Vec::len),
         groups.as_ref().map(Vec::len),
@@ -44,7 +45,16 @@ pub(super) fn anchors(message: v1::Anchors, spec: &BankSpec, limits: &Limits) ->
     let (positives, denied) = (ids_of(message.positive_ids), ids_of(message.denied_ids));
     let positive_ids = lists("anchors.positive_ids", positives.values, &positives.counts, count, limits, &mut invalid);
     let denied_ids = lists("anchors.denied_ids", denied.values, &denied.counts, count, limits, &mut invalid);
-    invalid.or(Anchors { count, embeddings, ids, labels, groups, positive_scores, positive_ids, denied_ids })
+    invalid.or(Anchors { count, embeddings, views, ids, labels, groups, positive_scores, positive_ids, denied_ids })
+}
+
+fn views(each: u32, combine: i32) -> Result<Views, Invalid> {
+    let combine = match v1::Combine::try_from(combine) {
+        Ok(v1::Combine::Max | v1::Combine::Unspecified) => Combine::Max,
+        Ok(v1::Combine::Mean) => Combine::Mean,
+        Err(_) => return Err(Invalid::one("anchors.combine", format!("{combine} is not a Combine: 1 is MAX, 2 is MEAN"))),
+    };
+    Ok(Views { each: each.max(1) as usize, combine })
 }
 
 fn lists<T: Default>(

@@ -162,5 +162,7 @@ fn filters(message: v1::Filters) -> Filters {
         exclude_unlabelled: message.exclude_unlabelled,
         min_step: message.min_step,
         max_age: message.max_age,
+        only_same_label: message.only_same_label,
+        only_same_group: message.only_same_group,
     }
 }

@@ -19,7 +19,8 @@ pub(super) fn form(request: &v1::SampleRequest, limits: &Limits, invalid: &mut I
     let encoding = encoding(request.encoding).map_err(|fault| invalid.merge(fault)).unwrap_or_default();
     let scores_of_shared = columns.scores && !request.columns.is_empty();
     let most_bytes = limits.max_answer_bytes;
-    Form { columns, layout, encoding, scores_of_shared, most_bytes, log_q_mix: request.log_q_mix }
+    let (log_q_mix, positive_log_q) = (request.log_q_mix, request.positive_log_q);
+    Form { columns, layout, encoding, scores_of_shared, most_bytes, log_q_mix, positive_log_q }
 }
 
 fn columns(wanted: &[i32], invalid: &mut Invalid) -> Columns {

@@ -36,6 +36,7 @@ mod tag {
     pub(super) const DRAW_LOG_Q_MIX: u32 = 13;
     pub(super) const DRAW_MASK: u32 = 14;
     pub(super) const DRAW_LOG_Q_SHIFT: u32 = 19;
+    pub(super) const DRAW_POSITIVE_LOG_Q: u32 = 21;
 }
 
 /// The frame of an answer from a bank of dimension `dim`. The rows come last and their embeddings at the very end, so that these
@@ -133,6 +134,7 @@ fn draw(answer: DrawAnswer) -> Fields {
     fields.packed(tag::DRAW_LOG_PARTITION, &answer.log_partition);
     fields.packed(tag::DRAW_KAPPA, &answer.kappa);
     fields.packed(tag::DRAW_LOG_Q_MIX, &answer.log_q_mix);
+    fields.packed(tag::DRAW_POSITIVE_LOG_Q, &answer.positive_log_q);
     let SharedSet { mask, log_q_shift, .. } = answer.shared.unwrap_or_default();
     fields.bytes(tag::DRAW_MASK, &mask);
     fields.packed(tag::DRAW_LOG_Q_SHIFT, &log_q_shift);
@@ -156,6 +158,7 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::Window => v1::Reason::Window,
         Reason::Age => v1::Reason::Age,
         Reason::Weight => v1::Reason::Weight,
+        Reason::Group => v1::Reason::Group,
     }
 }
 
@@ -173,6 +176,7 @@ mod tests {
         (draw.counts, draw.indices) = (vec![2, 300], vec![0, 1, 1]);
         (draw.scores, draw.log_q, draw.log_q_mix) = (vec![0.5, -1.0, 2.0], vec![-0.1, -0.2, -0.3], vec![-1.0, -2.0, -3.0]);
         (draw.n, draw.n_scored, draw.n_band) = (vec![7, 8], vec![5, 600], vec![3, 4]);
+        draw.positive_log_q = vec![-6.0, f32::NEG_INFINITY];
         (draw.log_partition, draw.kappa) = (vec![1.5, f32::NEG_INFINITY], vec![-4.0, 0.25]);
         draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9, log_q_shift: vec![0.5, 0.75] });
         draw.plan_reason = "a scan costs less".to_owned();
@@ -222,6 +226,7 @@ mod tests {
             generation_lag: 10,
             log_q_shift: vec![0.5, 0.75],
             n_band: vec![3, 4],
+            positive_log_q: vec![-6.0, f32::NEG_INFINITY],
         };
         let rows = v1::Rows {
             ids: vec![1, u64::MAX],

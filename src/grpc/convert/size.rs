@@ -26,15 +26,20 @@ pub(in crate::grpc) fn check_size(
         invalid.push("draws", reason);
     }
     for (at, draw) in draws.iter().enumerate() {
-        let whole = matches!(draw.strategy, Strategy::Softmax(_) | Strategy::Band(_));
+        let several = query.anchors().views.each > 1;
+        let whole = draw.strategy.is_scored() && (several || !matches!(draw.strategy, Strategy::Nearest(_)));
         if whole && entries > limits.max_scored_entries {
             let reason = format!(
                 "scores every entry for every anchor, and the bank's {entries} are over the limit of {} (setting limits.max_scored_entries): \
-                 draw nearest, with choose SOFTMAX over a window",
+                 draw nearest of one view, with choose SOFTMAX over a window",
                 limits.max_scored_entries
             );
             invalid.push(format!("draws[{at}]"), reason);
         }
+    }
+    if form.positive_log_q {
+        let values = query.anchors().positive_ids.values().len().saturating_mul(draws.len());
+        size.bytes = size.bytes.saturating_add(values.saturating_mul(4));
     }
     let rows = if form.layout == Layout::Pooled { size.rows.min(entries) } else { size.rows };
     let answer = rows.saturating_mul(bytes_of_row(form, spec)).saturating_add(size.bytes).saturating_add(BYTES_OF_ANSWER);
