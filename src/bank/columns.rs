@@ -89,6 +89,11 @@ impl Columns {
         self.occupied_at[slot as usize]
     }
 
+    /// The same; 0 of a slot that there is none of.
+    pub fn stamp(&self, slot: usize) -> u64 {
+        self.occupied_at.get(slot).copied().unwrap_or(0)
+    }
+
     /// The bank's change counter at the entry's last write.
     pub fn revision(&self, slot: u32) -> u64 {
         self.revisions[slot as usize]

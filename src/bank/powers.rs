@@ -30,6 +30,8 @@ const DIGITS: i32 = 48;
 #[derive(Debug, Clone)]
 pub struct Powers {
     alpha: f32,
+    /// One over the largest ratio that there is.
+    per_ratio: f64,
     /// By shard and slot; 0 where there is no entry or its weight is 0.
     ratios: Vec<Vec<u64>>,
     total: Mass,
@@ -40,11 +42,6 @@ pub fn exponent(weight: f32) -> Option<i16> {
     // As f64 every f32 above 0 is a normal number.
     let bits = f64::from(weight).to_bits();
     (weight > 0.0).then(|| ((bits >> 52) as i16 & 0x7FF) - 1_023)
-}
-
-/// Largest ratio there is for `alpha`.
-fn largest_ratio(alpha: f32) -> u64 {
-    fixed(libm::exp2(f64::from(alpha).max(0.0)))
 }
 
 fn fixed(ratio: f64) -> u64 {
@@ -126,7 +123,7 @@ impl SubAssign for Mass {
 impl Powers {
     /// The powers of what these shards hold.
     pub(super) fn new(alpha: f32, shards: &[Shard]) -> Self {
-        let mut powers = Self { alpha, ratios: vec![Vec::new(); shards.len()], total: Mass::default() };
+        let mut powers = Self::none(alpha, shards.len());
         // Mostly many entries have one weight.
         let mut last = (0.0f32, 0);
         for (number, shard) in shards.iter().enumerate() {
@@ -140,6 +137,11 @@ impl Powers {
             }
         }
         powers
+    }
+
+    fn none(alpha: f32, shards: usize) -> Self {
+        let per_ratio = 1.0 / fixed(libm::exp2(f64::from(alpha).max(0.0))) as f64;
+        Self { alpha, per_ratio, ratios: vec![Vec::new(); shards], total: Mass::default() }
     }
 
     /// The alpha.
@@ -164,7 +166,7 @@ impl Powers {
 
     /// How large the entry's power is among those of its exponent, in (0, 1].
     pub fn share(&self, place: Place) -> f64 {
-        self.ratio(place) as f64 / largest_ratio(self.alpha) as f64
+        self.ratio(place) as f64 * self.per_ratio
     }
 
     /// Notes that the weight at a place changed; 0 stands for no entry.
@@ -187,7 +189,7 @@ impl Powers {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mass, Place, Powers, exponent};
+    use super::{Place, Powers, exponent};
 
     #[test]
     fn an_exponent_is_that_of_the_weight_down_to_the_smallest() {
@@ -201,7 +203,7 @@ mod tests {
         let weights = [3.0f32, 1e-30, 7.5, 1e30, 0.0, 0.1, 1e-45, 3.4e38];
         let place = |slot: usize| Place { shard: 0, slot: slot as u32 };
         for alpha in [0.75, -1.5, 4.0, -4.0, 0.0, 1.0] {
-            let mut powers = Powers { alpha, ratios: vec![Vec::new()], total: Mass::default() };
+            let mut powers = Powers::none(alpha, 1);
             let mut back = powers.clone();
             for (slot, &weight) in weights.iter().enumerate() {
                 powers.change(place(slot), 0.0, weight);

@@ -44,5 +44,5 @@ pub use origin::{Origin, Writer};
 pub use position::Position;
 pub use query::SampleQuery;
 pub use score_rules::{ScoreRange, ScoreRules};
-pub use seed::{Noise, Seed, Stream};
+pub use seed::{Exponential, Noise, Seed, Stream};
 pub use stage::{Stage, StageAt};

@@ -38,7 +38,7 @@ pub(super) struct Dense {
 pub(super) struct Column<'d> {
     pub(super) layout: &'d Layout,
     pub(super) scores: &'d [f32],
-    /// Blocks that have changed since the search; `None`: all.
+    /// Places that have changed since the search, in their order; `None`: all.
     pub(super) changed: Option<Vec<usize>>,
 }
 
@@ -156,6 +156,11 @@ impl Dense {
         bank.revision() - self.began > MOST_MENDED
     }
 
+    /// Where entries lie in a column.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Every column, anchor by anchor.
     pub(super) fn columns(&self) -> impl Iterator<Item = &[f32]> {
         self.scores.chunks_exact(self.layout.len())
@@ -180,7 +185,7 @@ impl Dense {
         Column { layout: &self.layout, scores, changed: Some(changed) }
     }
 
-    /// Scores what has changed since the search began anew, and returns the blocks that it lies in; `None` if it is too much.
+    /// Scores what has changed since the search began anew, and returns where it lies; `None` if it is too much.
     fn mend(
         &mut self,
         bank: &Bank,
@@ -193,18 +198,18 @@ impl Dense {
         }
         let range = rules.range(anchor.positive);
         let column = (at - self.first) * self.layout.len();
-        let mut blocks = Vec::new();
+        let mut changed = Vec::new();
         for place in bank.changed_since(self.began, MOST_MENDED)? {
             let index = self.layout.index(place)?;
             let columns = bank.columns(place);
             let admitted = columns.is_occupied(place.slot) && eligibility.rejects(anchor, columns, place.slot).is_none();
             let score = anchor.score(bank, place).filter(|&score| admitted && range.keeps(score));
             self.scores[column + index] = score.unwrap_or(f32::NAN);
-            blocks.push(index / BLOCK);
+            changed.push(index);
         }
-        blocks.sort_unstable();
-        blocks.dedup();
-        Some(blocks)
+        changed.sort_unstable();
+        changed.dedup();
+        Some(changed)
     }
 
     /// Scores some rows of a shard from a slot on, and returns the slot to go on from; `None` at the end of the shard. What lies in the
@@ -295,21 +300,27 @@ impl<'a> Filling<'a> {
 
     /// Writes the scores of a group of anchors into their columns, from `place` on.
     fn write(&self, group: usize, columns: &mut [f32], (place, len): (usize, usize), rejections: &mut ReasonCounts) {
+        let rows = self.scores.len();
+        let lanes = columns.len() / len;
         for (lane, column) in columns.chunks_exact_mut(len).enumerate() {
-            let anchor = group * LANES + lane;
-            let range = self.ranges[anchor];
-            let to = column[place..].iter_mut().zip(&self.scores).zip(&self.admitted);
-            let mut out_of_range = 0;
-            for ((to, scores), admitted) in to {
-                let score = scores[lane];
-                let mut kept = admitted >> anchor & 1 == 1;
-                if kept && range != ScoreRange::ALL && !range.keeps(score) {
-                    kept = false;
-                    out_of_range += 1;
-                }
-                *to = if kept { score } else { f32::NAN };
+            let to = &mut column[place..place + rows];
+            to.iter_mut().zip(&self.scores).for_each(|(to, scores)| *to = scores[lane]);
+        }
+        // Mostly nearly all are admitted.
+        let everybody = u64::MAX >> (64 - lanes);
+        for (row, admitted) in self.admitted.iter().enumerate() {
+            let mut barred = !(admitted >> (group * LANES)) & everybody;
+            while barred != 0 {
+                columns[barred.trailing_zeros() as usize * len + place + row] = f32::NAN;
+                barred &= barred - 1;
             }
-            rejections.add(Reason::Score, out_of_range);
+        }
+        for (lane, column) in columns.chunks_exact_mut(len).enumerate() {
+            let range = self.ranges[group * LANES + lane];
+            if range != ScoreRange::ALL {
+                let out = column[place..place + rows].iter_mut().filter(|score| !score.is_nan() && !range.keeps(**score));
+                rejections.add(Reason::Score, out.map(|score| *score = f32::NAN).count() as u64);
+            }
         }
     }
 }

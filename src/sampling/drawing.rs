@@ -94,7 +94,10 @@ impl<'q> Drawing<'q> {
                 self.answer.graph = routed.graph.or(self.answer.graph);
                 *searched = Some(routed.searched);
             }
-            Kind::Whole(whole) => whole.search(observed, anchors, &self.eligibility, rejections, wanted)?,
+            Kind::Whole(whole) => {
+                let noise = |anchor: &Anchor| self.query.seed().noise(self.number, anchor.number);
+                whole.search(observed, anchors, &self.eligibility, (self.draw.k, &noise), rejections, wanted)?;
+            }
         }
         Ok(())
     }

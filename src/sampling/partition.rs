@@ -29,10 +29,11 @@ impl Partition {
         partition
     }
 
-    /// Brings the sums up to date with a column of which these blocks have changed.
+    /// Brings the sums up to date with a column of which these places, in their order, have changed.
     pub(super) fn mend(&mut self, scores: &[f32], changed: &[usize]) {
         let blocks = scores.as_chunks::<BLOCK>().0;
-        changed.iter().for_each(|&block| self.sum(block, &blocks[block]));
+        let of_one_block = changed.chunk_by(|a, b| a / BLOCK == b / BLOCK).filter_map(|places| places.first());
+        of_one_block.for_each(|place| self.sum(place / BLOCK, &blocks[place / BLOCK]));
     }
 
     fn sum(&mut self, block: usize, scores: &[f32; BLOCK]) {

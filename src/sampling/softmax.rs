@@ -1,12 +1,13 @@
 //! Draws by exp(beta * s) over everything that is eligible.
 
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
-use super::dense::Column;
+use super::dense::{Column, Layout};
 use super::partition::Partition;
-use crate::bank::Bank;
+use crate::bank::{Bank, Place};
 use crate::kernels::exp::BLOCK;
-use crate::model::{Noise, Stream};
+use crate::model::{Exponential, Noise, Stream};
 
 /// What was drawn of a column.
 #[derive(Debug, Default)]
@@ -27,21 +28,21 @@ pub(super) fn with_replacement(partition: &Partition, column: &Column<'_>, k: us
 }
 
 /// Draws k different ones of a column whose sums are `partition`, by noise that each entry has of its own: what is drawn doesn't depend
-/// on where entries lie.
+/// on where entries lie. `found` is what the search for it found.
 pub(super) fn without_replacement(
     bank: &Bank,
     (partition, column): (&Partition, &Column<'_>),
-    k: usize,
-    noise: Noise,
+    (k, noise): (usize, Noise),
+    found: &Arrivals,
 ) -> Drawn {
     let Some(total) = partition.total() else {
         return Drawn { log_partition: f64::NEG_INFINITY, kappa: Some(f64::NEG_INFINITY), ..Drawn::default() };
     };
     let log_partition = total.log();
-    let mut first = arrivals(bank, (partition, column), k, noise);
+    let mut first = found.settled(bank, (partition, column), (k, noise));
     // Kool, van Hoof and Welling 2019: of arrival times -log_q - Gumbel noise the first k are k draws without replacement.
-    let next = if first.len() > k { first.pop() } else { None };
-    let kappa = next.map_or(f64::NEG_INFINITY, |next| -next.log_time - log_partition);
+    let kappa = first.get(k).map_or(f64::NEG_INFINITY, |next| -next.log_time - log_partition);
+    first.truncate(k);
     Drawn { picks: first.into_iter().map(|arrival| arrival.index).collect(), log_partition, kappa: Some(kappa) }
 }
 
@@ -59,37 +60,102 @@ struct Arrival {
     index: usize,
 }
 
-/// The k + 1 entries of the column that come first, in that order.
-fn arrivals(bank: &Bank, (partition, column): (&Partition, &Column<'_>), k: usize, noise: Noise) -> Vec<Arrival> {
-    let mut first: BinaryHeap<Arrival> = BinaryHeap::new();
-    for (block, scores) in column.scores.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let Some((exps, logit)) = partition.block(block, scores) else { continue };
-        // An entry comes before the last of those that are first so far if its exponential variate is below this times its term.
-        let last = first.peek().filter(|_| first.len() > k).map_or(f64::INFINITY, |last| last.log_time);
-        let mut bar = libm::exp(last + logit) * NEARLY;
-        let (place, columns) = (column.layout.place(block * BLOCK), bank.columns(column.layout.place(block * BLOCK)));
-        for (at, (&score, &exp)) in scores.iter().zip(&exps).enumerate().filter(|(_, (score, _))| !score.is_nan()) {
-            let stamp = columns.occupied_at(place.slot + at as u32);
-            let wait = noise.of(stamp);
-            // Where a term is too small to be told from 0, and the bar is high, only the logarithms tell.
-            if wait.floor() > bar * f64::from(exp) && (exp > 0.0 || bar < HIGH) {
-                continue;
-            }
-            let log_time = libm::log(wait.value()) - partition.logit(score);
-            let arrival = Arrival { log_time, stamp, index: block * BLOCK + at };
-            if first.len() <= k {
-                first.push(arrival);
-            } else if let Some(mut last) = first.peek_mut()
-                && arrival < *last
-            {
-                *last = arrival;
-            }
-            if first.len() > k {
-                bar = first.peek().map_or(bar, |last| libm::exp(last.log_time + logit) * NEARLY);
+/// The entries of a column that come first.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    /// As many as are kept.
+    depth: usize,
+    /// The last on top.
+    first: BinaryHeap<Arrival>,
+}
+
+impl Arrivals {
+    /// None yet of the k + 1 that are wanted, and of spares for entries that writes take away.
+    pub(super) fn new(k: usize) -> Self {
+        Self { depth: k + k / 8 + 9, first: BinaryHeap::new() }
+    }
+
+    /// Looks at some blocks of a column.
+    pub(super) fn look(
+        &mut self,
+        bank: &Bank,
+        (partition, layout, scores): (&Partition, &Layout, &[f32]),
+        blocks: Range<usize>,
+        noise: Noise,
+    ) {
+        for (block, scores) in scores.as_chunks::<BLOCK>().0.iter().enumerate().take(blocks.end).skip(blocks.start) {
+            let Some((exps, logit)) = partition.block(block, scores) else { continue };
+            let Place { shard, slot } = layout.place(block * BLOCK);
+            let columns = bank.shards()[shard as usize].columns();
+            let mut bar = self.bar(logit);
+            for (at, &exp) in exps.iter().enumerate() {
+                let stamp = columns.stamp(slot as usize + at);
+                let wait = noise.of(stamp);
+                // Where a term is too small to be told from 0, and the bar is high, only the logarithms tell.
+                if wait.floor() > bar * f64::from(exp) && (exp > 0.0 || bar < HIGH) || scores[at].is_nan() {
+                    continue;
+                }
+                self.offer(Arrival::new(partition, (block * BLOCK + at, scores[at]), (stamp, wait)));
+                bar = self.bar(logit);
             }
         }
     }
-    first.into_sorted_vec()
+
+    /// What an entry's exponential variate, over its term's share of the block's largest, must be below to come before the last.
+    fn bar(&self, logit: f64) -> f64 {
+        let last = self.first.peek().filter(|_| self.first.len() >= self.depth);
+        last.map_or(f64::INFINITY, |last| libm::exp(last.log_time + logit) * NEARLY)
+    }
+
+    fn offer(&mut self, arrival: Arrival) {
+        if self.first.len() < self.depth {
+            self.first.push(arrival);
+        } else if let Some(mut last) = self.first.peek_mut()
+            && arrival < *last
+        {
+            *last = arrival;
+        }
+    }
+
+    /// The k + 1 entries that come first of the column as it stands now.
+    fn settled(&self, bank: &Bank, (partition, column): (&Partition, &Column<'_>), (k, noise): (usize, Noise)) -> Vec<Arrival> {
+        let first = column.changed.as_ref().and_then(|changed| self.patched(bank, (partition, column), changed, (k, noise)));
+        first.unwrap_or_else(|| {
+            let mut anew = Self { depth: k + 1, first: BinaryHeap::new() };
+            anew.look(bank, (partition, column.layout, column.scores), 0..usize::MAX, noise);
+            anew.first.into_sorted_vec()
+        })
+    }
+
+    /// The same where only these places of the column have changed; `None` if that can't be told.
+    fn patched(
+        &self,
+        bank: &Bank,
+        (partition, column): (&Partition, &Column<'_>),
+        changed: &[usize],
+        (k, noise): (usize, Noise),
+    ) -> Option<Vec<Arrival>> {
+        let mut first: Vec<Arrival> =
+            self.first.iter().filter(|arrival| changed.binary_search(&arrival.index).is_err()).copied().collect();
+        let fresh = |&index: &usize| {
+            let (score, place) = (column.scores[index], column.layout.place(index));
+            let stamp = bank.columns(place).occupied_at(place.slot);
+            (!score.is_nan()).then(|| Arrival::new(partition, (index, score), (stamp, noise.of(stamp))))
+        };
+        first.extend(changed.iter().filter_map(fresh));
+        first.sort_unstable();
+        first.truncate(k + 1);
+        // Entries that come after the last that was kept were not.
+        let known = |last: &Arrival| first.len() > k && first.last().is_some_and(|needed| needed <= last);
+        let complete = self.first.len() < self.depth || self.first.peek().is_some_and(known);
+        (self.depth > 0 && complete).then_some(first)
+    }
+}
+
+impl Arrival {
+    fn new(partition: &Partition, (index, score): (usize, f32), (stamp, wait): (u64, Exponential)) -> Self {
+        Self { log_time: libm::log(wait.value()) - partition.logit(score), stamp, index }
+    }
 }
 
 impl Ord for Arrival {

@@ -10,10 +10,12 @@ use super::observed::Observed;
 use super::odds::Odds;
 use super::partition::Partition;
 use super::picked::Picked;
+use super::softmax::Arrivals;
 use super::{band, softmax};
 use crate::bank::{Bank, Place};
 use crate::index::{Ranked, Ranking};
 use crate::kernels::dense::Precision;
+use crate::kernels::exp::BLOCK;
 use crate::model::{Band, Nearest, Noise, Reason, ReasonCounts, ScoreRange, ScoreRules, Softmax, Stream};
 
 /// Such a draw at work on a block of anchors.
@@ -26,21 +28,24 @@ pub(super) struct Whole {
 
 /// What a column of scores comes to.
 enum Sums {
-    Softmax(Softmax, Partition),
+    Softmax(Softmax, Partition, Arrivals),
     Band(Band, Bins),
     Nearest(Nearest),
 }
 
 impl Sums {
-    /// Brings it up to date with a column of which these blocks have changed.
+    /// Brings it up to date with a column of which these places have changed.
     fn mend(&mut self, scores: &[f32], changed: &[usize]) {
         match self {
-            Self::Softmax(_, partition) => partition.mend(scores, changed),
+            Self::Softmax(_, partition, _) => partition.mend(scores, changed),
             Self::Band(_, bins) if !changed.is_empty() => *bins = Bins::new(scores),
             Self::Band(..) | Self::Nearest(_) => {}
         }
     }
 }
+
+/// Blocks of scores in one hold of the bank's lock.
+const BLOCKS_PER_HOLD: usize = 128;
 
 /// What is made of the scores.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +68,7 @@ impl Kind {
 
     fn sums(&self, scores: &[f32]) -> Sums {
         match self {
-            Self::Softmax(softmax) => Sums::Softmax(*softmax, Partition::new(softmax.beta, scores)),
+            Self::Softmax(softmax) => Sums::Softmax(*softmax, Partition::new(softmax.beta, scores), Arrivals::default()),
             Self::Band(band) => Sums::Band(*band, Bins::new(scores)),
             Self::Nearest(nearest) => Sums::Nearest(*nearest),
         }
@@ -97,16 +102,30 @@ impl Whole {
     pub(super) fn search(
         &mut self,
         observed: &mut Observed<'_>,
-        anchors: (&[Anchor], usize),
+        (anchors, first): (&[Anchor], usize),
         eligibility: &Eligibility,
+        (k, noise): (usize, &dyn Fn(&Anchor) -> Noise),
         rejections: &mut ReasonCounts,
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), SampleError> {
         // The memory of the search before is needed for this one.
         self.dense = None;
         let how = (self.kind.rules(), self.kind.precision());
-        let dense = Dense::search(observed, anchors, eligibility, how, rejections, wanted)?;
+        let dense = Dense::search(observed, (anchors, first), eligibility, how, rejections, wanted)?;
         self.sums = dense.columns().map(|scores| self.kind.sums(scores)).collect();
+        let anchors = anchors.get(first..).unwrap_or_default();
+        for ((sums, scores), anchor) in self.sums.iter_mut().zip(dense.columns()).zip(anchors) {
+            let Sums::Softmax(Softmax { replace: false, .. }, partition, arrivals) = sums else { break };
+            *arrivals = Arrivals::new(k);
+            for start in (0..scores.len() / BLOCK).step_by(BLOCKS_PER_HOLD) {
+                if !wanted() {
+                    return Err(SampleError::Unwanted);
+                }
+                let bank = observed.read()?;
+                let blocks = start..start + BLOCKS_PER_HOLD;
+                arrivals.look(&bank, (partition, dense.layout(), scores), blocks, noise(anchor));
+            }
+        }
         self.dense = Some(dense);
         Ok(())
     }
@@ -135,7 +154,9 @@ impl Whole {
         };
         let sums = &*sums;
         let (picks, picked) = match sums {
-            Sums::Softmax(softmax, partition) => by_softmax(bank, softmax, (partition, &column), (k, noise), (anchor, stream)),
+            Sums::Softmax(softmax, partition, arrivals) => {
+                by_softmax(bank, softmax, (partition, arrivals, &column), (k, noise), (anchor, stream))
+            }
             Sums::Band(band, bins) => by_rank(bank, band, (bins, &column), k, stream),
             Sums::Nearest(nearest) => {
                 let (ranking, counted) = top(bank, &column, nearest, nearest.rules.range(anchor.positive));
@@ -185,14 +206,14 @@ struct Told {
 fn by_softmax(
     bank: &Bank,
     softmax: &Softmax,
-    (partition, column): (&Partition, &Column<'_>),
+    (partition, arrivals, column): (&Partition, &Arrivals, &Column<'_>),
     (k, noise): (usize, Noise),
     (anchor, stream): (&Anchor, &mut Stream),
 ) -> (Vec<usize>, Told) {
     let drawn = if softmax.replace {
         softmax::with_replacement(partition, column, k, stream)
     } else {
-        softmax::without_replacement(bank, (partition, column), k, noise)
+        softmax::without_replacement(bank, (partition, column), (k, noise), arrivals)
     };
     let log_partition = drawn.log_partition;
     let log_q = |&index: &usize| (partition.logit(column.scores[index]) - log_partition) as f32;
