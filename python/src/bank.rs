@@ -1,7 +1,7 @@
 //! Banks: their settings on the way out, their description on the way back.
 
 use negbank::client::ClientError;
-use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Dtype, Metric, OpenStage};
+use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Dtype, Index, IndexState, Metric, OpenStage};
 use pyo3::prelude::*;
 
 use crate::failure::invalid;
@@ -68,6 +68,23 @@ pub(crate) struct BankDescription {
     dtype: &'static str,
     writers: u64,
     stages: Vec<StageDescription>,
+    index: Option<IndexDescription>,
+}
+
+/// The fields of `negbank.IndexInfo`, as a dict.
+#[derive(IntoPyObject)]
+pub(crate) struct IndexDescription {
+    state: &'static str,
+    reason: String,
+    generation: Option<u64>,
+    lag: u64,
+    indexed: u64,
+    scanned: u64,
+    mean_similarity: f64,
+    unreachable: u64,
+    progress: f64,
+    recall: Option<f64>,
+    recall_samples: u64,
 }
 
 /// The fields of `negbank.OpenStage`, as a dict.
@@ -106,7 +123,30 @@ impl From<Bank> for BankDescription {
             },
             writers: bank.writers,
             stages: bank.stages.into_iter().map(StageDescription::from).collect(),
+            index: bank.index.map(IndexDescription::from),
             name: bank.name,
+        }
+    }
+}
+
+impl From<Index> for IndexDescription {
+    fn from(index: Index) -> Self {
+        Self {
+            state: match index.state() {
+                IndexState::Unspecified | IndexState::Scan => "scan",
+                IndexState::Building => "building",
+                IndexState::Serving => "serving",
+            },
+            reason: index.reason,
+            generation: index.generation,
+            lag: index.lag,
+            indexed: index.indexed,
+            scanned: index.scanned,
+            mean_similarity: index.mean_similarity,
+            unreachable: index.unreachable,
+            progress: as_written(index.progress),
+            recall: index.recall.map(as_written),
+            recall_samples: index.recall_samples,
         }
     }
 }

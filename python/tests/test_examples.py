@@ -152,6 +152,73 @@ def test_ance_serves_nothing_older_than_a_round_of_refreshes(fresh: negbank.Clie
     assert 5 <= found["oldest"] <= 5 * (len(docstrings()[1]) // 100 + 1) < found["steps"]
 
 
+def test_cmc_halves_find_each_other(fresh: negbank.Client) -> None:
+    from cmc import train
+
+    found = train(fresh)
+    assert found["after"] > 2 * found["before"]
+    assert {fresh.bank(f"cmc-{view}").info().entries for view in ("even", "odd")} == {len(digits()[0])}
+
+
+def test_decoupled_losses_learn_from_small_batches(fresh: negbank.Client) -> None:
+    from decoupled import train
+
+    for weighted in (False, True):
+        found = train(fresh, weighted=weighted)
+        assert found["after"] > found["before"] + 0.03
+
+
+def test_debiased_draws_are_even(fresh: negbank.Client) -> None:
+    from debiased import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.02
+    assert found["of_own_digit"] == pytest.approx(0.1, abs=0.005), "what tau corrects is not what is drawn"
+
+
+def test_cancellation_finds_images_of_the_anchor_s_digit(fresh: negbank.Client) -> None:
+    from cancellation import train
+
+    for attract in (False, True):
+        found = train(fresh, attract=attract)
+        assert found["after"] > found["before"] + 0.03
+        assert found["cancelled"] > 3 * found["negatives"]
+
+
+def test_nnclr_has_the_nearest_of_another_image_as_positive(fresh: negbank.Client) -> None:
+    from nnclr import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.03
+    assert found["of_same_digit"] > 0.3, "a random image shows the same digit once in ten times"
+
+
+def test_multi_similarity_serves_what_its_rule_mines(fresh: negbank.Client) -> None:
+    from multi_similarity import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.05
+    assert found["unmined"] == 0.0
+    assert found["served"] > 10_000
+
+
+def test_mixed_negatives_estimate_the_whole_softmax(fresh: negbank.Client) -> None:
+    from mixed_negatives import train
+
+    found = train(fresh)
+    assert found["after"] < found["before"] - 1.0
+    assert found["sampled"] == pytest.approx(found["exact"], abs=0.1)
+
+
+def test_rocket_qa_serves_nothing_that_the_judge_denied(fresh: negbank.Client) -> None:
+    from rocket_qa import train
+
+    found = train(fresh)
+    assert found["after"] > found["before"] + 0.1
+    assert found["denied"] > 1_000
+    assert found["served"] == 0.0
+
+
 def test_an_example_is_a_command(own_server: ServerProcess) -> None:
     command = [sys.executable, str(EXAMPLES / "moco.py"), own_server.address]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -30,14 +30,22 @@ def test_a_draw_may_be_answered_by_the_graph_or_must_not(bank: negbank.Bank) -> 
     anchors = np.random.default_rng(2).standard_normal((ANCHORS, DIM)).astype(np.float32)
     walk = negbank.Nearest(K, plan="graph", ef=128)
     give_up = time.monotonic() + 120
-    while (walked := bank.sample(anchors, walk)).info.plans != ["graph"]:
+    while (index := bank.info().index) is None or index.state != "serving":
         assert time.monotonic() < give_up, "no graph was built"
         time.sleep(0.1)
+    walked = bank.sample(anchors, walk)
+    assert walked.info.plans == ["graph"]
     assert not walked.info.reproducible
+    assert walked.info.plan_reasons == ["asked for"]
+    assert (index.indexed, index.lag) == (ROWS, 0)
+    assert index.mean_similarity == pytest.approx(1.0)
+    assert walked.info.generations == [index.generation] == [bank.info().sequence]
+    assert walked.info.generation_lags == [0]
     exact = bank.sample(anchors, negbank.Nearest(K, accuracy="exact"))
     seeded = bank.sample(anchors, negbank.Nearest(K), seed=1)
     assert exact.info.plans == seeded.info.plans == ["scan"]
     assert seeded.info.reproducible
+    assert exact.info.generations == exact.info.generation_lags == [None]
 
     def ids(negs: negbank.Negatives) -> list[set[int]]:
         assert negs.ids is not None

@@ -36,7 +36,7 @@ from .errors import (
 )
 from .filters import Filters
 from .gathered import Gathered
-from .info import BankInfo, GatherInfo, OpenStage, SampleInfo
+from .info import BankInfo, GatherInfo, IndexInfo, OpenStage, SampleInfo
 from .mirror import Changes, Mirror
 from .negatives import Negatives
 from .pending import Pending
@@ -66,6 +66,7 @@ __all__ = [
     "Filters",
     "GatherInfo",
     "Gathered",
+    "IndexInfo",
     "InternalError",
     "InvalidArgument",
     "Mirror",

@@ -27,6 +27,23 @@ class BankFields(TypedDict):
     dtype: Literal["float32", "float16", "bfloat16"]
     writers: int
     stages: list[StageFields]
+    index: IndexFields | None
+
+
+class IndexFields(TypedDict):
+    """The fields of `IndexInfo`."""
+
+    state: Literal["scan", "building", "serving"]
+    reason: str
+    generation: int | None
+    lag: int
+    indexed: int
+    scanned: int
+    mean_similarity: float
+    unreachable: int
+    progress: float
+    recall: float | None
+    recall_samples: int
 
 
 class StageFields(TypedDict):
@@ -113,6 +130,9 @@ class DrawAnswer(TypedDict):
     log_partition: npt.NDArray[np.float32]
     kappa: npt.NDArray[np.float32]
     plan: str
+    plan_reason: str
+    generation: int | None
+    generation_lag: int
     shortfalls: dict[str, int]
     rejections: dict[str, int]
 

@@ -41,6 +41,9 @@ def nothing(asked: Asked) -> SampleAnswer:
         log_partition=np.empty(0, dtype=np.float32),
         kappa=np.empty(0, dtype=np.float32),
         plan="none",
+        plan_reason="the server was away",
+        generation=None,
+        generation_lag=0,
         shortfalls={},
         rejections={},
     )

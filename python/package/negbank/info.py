@@ -20,13 +20,43 @@ class OpenStage:
 
 
 @dataclass(frozen=True)
+class IndexInfo:
+    """The graph of a keyed bank. It is built in the background and replaced as a whole.
+
+    Attributes:
+        state: "scan": there is none, and every search scans; "building": one is being built, and the one before, if any,
+            serves meanwhile; "serving": it serves where it is cheaper.
+        reason: why it is in this state.
+        generation: the bank's sequence when the build of the one that serves began; None: none serves.
+        lag: mutations since.
+        indexed, scanned: entries that it was built from, and that are scanned beside it: new, moved far or not reachable.
+        mean_similarity: mean cosine of the indexed rows to what they were when it was built; 1: nothing moved.
+        unreachable: entries that the graph can't find; they are among the scanned.
+        progress: while "building", the share of the rows that are in.
+        recall: mean recall of the last approximate answers that a scan checked, `recall_samples` of them; None: none was.
+    """
+
+    state: Literal["scan", "building", "serving"]
+    reason: str
+    generation: int | None
+    lag: int
+    indexed: int
+    scanned: int
+    mean_similarity: float
+    unreachable: int
+    progress: float
+    recall: float | None
+    recall_samples: int
+
+
+@dataclass(frozen=True)
 class BankInfo:
     """A bank as it stood when it was asked for.
 
     `capacity` is None where there is no bound, `momentum` where there is none (queues), `step` until a write carries one.
     `sequence` counts the write batches applied; `labels` and `groups` are the distinct ones held; `bytes_per_entry` is
     memory for the embedding and its columns; `writers` those whose writes are recognised when they come again; `stages` the
-    staged writes that wait for ranks.
+    staged writes that wait for ranks; `index` the graph that large banks are searched by, None in a queue.
     """
 
     name: str
@@ -45,12 +75,14 @@ class BankInfo:
     dtype: Literal["float32", "float16", "bfloat16"]
     writers: int
     stages: list[OpenStage]
+    index: IndexInfo | None = None
 
     @classmethod
     def of(cls, fields: BankFields) -> BankInfo:
         """From the native half's answer."""
         stages = [OpenStage(**stage) for stage in fields["stages"]]
-        return cls(**{**fields, "stages": stages})  # type: ignore[arg-type]
+        index = None if fields["index"] is None else IndexInfo(**fields["index"])
+        return cls(**{**fields, "stages": stages, "index": index})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -90,6 +122,10 @@ class SampleInfo:
             (-inf where that is nothing); None for draws that are no softmax.
         kappa: per draw, f32 [B]: see `without_replacement` of the draws that have it; None for others.
         plans: per draw, how it was found: "roster", "posting_list", "enumeration", "scan" or "graph".
+        plan_reasons: per draw, why it was found so; "" where there was no choice.
+        generations, generation_lags: per draw that a graph answered, also for a part of the anchors, the bank's sequence when
+            the graph's build began and the mutations since: how stale the graph is, not the answer, which is checked against
+            the rows as they stand. None for other draws.
         shortfalls: picks missing from B x K, by reason: "too_few" (fewer than k eligible entries), "score" (score rules),
             "window" (skip and window, or the band), "weight" (entries of weight 0 are never drawn).
         rejections: entries examined and refused, by reason: "self", "positive", "denied", "same_group", "same_label",
@@ -110,6 +146,9 @@ class SampleInfo:
     log_partition: list[Array | None]
     kappa: list[Array | None]
     plans: list[str]
+    plan_reasons: list[str]
+    generations: list[int | None]
+    generation_lags: list[int | None]
     shortfalls: dict[str, int]
     rejections: dict[str, int]
     sequence_first: int

@@ -41,6 +41,9 @@ struct DrawArrays {
     log_partition: Packed,
     kappa: Packed,
     plan: String,
+    plan_reason: String,
+    generation: Option<u64>,
+    generation_lag: u64,
     shortfalls: BTreeMap<String, u64>,
     rejections: BTreeMap<String, u64>,
 }
@@ -64,6 +67,9 @@ impl From<DrawColumns> for DrawArrays {
     fn from(draw: DrawColumns) -> Self {
         Self {
             plan: Plan::try_from(draw.plan).map_or_else(|_| "unknown".to_owned(), |plan| plain(plan.as_str_name(), "PLAN_")),
+            plan_reason: draw.plan_reason,
+            generation: draw.generation,
+            generation_lag: draw.generation_lag,
             counts: draw.counts.into(),
             indices: Column::rows(&draw.indices),
             scores: Packed::f32(draw.scores),

@@ -1,0 +1,63 @@
+"""Mixed negative sampling (Yang 2020): a batch's own words, which are the popular ones, beside words drawn evenly from all.
+
+Run it beside `negbank serve`: python examples/mixed_negatives.py 127.0.0.1:7700
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import negbank
+from data import WORDS, batches, docstrings, tokens
+
+
+def train(client: negbank.Client, even: int = 64, epochs: int = 1) -> dict[str, float]:
+    """Cross-entropy over all words before and after, and over the last batches, as sampled and exactly."""
+    torch.manual_seed(0)
+    text = tokens(docstrings()[1][:200])
+    pairs = torch.stack([text[:, :-1].flatten(), text[:, 1:].flatten()], dim=1)  # a word, and the one after it
+    pairs = pairs[(pairs > 0).all(dim=1)]
+    seen = torch.bincount(pairs[:, 1], minlength=WORDS)
+    words = torch.nonzero(seen)[:, 0]
+    vectors, outputs = nn.Embedding(WORDS, 32), nn.Embedding(WORDS, 32)
+    nn.init.zeros_(outputs.weight)
+    optimizer = torch.optim.Adam([*vectors.parameters(), *outputs.parameters()], lr=1e-2)
+
+    def exact(pairs: Tensor) -> float:
+        with torch.no_grad():
+            logits = vectors(pairs[:, 0]) @ outputs(words).T
+            return float(cross_entropy(logits, torch.searchsorted(words, pairs[:, 1].contiguous())))
+
+    before, of_steps = exact(pairs), []
+    # The bank draws; the vectors are here, where they get gradients, so its rows are one float that nobody reads.
+    bank = client.create_bank("mixed-negatives", dim=1, metric="dot")
+    bank.write(words, torch.ones(len(words), 1))
+
+    for step, rows in enumerate(batches(len(pairs), 256, epochs)):
+        words_in, words_out = pairs[rows].T
+        # One shared draw for the batch; the log_q of all its words is the same.
+        drawn = bank.sample(1, negbank.Uniform(even), columns=["ids", "log_q"], seed=step)
+        candidates = torch.cat([words_out, torch.from_numpy(drawn.ids[drawn.indices[0]].astype("int64"))])
+        # Both kinds are draws of one mixture: by how often a word is seen, and evenly.
+        popular, evenly = seen[candidates] / seen.sum(), math.exp(float(drawn.log_q[0, 0]))
+        log_q = torch.log((len(rows) * popular + even * evenly) / len(candidates))
+        # A candidate that is the anchor's own word is not its negative.
+        logits = vectors(words_in) @ outputs(candidates).T - log_q - math.log(len(candidates))
+        logits = logits.masked_fill(candidates == words_out[:, None], -torch.inf)
+        positive = (vectors(words_in) * outputs(words_out)).sum(dim=1, keepdim=True)
+        loss = cross_entropy(torch.cat([positive, logits], dim=1), torch.zeros(len(rows), dtype=torch.long))
+        of_steps.append((loss.item(), exact(pairs[rows])))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sampled, exactly = torch.tensor(of_steps[-10:]).mean(dim=0).tolist()
+    return {"before": before, "after": exact(pairs), "sampled": sampled, "exact": exactly}
+
+
+if __name__ == "__main__":
+    print(train(negbank.connect(sys.argv[1])))
