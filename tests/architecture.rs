@@ -37,7 +37,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("hnsw_rs", &["index/hnsw.rs"], "only index/hnsw.rs names hnsw_rs"),
     ("unsafe", &["kernels/", "index/flat_graph"], "unsafe stands in kernels/ and the flat graph only"),
-    ("SystemTime", &["model/clock.rs"], "the raw clock is read in model/clock.rs only"),
+    (
+        "SystemTime",
+        &["model/clock.rs", "cli/doctor/clock.rs"],
+        "the raw clock is read in model/clock.rs and cli/doctor/clock.rs only",
+    ),
     ("getrandom", &["model/seed.rs", "client/entropy.rs"], "entropy is taken in model/seed.rs and client/entropy.rs only"),
     ("RandomState", &["model/seed.rs"], "entropy is taken in model/seed.rs only"),
     ("rand", &["model/seed.rs"], "entropy is taken in model/seed.rs only"),
@@ -46,7 +50,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 /// Rooms and files in which neither tokio nor anything async may stand.
 const SYNCHRONOUS: &[&str] =
     &["model/", "kernels/", "rows/", "bank/", "index/", "sampling/", "gather/", "codec/", "durability/", "engine/"];
-/// The server's clock, the client's, and the stopwatch of `negbank bench`.
+/// The server's clock, the client's, and the stopwatch of `negbank bench` and `negbank top`.
 const CLOCKS: &[&str] = &["model/clock.rs", "client/deadline.rs", "cli/bench/stopwatch.rs"];
 
 /// A file, and the folder of its parts.

@@ -63,6 +63,10 @@ def test_the_server_runs_in_its_image_without_rights_and_keeps_its_banks(image: 
         assert "rw" in options["/var/lib/negbank"]
 
         assert get(server, "/readyz") == "ok\n"
+        # The health check of compose, and of `helm test`: the image has no other program.
+        subprocess.run(
+            ["chroot", image, "/usr/local/bin/negbank", "doctor", "--ready", "--probes", str(server.probes)], check=True
+        )
         assert "negbank.v1.Banks" in grpcurl(server, "list")
         grpcurl(server, "negbank.v1.Banks/CreateBank", {"name": "kept", "dim": 2})
         grpcurl(server, "negbank.v1.Banks/Write", {"bank": "kept", "ids": [7], "embeddings": {"values": [1, 0]}})
@@ -129,6 +133,7 @@ def test_compose_names_files_and_settings_that_are_there() -> None:
             assert port.startswith("127.0.0.1:"), "reached from elsewhere only if somebody says so"
     server = services["negbank"]
     assert (server["read_only"], server["cap_drop"]) == (True, ["ALL"])
+    assert server["healthcheck"]["test"] == ["CMD", "/usr/local/bin/negbank", "doctor", "--ready"]
     known = [flag for flag in server["command"][1:] if "insecure_listen" not in flag]
     shown = subprocess.run([binary(), "config", *known], check=True, capture_output=True, text=True).stdout
     [drain] = re.findall(r"server.drain_seconds = (\d+)", shown)

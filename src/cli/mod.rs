@@ -2,8 +2,14 @@
 
 mod bench;
 mod config;
+mod doctor;
+mod figures;
+mod remote;
+mod sample;
 mod serve;
 mod settings;
+mod table;
+mod top;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -30,6 +36,18 @@ enum Command {
     /// Without any argument it starts a server in this process, fills a bank, and draws uniform negatives for ten seconds. Ctrl-C
     /// ends it early; the summary is printed all the same. It fails if every request did.
     Bench(Box<bench::Args>),
+    /// Draws from a bank and prints what was served, and why.
+    ///
+    /// Without an anchor it takes an entry of the bank at random and shows the entries that are nearest to it.
+    Sample(sample::Args),
+    /// Shows the banks of a running server, live: what is written, drawn and missing, and how the indexes stand.
+    ///
+    /// Keys: q ends it, o orders by name or by what is served, arrows scroll. `--once` prints one table.
+    Top(top::Args),
+    /// Checks a deployment from outside: ports, readiness, access, clock, load, recall, ranks that are waited for.
+    ///
+    /// Fails if something is broken, with --strict also if something asks for attention. It changes nothing.
+    Doctor(doctor::Args),
     /// Prints every setting in force and where it comes from.
     Config(config::Args),
 }
@@ -39,6 +57,9 @@ pub fn run() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match ended {

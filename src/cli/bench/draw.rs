@@ -6,20 +6,20 @@ use crate::client::messages as v1;
 
 /// STRATEGY[:OPTION,...], read.
 #[derive(Debug, Clone)]
-pub(super) struct DrawArg {
+pub(in crate::cli) struct DrawArg {
     /// As it was given.
-    pub(super) text: String,
+    pub(in crate::cli) text: String,
     draw: v1::Draw,
 }
 
 impl DrawArg {
     /// The draw, of `k` entries where it gives no number of its own.
-    pub(super) fn of(&self, k: u32) -> v1::Draw {
+    pub(in crate::cli) fn of(&self, k: u32) -> v1::Draw {
         v1::Draw { k: if self.draw.k == 0 { k } else { self.draw.k }, ..self.draw.clone() }
     }
 
     /// True if the anchors need embeddings.
-    pub(super) fn is_scored(&self) -> bool {
+    pub(in crate::cli) fn is_scored(&self) -> bool {
         use v1::draw::Strategy::{Balanced, Uniform, Weighted};
         !matches!(self.draw.strategy, Some(Uniform(_) | Weighted(_) | Balanced(_)))
     }

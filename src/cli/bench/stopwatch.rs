@@ -1,18 +1,18 @@
-//! The one clock of `negbank bench`.
+//! The one clock of `negbank bench` and `negbank top`.
 
 use std::time::{Duration, Instant};
 
 /// Tells how long ago it was started.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stopwatch(Instant);
+pub(in crate::cli) struct Stopwatch(Instant);
 
 impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "a load generator measures")]
-    pub(super) fn start() -> Self {
+    pub(in crate::cli) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(super) fn elapsed(self) -> Duration {
+    pub(in crate::cli) fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
 }
