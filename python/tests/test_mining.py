@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import negbank
 from data import docstrings
 from negbank.mining import mine_hard_negatives
+from server_process import ServerProcess
 
 DIM = 24
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
@@ -158,6 +159,30 @@ def test_a_bank_that_training_keeps_is_mined_as_it_stands(
         if summary == moved["summary"][0]
     ]
     assert texts[hard] not in first
+
+
+def test_what_one_request_may_not_hold_is_asked_in_parts(dataset: Dataset, model: SentenceTransformer) -> None:
+    """Entries that are no texts stand before the texts, so that more is searched than is wanted."""
+    settings = columns({"num_negatives": 4, "output_scores": True})
+    theirs = original(dataset, model, **settings)
+    texts = list(dataset["text"])
+    rows: npt.NDArray[np.float32] = model.encode_document(texts, normalize_embeddings=True)
+    server = ServerProcess("limits.max_k=100", "limits.max_picks=1000")
+    try:
+        bank = negbank.connect(server.address).create_bank("deep", dim=DIM)
+        bank.write(np.arange(len(rows)), rows)
+        bank.write(1_000 + np.arange(len(rows)), rows)
+        ids = np.arange(len(rows))
+        assert_same(mine_hard_negatives(dataset, model, **settings, bank=bank, corpus_ids=ids), theirs)
+        # 99 strangers before each text: the 100 nearest entries hold one.
+        strangers = np.repeat(rows, 99, axis=0)
+        bank.write(10_000 + np.arange(len(strangers)), strangers)
+        with pytest.raises(negbank.FailedPrecondition, match="limits.max_k"):
+            mine_hard_negatives(dataset, model, **settings, bank=bank, corpus_ids=ids)
+        with pytest.raises(negbank.InvalidArgument, match="limits.max_k"):
+            mine_hard_negatives(dataset, model, **columns({"range_max": 200}), bank=bank, corpus_ids=ids)
+    finally:
+        server.stop()
 
 
 def test_what_can_t_be_mined_is_refused(dataset: Dataset, model: SentenceTransformer, bank: negbank.Bank, client: Any) -> None:

@@ -93,7 +93,8 @@ class Gathered:
         """What a loss over all N rows is multiplied with where gradients are averaged over the ranks (DDP).
 
         W, since each rank's gradient is its own rows' share of the whole; 1 where `unavailable`: each rank then has a loss of
-        its own.
+        its own. Where some ranks have lost the server and others not, DDP averages losses of scale W and of 1: that step's
+        gradient is of neither, it is biased. Where that matters, all-reduce the flag and have all ranks skip the step.
         """
         return 1 if self.unavailable else self._counts.size
 

@@ -29,6 +29,9 @@ class Negatives:
     negatives are `negs.embeddings[negs.indices]`, [B, K, d]. "per_anchor": [B, K], a row a pick, so that `negs.embeddings` is
     [B, K, d] itself, and there are no `indices`.
 
+    Where nothing was picked at all, in a padded answer or while the server is away, U is 1: one row of zeros (and False), which
+    no mask counts, so that the -1 of `indices` has a row to point to.
+
     Arrays are numpy's, or torch tensors on the anchors' device where the anchors are a tensor: then integers are int64, and
     embeddings are of the anchors' dtype where that is a half. They carry no gradient. A row column that was not asked for
     raises AttributeError.
@@ -131,10 +134,15 @@ class Negatives:
         NaN where there is no such probability: `Nearest` with choose="top" is deterministic.
 
         The logQ correction of sampled softmax, with logits already divided by the temperature: each negative's logit becomes
-        `logit - (log_q + ln k)`, k the draw's count; the positive's logit stays as it is. log_q is negative or zero, so
-        subtracting -ln n raises the logits by ln n: k negatives stand for n. Without ln k the partition is overstated k-fold;
-        with the sign reversed it is understated. In a mixture each log_q is of its own draw. In a shared draw k is the number
-        that the mask leaves to the anchor, and log_q what it is among the entries that could have been left to it.
+        `logit - (log_q + ln K)`; the positive's logit stays as it is. log_q is negative or zero, so subtracting -ln n raises
+        the logits by ln n: K negatives stand for n. Without ln K the partition is overstated K-fold; with the sign reversed it
+        is understated.
+
+        K is the number of the anchor's negatives, all draws together (`mask.sum(1)`, which in a shared draw is what the mask
+        leaves to the anchor, and log_q is what it is among the entries that could have been left to it). In a mixture each
+        log_q is of its own draw, each draw estimates the partition with its share k_j / K of the weight, and `log_q_mix` in
+        place of log_q estimates the same with a smaller variance. With each draw's own k_j in place of K, J draws would count
+        the partition J times. `negbank.torch.sampled_softmax` takes K.
         """
         return self._home.array(self._side_by_side([d.numbers(d.log_q) for d in self._draws]))
 
@@ -142,7 +150,8 @@ class Negatives:
     def log_q_mix(self) -> Array:
         """f32 [B, K]: ln sum_j (k_j / K) q_j, the log-probability of the entry under the whole mixture.
 
-        With it one correction serves all picks of a mixture: `logit - (log_q_mix + ln K)`. NaN unless `sample` was asked for
+        With it one correction serves all picks of a mixture, whichever draw they are of: `logit - (log_q_mix + ln K)`, K all of
+        the anchor's picks. NaN unless `sample` was asked for
         it with log_q_mix=True. Raises ShortAnswer, see `mask`.
         """
         return self._home.array(self._side_by_side([d.numbers(d.answer["log_q_mix"]) for d in self._draws]))
@@ -220,6 +229,8 @@ class Negatives:
     def _row(self, column: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A row column as the layout has it."""
         self._need(column, values)
+        if self._asked.pooled and self._pad and not len(values):
+            return np.zeros((1, *values.shape[1:]), dtype=values.dtype)
         if self._asked.pooled:
             return values
         return self._side_by_side([served.wide(values[served.rows], values.dtype.type(0)) for served in self._draws])

@@ -27,7 +27,7 @@ class Age:
     Attributes:
         steps: training steps between the draw and its use: 0 for the first batch, then 1 (at most `ahead`).
         writes: write batches that the bank applied in between, as far as the sampler's receipts and later answers tell: other
-            ranks' last ones may come on top.
+            ranks' last ones may come on top. 0 where the server was away and nothing was drawn.
         waited: seconds for which the trainer had to wait for the answer.
     """
 
@@ -99,7 +99,8 @@ class Prefetch(Generic[Batch]):
         waited = time.perf_counter() - began
         self._waiting.popleft()
         self._sampler.saw(negatives)
-        self.last = Age(self._given - one.at, max(0, self._sampler.sequence - negatives.info.sequence_last), waited)
+        missed = 0 if negatives.info.unavailable else self._sampler.sequence - negatives.info.sequence_last
+        self.last = Age(self._given - one.at, max(0, missed), waited)
         self._given += 1
         return one.batch, negatives
 

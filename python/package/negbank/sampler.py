@@ -82,6 +82,10 @@ class Sampler:
         """Writes the step's rows, as `Bank.write` or `Bank.enqueue` does by the bank's kind; `columns` are their parameters.
 
         Waits for the draws in flight first: none of them sees these rows, whatever the network does, and all later ones do.
+
+        Where the server is away this raises, with on_unavailable="in_batch" too: whether training goes on without a step's rows
+        in the bank is the trainer's to say. `negbank.torch.Keeper` leaves them out; or catch `Unavailable` and
+        `DeadlineExceeded`.
         """
         self.settle(timeout)
         receipt: Written | Enqueued

@@ -84,7 +84,8 @@ class Sampling(Handle):
             combine: "max" or "mean": how the scores of an anchor's views are one.
             exclude_ids: ids never to serve. This and the filters that follow are for the draws without `filters` of their own.
             exclude_self: not the anchor's own id; default: on with `anchor_ids`.
-            exclude_same_label: no entry of the anchor's label; an anchor or an entry without one passes.
+            exclude_same_label: no entry of the anchor's label; an anchor or an entry without one passes. So with `anchor_ids`
+                alone, where the bank holds no labels of those entries, this excludes nothing: give `anchor_labels`.
             exclude_same_group: no entry of the anchor's group; default: on where the anchor has one.
             only_labels: only entries of these labels.
             exclude_labels: no entry of these labels; entries without one pass.
@@ -113,11 +114,16 @@ class Sampling(Handle):
                 whole call before anything is drawn. Where the first try's answer was lost, the next one does not write again,
                 but draws from the bank as written: `.written.duplicate` is True then.
             pad: True fills short places (index -1, NaN, `mask` False) where an anchor has fewer than K eligible entries. Index
-                -1 is the last row to numpy: where `mask` is False set the logit to -inf, or it is a wrong negative.
+                -1 is the last row to numpy: where `mask` is False set the logit to -inf, or it is a wrong negative. Where no
+                anchor has a pick, that row is of zeros.
             on_unavailable: "raise"; or "in_batch": where the server is away, or does not answer in time, go on without it. The
-                answer then holds no pick (`mask` is False, `info.unavailable` True), so that the loss has its in-batch
-                negatives only; a RuntimeWarning says so once each time the server goes. Such a call is tried once, and its
-                `write`, if it has one, may be lost: `.written` is None. Default: as given to `connect`.
+                answer then is as a padded one without a pick (`mask` is False, `info.unavailable` True, `info.n` None, one row
+                of zeros), so that `negs.embeddings[negs.indices]` is [B, K, d] as ever, and a loss that is given `negs.mask`
+                as `counted` has its in-batch negatives only. A method that has no others skips the step:
+                `if negs.info.unavailable: continue`. A RuntimeWarning says so once each time the server goes. Such a call is
+                tried once, and its `write`, if it has one, may be lost: `.written` is None. Calls that only write still raise
+                (`negbank.torch.Keeper` can leave them out), and a server that comes back without the bank raises NotFound.
+                Default: as given to `connect`.
             timeout: seconds, all tries included.
 
         Raises:

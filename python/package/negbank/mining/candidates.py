@@ -18,6 +18,8 @@ Scores = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
 AT_ONCE = 256
+# Limits that fewer queries at once keep to.
+OF_A_REQUEST = ("limits.max_picks", "limits.max_ranked", "limits.max_answer_bytes")
 
 
 @dataclass
@@ -66,9 +68,17 @@ class Shelf:
         found = Candidates(
             np.full((len(queries), count), -1, dtype=np.int64), np.full((len(queries), count), -np.inf, dtype=np.float32)
         )
-        for start in range(0, len(queries), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            texts, scores = self._search(queries[part], count)
+        waiting = [slice(start, min(start + AT_ONCE, len(queries))) for start in range(0, len(queries), AT_ONCE)]
+        while waiting:
+            part = waiting.pop()
+            try:
+                texts, scores = self._search(queries[part], count)
+            except InvalidArgument as fault:
+                middle = (part.start + part.stop) // 2
+                if fault.setting not in OF_A_REQUEST or middle == part.start:
+                    raise
+                waiting += [slice(part.start, middle), slice(middle, part.stop)]
+                continue
             found.texts[part, : texts.shape[1]], found.scores[part, : texts.shape[1]] = texts, scores
         return found
 
@@ -86,17 +96,28 @@ class Shelf:
         return rows
 
     def _search(self, queries: Scores, count: int) -> tuple[Places, Scores]:
-        k, entries = count, self._bank.info().entries
+        k, most, entries = count, None, self._bank.info().entries
         while True:
             draw = Nearest(min(k, max(entries, 1)), accuracy="exact")
-            negs = self._bank.sample(queries, draw, columns=["ids", "scores"], pad=True)
-            texts = np.where(negs.mask, self._named(negs.ids)[negs.indices], -1) if len(negs.ids) else negs.indices
+            try:
+                negs = self._bank.sample(queries, draw, columns=["ids", "scores"], pad=True)
+            except InvalidArgument as fault:
+                if fault.setting != "limits.max_k" or fault.limit is None or not count < fault.limit < k:
+                    raise
+                k = most = fault.limit
+                continue
+            texts = np.where(negs.mask, self._named(negs.ids)[negs.indices], -1)
             scores = np.where(texts >= 0, negs.scores, np.float32(-np.inf))
             if not self._one_each or (texts < 0).any():
                 texts, scores = _first_of_each(texts, scores)
             enough = (texts >= 0).sum(axis=1).min(initial=count) >= count
             if enough or k >= entries:
                 return texts[:, :count], scores[:, :count]
+            if k == most:
+                raise FailedPrecondition(
+                    f"the {k} entries of bank {self._bank.name!r} nearest to a query are of fewer than {count} texts: the others"
+                    " repeat them or are not in corpus_ids. Look for fewer (range_max), or raise the server's limits.max_k"
+                )
             k *= 2
 
     def _named(self, ids: npt.NDArray[np.uint64]) -> Places:

@@ -25,9 +25,10 @@ def debiased(
     tau: probability that a random entry is of the anchor's class, 0 <= tau < 1. Draw uniformly, with no filter by label or
     score: tau corrects for those already. N is the number of negatives received, not the pool's n.
 
-    For HCL's negatives drawn by the server (q proportional to exp(beta_HCL s / T)) this is the whole loss.
+    Where the server draws HCL's negatives this is the whole loss: `Softmax(k, beta=beta_HCL / T)`, beta *over T*, since HCL
+    weighs exp(s/T) to the power of its beta.
     """
-    counted = checked(positive, negative, counted)
+    positive, negative, counted = checked(positive, negative, counted)
     total = log_total(negative / heat(temperature), counted)
     return _corrected(positive / temperature, total, counted, tau, temperature)
 
@@ -46,7 +47,7 @@ def hcl(
 
     The weights are not detached, as in the authors' code.
     """
-    counted = checked(positive, negative, counted)
+    positive, negative, counted = checked(positive, negative, counted)
     if not math.isfinite(beta):
         raise InvalidArgument.of("beta", f"must be finite, got {beta}")
     logits = negative / heat(temperature)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .scores import checked, excluded, heat
+from ..errors import InvalidArgument
+from .scores import checked, excluded, floats, heat, kind, must_be_beside
 
 
 def dcl(
@@ -20,8 +21,14 @@ def dcl(
 
     An anchor without negatives has no loss: it is left out of the mean.
     """
-    counted, temperature = checked(positive, negative, counted), heat(temperature)
-    pulled = positive / temperature if weights is None else weights * positive / temperature
+    positive, negative, counted = checked(positive, negative, counted)
+    pulled = positive / heat(temperature)
+    if weights is not None:
+        weights = floats(weights, "weights")
+        if weights.shape != positive.shape:
+            raise InvalidArgument.of("weights", f"must be [B], {tuple(positive.shape)}, got {kind(weights)}")
+        must_be_beside(weights, "weights", positive)
+        pulled = weights * pulled
     some = counted.any(dim=1)
     if not bool(some.any()):
         return (positive * 0.0).sum()
@@ -40,5 +47,6 @@ def dclw(
 
     The weights are constants to the gradient.
     """
+    positive, negative, counted = checked(positive, negative, counted)
     shares = torch.softmax(positive.detach() / heat(sigma), dim=0)
     return dcl(positive, negative, temperature=temperature, counted=counted, weights=2.0 - len(positive) * shares)

@@ -16,7 +16,10 @@ class InstDiscNCE(nn.Module):
     uniformly; the loss of an anchor is -ln h(positive) - sum ln(1 - h(negative)).
 
     Z is estimated once, from the first batch: n times the mean of exp over its negatives. It is a buffer, so a checkpoint of
-    the module keeps it.
+    the module keeps it. Under DDP each rank estimates its own Z, from its own first batch; for one Z,
+    `torch.distributed.broadcast(nce.log_z, 0)` on every rank after the first step.
+
+    The bank has all the negatives: where it was away (`negs.info.unavailable`), skip the step.
     """
 
     log_z: Tensor
@@ -28,9 +31,9 @@ class InstDiscNCE(nn.Module):
 
     def forward(self, positive: Tensor, negative: Tensor, n: int, counted: Tensor | None = None) -> Tensor:
         """The mean loss. positive [B], negative [B, m], n: size of the pool that was drawn from (`Picks.n`)."""
-        counted = checked(positive, negative, counted)
+        positive, negative, counted = checked(positive, negative, counted)
         if n < 1 or not bool(counted.any()):
-            raise InvalidArgument.of("negative", "there is no negative: NCE needs noise to tell from")
+            raise InvalidArgument.of("negative", "there is no negative, and NCE needs noise to tell from: skip the step")
         positive, negative = positive / self.temperature, negative / self.temperature
         if self.log_z.isnan():
             seen = negative.detach()[counted]

@@ -47,7 +47,7 @@ class Keeper:
         rows: SupportsIndex = 1024,
         sampler: Sampler | Prefetch[Any] | None = None,
         staged: bool = False,
-        on_unavailable: Literal["raise", "skip"] = "raise",
+        on_unavailable: Literal["raise", "skip"] | None = None,
     ) -> None:
         """
         Args:
@@ -57,12 +57,20 @@ class Keeper:
             every: steps between two rounds of encoding the stalest entries.
             rows: entries of a round; ranks share them.
             sampler: draws from this bank: its draws see what is written here, and its state goes into the checkpoints.
-            staged: the ranks' writes of a step are applied as one, see `Stage`. Every rank then has to collect in every step.
-            on_unavailable: "raise"; or "skip": a write that finds no server is left out, and a RuntimeWarning says so once
-                each time the server goes.
+            staged: the ranks' writes of a step are applied as one, see `Stage`. Every rank then has to collect in every step:
+                where one does not, the others raise DeadlineExceeded, which names it, and nothing is written.
+            on_unavailable: "raise"; or "skip": a write that finds no server, or no answer in time, is left out, and a
+                RuntimeWarning says so once each time the server goes. A step waits for it as long as `connect`'s `retries` and
+                `timeout` allow. Default: "skip" where the client was connected with on_unavailable="in_batch", so that training
+                goes on without the server as a whole, else "raise".
+
+        The rows of a write that failed are not kept: after DeadlineExceeded they may have been written, and written again they
+        would move a keyed bank's entries twice. Training that goes on lacks that step's rows in the bank, no more.
         """
         if encode is not None:
             bank._must_be("keyed", "enqueue: a queue's stale entries leave by themselves")
+        if on_unavailable is None:
+            on_unavailable = "skip" if bank._on_unavailable == "in_batch" else "raise"
         if on_unavailable not in ("raise", "skip"):
             raise InvalidArgument.of("on_unavailable", f'{on_unavailable!r} is none: give "raise" or "skip"')
         self.bank, self.sampler = bank, sampler

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgument
-from .scores import excluded, heat
+from .scores import excluded, floats, heat, kind, mask
 
 
 def sup_con(scores: Tensor, positives: Tensor, *, temperature: float = 0.1, counted: Tensor | None = None) -> Tensor:
@@ -17,11 +17,11 @@ def sup_con(scores: Tensor, positives: Tensor, *, temperature: float = 0.1, coun
     [B, M]: same class. counted bool [B, M]: what takes part at all (default: everything; an anchor itself must not).
     Anchors without a positive are left out of the mean.
     """
-    if scores.ndim != 2 or positives.shape != scores.shape or positives.dtype != torch.bool:
-        raise InvalidArgument.of(
-            "positives", f"must be bool {tuple(scores.shape)}, got {positives.dtype} {tuple(positives.shape)}"
-        )
-    counted = torch.ones_like(positives) if counted is None else counted
+    scores = floats(scores, "scores")
+    if scores.ndim != 2 or not len(scores):
+        raise InvalidArgument.of("scores", f"must be [B, M] of at least one anchor, got {kind(scores)}")
+    positives = mask(positives, "positives", scores)
+    counted = torch.ones_like(positives) if counted is None else mask(counted, "counted", scores)
     positives = positives & counted
     logits = excluded(scores / heat(temperature), counted)
     some = positives.any(dim=1)

@@ -14,7 +14,7 @@ def triplet_semi_hard(positive: Tensor, negative: Tensor, *, margin: float = 0.1
 
     Scores are cosines: FaceNet's margin of 0.2 is in squared distance of unit vectors, which is 0.1 here.
     """
-    counted = checked(positive, negative, counted)
+    positive, negative, counted = checked(positive, negative, counted)
     if not margin > 0:
         raise InvalidArgument.of("margin", f"must be a positive number, got {margin}")
     gap = negative - positive[:, None]
