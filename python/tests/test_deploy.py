@@ -253,6 +253,14 @@ def test_the_charts_dashboard_and_alerts_are_the_repositorys() -> None:
     assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
 
 
+def test_a_package_renders_as_the_folder_does(tmp_path: Path) -> None:
+    helm("package", str(CHART), "--destination", str(tmp_path))
+    [package] = tmp_path.iterdir()
+    values = CHART / "ci" / "everything-values.yaml"
+    shown = helm("template", "r", str(package), "--kube-version", KUBERNETES[-1], "--values", str(values))
+    assert parsed(shown) == rendered(values), "dashboard and alerts are links here, and must be files there"
+
+
 def test_the_pages_commands_install_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     page = (REPOSITORY / "docs" / "deploying.md").read_text()
