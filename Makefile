@@ -143,6 +143,7 @@ $(VENV)/torch: $(VENV)/bin/python python/install_torch.py
 	$(PY) python/install_torch.py
 	touch $@
 
-$(VENV)/test: $(VENV)/package $(VENV)/torch python/requirements-test.txt python/demo/requirements.txt
+$(VENV)/test: $(VENV)/package $(VENV)/torch python/requirements-test.txt python/requirements-alone.txt python/demo/requirements.txt
 	$(PY) -m pip install --quiet -r python/requirements-test.txt -r python/demo/requirements.txt
+	$(PY) -m pip install --quiet --no-deps -r python/requirements-alone.txt
 	touch $@

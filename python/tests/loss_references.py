@@ -1,75 +1,72 @@
-"""The losses once more: loops over anchors in float64, written from the papers' formulas."""
+"""The losses once more: loops over anchors in float64, written from the papers' formulas, for autograd to differentiate."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+import torch
+from torch import Tensor
 
 
-def info_nce(p: Floats, n: Floats, counted: Bools, t: float) -> float:
-    def of(i: int) -> float:
-        return float(-np.log(np.exp(p[i] / t) / (np.exp(p[i] / t) + np.exp(n[i][counted[i]] / t).sum())))
+def info_nce(p: Tensor, n: Tensor, counted: Tensor, t: float) -> Tensor:
+    def of(i: int) -> Tensor:
+        return -torch.log(torch.exp(p[i] / t) / (torch.exp(p[i] / t) + torch.exp(n[i][counted[i]] / t).sum()))
 
-    return float(np.mean([of(i) for i in range(len(p))]))
+    return torch.stack([of(i) for i in range(len(p))]).mean()
 
 
-def nce(p: Floats, n: Floats, counted: Bools, t: float, pool: int) -> float:
-    """InstDisc, eqs. 4-8; Z from this batch."""
-    z = pool * np.exp(n[counted] / t).mean()
+def nce(p: Tensor, n: Tensor, counted: Tensor, t: float, pool: int) -> Tensor:
+    """InstDisc, eqs. 4-8; Z from this batch, a constant."""
+    z = pool * torch.exp(n[counted].detach() / t).mean()
 
-    def of(i: int) -> float:
+    def of(i: int) -> Tensor:
         drawn = n[i][counted[i]]
         noise = len(drawn) / pool
 
-        def h(s: Any) -> Any:
-            return np.exp(s / t) / z / (np.exp(s / t) / z + noise)
+        def h(s: Tensor) -> Tensor:
+            return torch.exp(s / t) / z / (torch.exp(s / t) / z + noise)
 
-        return float(-np.log(h(p[i])) - np.log(1 - h(drawn)).sum())
+        return -torch.log(h(p[i])) - torch.log(1 - h(drawn)).sum()
 
-    return float(np.mean([of(i) for i in range(len(p))]))
-
-
-def dcl(p: Floats, n: Floats, counted: Bools, t: float, sigma: float | None) -> float:
-    w = np.ones(len(p)) if sigma is None else 2 - np.exp(p / sigma) / np.exp(p / sigma).mean()
-    return float(np.mean([-w[i] * p[i] / t + np.log(np.exp(n[i][counted[i]] / t).sum()) for i in range(len(p))]))
+    return torch.stack([of(i) for i in range(len(p))]).mean()
 
 
-def hcl(p: Floats, n: Floats, counted: Bools, t: float, tau: float, beta: float) -> float:
-    """Robinson 2020; beta = 0 is Chuang 2020."""
+def dcl(p: Tensor, n: Tensor, counted: Tensor, t: float, sigma: float | None) -> Tensor:
+    """The weights of DCLW are constants."""
+    share = torch.exp(p.detach() / (sigma or 1.0))
+    w = torch.ones_like(share) if sigma is None else 2 - share / share.mean()
+    return torch.stack([-w[i] * p[i] / t + torch.log(torch.exp(n[i][counted[i]] / t).sum()) for i in range(len(p))]).mean()
 
-    def of(i: int) -> float:
-        pos, neg = np.exp(p[i] / t), np.exp(n[i][counted[i]] / t)
+
+def hcl(p: Tensor, n: Tensor, counted: Tensor, t: float, tau: float, beta: float) -> Tensor:
+    """Robinson 2020; beta = 0 is Chuang 2020. The importance weights are differentiated, too."""
+
+    def of(i: int) -> Tensor:
+        pos, neg = torch.exp(p[i] / t), torch.exp(n[i][counted[i]] / t)
         importance = neg**beta
         r = (importance * neg).sum() / importance.mean()
-        ng = max((r - tau * len(neg) * pos) / (1 - tau), len(neg) * np.exp(-1 / t))
-        return float(-np.log(pos / (pos + ng)))
+        ng = ((r - tau * len(neg) * pos) / (1 - tau)).clamp(min=len(neg) * math.exp(-1 / t))
+        return -torch.log(pos / (pos + ng))
 
-    return float(np.mean([of(i) for i in range(len(p))]))
-
-
-def sup_con(s: Floats, positives: Bools, counted: Bools, t: float) -> float:
-    def of(i: int) -> float:
-        total = np.log(np.exp(s[i][counted[i]] / t).sum())
-        return float(np.mean(total - s[i][positives[i]] / t))
-
-    return float(np.mean([of(i) for i in range(len(s)) if positives[i].any()]))
+    return torch.stack([of(i) for i in range(len(p))]).mean()
 
 
-def triplet(p: Floats, n: Floats, margin: float) -> float:
-    terms = [x - p[i] + margin for i in range(len(p)) for x in n[i] if p[i] - margin < x < p[i]]
-    return float(np.mean(terms)) if terms else 0.0
+def sup_con(s: Tensor, positives: Tensor, counted: Tensor, t: float) -> Tensor:
+    def of(i: int) -> Tensor:
+        total = torch.log(torch.exp(s[i][counted[i]] / t).sum())
+        return (total - s[i][positives[i]] / t).mean()
+
+    return torch.stack([of(i) for i in range(len(s)) if positives[i].any()]).mean()
 
 
-def sampled_softmax(p: Floats, n: Floats, log_q: Floats, t: float) -> float:
-    k = n.shape[1]
+def triplet(p: Tensor, n: Tensor, counted: Tensor, margin: float) -> Tensor:
+    terms = [x - p[i] + margin for i in range(len(p)) for x in n[i][counted[i]] if p[i] - margin < x < p[i]]
+    return torch.stack(terms).mean() if terms else (p * 0.0).sum()
 
-    def of(i: int) -> float:
-        total = np.exp(p[i] / t) + sum(np.exp(n[i, j] / t) / (k * np.exp(log_q[i, j])) for j in range(k))
-        return float(-p[i] / t + np.log(total))
 
-    return float(np.mean([of(i) for i in range(len(p))]))
+def sampled_softmax(p: Tensor, n: Tensor, counted: Tensor, log_q: Tensor, t: float) -> Tensor:
+    def of(i: int) -> Tensor:
+        drawn, q = n[i][counted[i]], torch.exp(log_q[i][counted[i]])
+        return -p[i] / t + torch.log(torch.exp(p[i] / t) + (torch.exp(drawn / t) / (len(drawn) * q)).sum())
+
+    return torch.stack([of(i) for i in range(len(p))]).mean()

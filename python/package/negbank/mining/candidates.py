@@ -115,8 +115,8 @@ class Shelf:
                 return texts[:, :count], scores[:, :count]
             if k == most:
                 raise FailedPrecondition(
-                    f"the {k} entries of bank {self._bank.name!r} nearest to a query are of fewer than {count} texts: the others"
-                    " repeat them or are not in corpus_ids. Look for fewer (range_max), or raise the server's limits.max_k"
+                    f"the {k} entries of bank {self._bank.name!r} nearest to a query are of fewer than {count} texts: the"
+                    " others repeat them or are not in corpus_ids. Look for fewer (range_max), or raise limits.max_k"
                 )
             k *= 2
 

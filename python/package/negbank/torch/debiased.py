@@ -51,7 +51,7 @@ def hcl(
     if not math.isfinite(beta):
         raise InvalidArgument.of("beta", f"must be finite, got {beta}")
     logits = negative / heat(temperature)
-    received = counted.sum(dim=1).clamp(min=1).log()
+    received = counted.sum(dim=1).clamp(min=1).to(logits).log()
     mean_weight = log_total(beta * logits, counted).masked_fill(~counted.any(dim=1), 0.0) - received
     total = log_total((1.0 + beta) * logits, counted) - mean_weight
     return _corrected(positive / temperature, total, counted, tau, temperature)

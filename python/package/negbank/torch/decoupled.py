@@ -48,5 +48,5 @@ def dclw(
     The weights are constants to the gradient.
     """
     positive, negative, counted = checked(positive, negative, counted)
-    shares = torch.softmax(positive.detach() / heat(sigma), dim=0)
+    shares = torch.softmax(positive.detach() / heat(sigma, "sigma"), dim=0)
     return dcl(positive, negative, temperature=temperature, counted=counted, weights=2.0 - len(positive) * shares)

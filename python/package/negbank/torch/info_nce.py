@@ -35,6 +35,8 @@ def nt_xent(
     first, second = floats(first, "first"), floats(second, "second")
     if first.ndim != 2 or first.shape != second.shape:
         raise InvalidArgument.of("second", f"views of shape {tuple(second.shape)} for {tuple(first.shape)}")
+    if not len(first):
+        raise InvalidArgument.of("first", "has no item, and the mean over none is no number: skip the step")
     must_be_beside(second, "second", first)
     items = len(first)
     views = torch.cat([first, second])

@@ -38,7 +38,7 @@ class InstDiscNCE(nn.Module):
         if self.log_z.isnan():
             seen = negative.detach()[counted]
             self.log_z = seen.logsumexp(dim=0) - math.log(len(seen)) + math.log(n)
-        noise = counted.sum(dim=1).log() - math.log(n)
+        noise = counted.sum(dim=1).to(negative).log() - math.log(n)
         true = positive - self.log_z
         false = negative - self.log_z
         of_positive = torch.logaddexp(true, noise) - true

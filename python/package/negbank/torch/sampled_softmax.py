@@ -39,7 +39,7 @@ def sampled_softmax(
             'has none for negatives that count: Nearest with choose="top" picks without chance, and ids-only answers bring no'
             " log_q; draw otherwise, or leave those out with counted",
         )
-    draws = counted.sum(dim=1, keepdim=True).clamp(min=1).log()
+    draws = counted.sum(dim=1, keepdim=True).clamp(min=1).to(negative).log()
     corrected = negative / temperature - (log_q + draws)
     own = positive / temperature
     if positive_log_q is not None:

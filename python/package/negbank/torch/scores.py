@@ -78,10 +78,10 @@ def kind(values: object) -> str:
     return f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
 
 
-def heat(temperature: float) -> float:
+def heat(temperature: float, name: str = "temperature") -> float:
     """A temperature that can be divided by."""
     if not (math.isfinite(temperature) and temperature > 0):
-        raise InvalidArgument.of("temperature", f"must be a positive number, got {temperature}")
+        raise InvalidArgument.of(name, f"must be a positive number, got {temperature}")
     return temperature
 
 
