@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 import negbank
 from data import WORDS, batches, docstrings, tokens
+from negbank.torch import info_nce
 
 
 def train(client: negbank.Client, even: int = 64, epochs: int = 1) -> dict[str, float]:
@@ -24,14 +25,12 @@ def train(client: negbank.Client, even: int = 64, epochs: int = 1) -> dict[str, 
     pairs = pairs[(pairs > 0).all(dim=1)]
     seen = torch.bincount(pairs[:, 1], minlength=WORDS)
     words = torch.nonzero(seen)[:, 0]
-    vectors, outputs = nn.Embedding(WORDS, 32), nn.Embedding(WORDS, 32)
-    nn.init.zeros_(outputs.weight)
+    vectors, outputs = nn.Embedding(WORDS, 32), nn.Embedding.from_pretrained(torch.zeros(WORDS, 32), freeze=False)
     optimizer = torch.optim.Adam([*vectors.parameters(), *outputs.parameters()], lr=1e-2)
 
     def exact(pairs: Tensor) -> float:
-        with torch.no_grad():
-            logits = vectors(pairs[:, 0]) @ outputs(words).T
-            return float(cross_entropy(logits, torch.searchsorted(words, pairs[:, 1].contiguous())))
+        logits = (vectors(pairs[:, 0]) @ outputs(words).T).detach()
+        return float(cross_entropy(logits, torch.searchsorted(words, pairs[:, 1].contiguous())))
 
     before, of_steps = exact(pairs), []
     # The bank draws; the vectors are here, where they get gradients, so its rows are one float that nobody reads.
@@ -40,17 +39,15 @@ def train(client: negbank.Client, even: int = 64, epochs: int = 1) -> dict[str, 
 
     for step, rows in enumerate(batches(len(pairs), 256, epochs)):
         words_in, words_out = pairs[rows].T
-        # One shared draw for the batch; the log_q of all its words is the same.
         drawn = bank.sample(1, negbank.Uniform(even), columns=["ids", "log_q"], seed=step)
         candidates = torch.cat([words_out, torch.from_numpy(drawn.ids[drawn.indices[0]].astype("int64"))])
-        # Both kinds are draws of one mixture: by how often a word is seen, and evenly.
+        # Both kinds are draws of one mixture: by how often a word is seen, and evenly, with one log_q.
         popular, evenly = seen[candidates] / seen.sum(), math.exp(float(drawn.log_q[0, 0]))
         log_q = torch.log((len(rows) * popular + even * evenly) / len(candidates))
-        # A candidate that is the anchor's own word is not its negative.
+        # A candidate that is the anchor's own word is not its negative, and still one of the K that were drawn: ln K is of all.
         logits = vectors(words_in) @ outputs(candidates).T - log_q - math.log(len(candidates))
-        logits = logits.masked_fill(candidates == words_out[:, None], -torch.inf)
-        positive = (vectors(words_in) * outputs(words_out)).sum(dim=1, keepdim=True)
-        loss = cross_entropy(torch.cat([positive, logits], dim=1), torch.zeros(len(rows), dtype=torch.long))
+        positive = (vectors(words_in) * outputs(words_out)).sum(dim=1)
+        loss = info_nce(positive, logits, temperature=1.0, counted=candidates != words_out[:, None])
         of_steps.append((loss.item(), exact(pairs[rows])))
         optimizer.zero_grad()
         loss.backward()

@@ -32,8 +32,7 @@ def train(client: negbank.Client, epochs: int = 3) -> dict[str, float]:
 
     bank = client.create_bank("negative-cache", dim=64, momentum=0.0)
     everything = torch.arange(len(bodies))
-    with torch.no_grad():
-        bank.write(everything, encode(encoder, everything), step=0)
+    bank.write(everything, encode(encoder, everything), step=0)
     keeper = Keeper(bank, encode=encode, every=5, rows=100)  # the cache's least recently encoded
 
     for step, ids in enumerate(batches(len(bodies), 32, epochs)):
@@ -50,8 +49,8 @@ def train(client: negbank.Client, epochs: int = 3) -> dict[str, float]:
         of_others.mean().backward()
         optimizer.step()
         loss = float((log_z - positive.detach()).mean())
-        scores = BETA * query.detach() @ bank.fetch(everything).embeddings.T
-        exact = float((scores.scatter(1, ids[:, None], positive.detach()[:, None]).logsumexp(dim=1) - positive.detach()).mean())
+        scores, own = BETA * query.detach() @ bank.fetch(everything).embeddings.T, positive.detach()
+        exact = float((scores.scatter(1, ids[:, None], own[:, None]).logsumexp(dim=1) - own).mean())
         keeper.end_of_step(encoder, step + 1)
     after = reciprocal_rank(encoder(queries), encoder(documents), bodies)
     return {"before": before, "after": after, "loss": loss, "exact": exact}

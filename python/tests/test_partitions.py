@@ -29,7 +29,7 @@ def unit(count: int) -> torch.Tensor:
 
 
 def test_a_mixture_estimates_the_partition_once(bank: negbank.Bank) -> None:
-    draws = [negbank.Uniform(10), negbank.Weighted(30)]
+    draws = (negbank.Uniform(10), negbank.Weighted(30))
     anchor, repeated = unit(1), 4_000
     logits = (anchor.double() @ rows(bank).T)[0] / 0.5
     truth = float(logits.exp().sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,53 @@ def test_training_goes_on_without_the_server_where_that_is_allowed(own_server: S
         lax.collect(torch.randn(1, DIM), ids=[1])
         lax.end_of_step(model, EVERY)
     assert lax.written == 0
+
+
+def test_a_staged_step_is_one_write_in_the_order_of_ranks(server: ServerProcess, client: negbank.Client, name: str) -> None:
+    bank = filled(client, name)
+    before = bank.info().sequence
+    stored = bank.fetch([8]).embeddings[0]
+    keepers = [Keeper(negbank.connect(server.address).bank(name), staged=True) for _ in range(3)]
+    rows = torch.nn.functional.normalize(torch.randn(3, DIM, generator=torch.Generator().manual_seed(1)), dim=1)
+    with ThreadPoolExecutor(3) as pool:
+        for step in (1, 2):
+            for rank, one in enumerate(keepers):
+                one.collect(rows[rank : rank + 1], ids=[8])
+            # The last rank comes first.
+            late_to_early = reversed(list(enumerate(keepers)))
+            done = [pool.submit(one.end_of_step, Encoder(), step, rank=rank, world_size=3) for rank, one in late_to_early]
+            assert [each.result() for each in done] == [None] * 3
+    assert bank.info().sequence == before + 2
+    for row in rows.double().numpy().tolist() * 2:
+        stored = stored + np.array(row)
+        stored /= np.linalg.norm(stored)
+    np.testing.assert_allclose(bank.fetch([8]).embeddings[0], stored, atol=1e-6)
+    assert [one.written for one in keepers] == [2, 2, 2]
+
+
+def test_a_stage_that_lacks_a_rank_writes_nothing_and_the_next_one_does(
+    server: ServerProcess, client: negbank.Client, name: str
+) -> None:
+    bank = filled(client, name)
+    before = bank.info().sequence
+    hasty = negbank.connect(server.address, timeout=0.5).bank(name)
+    strict, lax = Keeper(hasty, staged=True), Keeper(hasty, staged=True, on_unavailable="skip")
+    for one in (strict, lax):
+        one.collect(torch.randn(2, DIM), ids=[1, 2])
+    with pytest.raises(negbank.DeadlineExceeded, match=r"rank.*\b1\b"):
+        strict.end_of_step(Encoder(), 1, rank=0, world_size=2)
+    with pytest.warns(RuntimeWarning, match=r"rank.*\b0\b"):
+        lax.end_of_step(Encoder(), 2, rank=1, world_size=2)
+    # The rows of a write that failed are not kept.
+    strict.end_of_step(Encoder(), 3, rank=0, world_size=2)
+    assert bank.info().sequence == before
+    with ThreadPoolExecutor(2) as pool:
+        for rank, one in enumerate((strict, lax)):
+            one.collect(torch.randn(1, DIM), ids=[rank])
+        done = [pool.submit(one.end_of_step, Encoder(), 4, rank=rank, world_size=2) for rank, one in enumerate((strict, lax))]
+        assert [each.result() for each in done] == [None, None]
+    assert bank.info().sequence == before + 1
+    assert (strict.written, lax.written) == (1, 1)
 
 
 # --- Hugging Face -----------------------------------------------------------------------------------------------------------
