@@ -16,6 +16,9 @@ const REQUESTS: u64 = 40;
 const ANCHORS: usize = 100;
 const K: u32 = 9;
 
+/// Of an anchor, one after the other.
+const VIEWS: [f32; 12] = [0.3, -0.2, 0.9, 0.1, -0.5, 0.4, 0.2, 0.6, 0.1, 0.9, -0.3, 0.2];
+
 /// A draw, its filters, how it should be found, and how many entries it can pick.
 type Case = (&'static str, Strategy, v1::Filters, v1::Plan, usize);
 
@@ -47,11 +50,19 @@ async fn fill(live: &Live, bank: v1::CreateBankRequest) {
     live.client.write(request).await.unwrap();
 }
 
-/// One anchor of label 5 and group 3, with a positive and a denied id, many times over.
-async fn ask(live: &Live, bank: &str, strategy: Strategy, filters: &v1::Filters, seed: u64) -> v1::SampleResponse {
+/// One anchor of label 5 and group 3, with a positive and a denied id, many times over; of so many views.
+async fn ask(
+    live: &Live,
+    bank: &str,
+    strategy: Strategy,
+    filters: &v1::Filters,
+    seed: u64,
+    views: usize,
+) -> v1::SampleResponse {
     let ids = |id: u64| Some(v1::IdLists { values: vec![id; ANCHORS], counts: Vec::new() });
     let anchors = v1::Anchors {
-        embeddings: Some(rows(&[0.3, -0.2, 0.9, 0.1].repeat(ANCHORS))),
+        embeddings: Some(rows(&VIEWS[..4 * views].repeat(ANCHORS))),
+        views: views as u32,
         labels: vec![5; ANCHORS],
         groups: vec![3; ANCHORS],
         positive_ids: ids(11),
@@ -77,6 +88,8 @@ struct Tally {
     draws: f64,
     /// Estimates of the sum of exp(s) over everything that can be drawn, one an anchor.
     estimates: Vec<f64>,
+    /// Picks of one anchor that are all different and equally likely: counts differ less than those of independent draws.
+    simple: Option<f64>,
 }
 
 impl Tally {
@@ -89,7 +102,9 @@ impl Tally {
             .collect();
         for (anchor, picks) in picks.chunks_exact(K as usize).enumerate() {
             for (place, &(id, log_q, score)) in picks.iter().enumerate() {
-                self.drawn.entry(id).or_insert((0, log_q.exp(), score)).0 += u64::from(place < each);
+                let entry = self.drawn.entry(id).or_insert((0, log_q.exp(), score));
+                entry.0 += u64::from(place < each);
+                assert!((entry.1 / log_q.exp() - 1.0).abs() < 1e-5, "{id} has two probabilities");
             }
             self.draws += each as f64;
             let terms = picks.iter().map(|&(_, log_q, score)| score.exp() / inclusion(log_q, anchor));
@@ -116,7 +131,8 @@ impl Tally {
             chi2 += (rare.0 - rare.1).powi(2) / rare.1;
             freedom += 1.0;
         }
-        assert_below_limit(name, chi2, freedom);
+        let thinner = self.simple.map_or(1.0, |k| (cells as f64 - 1.0) / (cells as f64 - k));
+        assert_below_limit(name, chi2 * thinner, freedom);
         let truth: f64 = self.drawn.values().map(|(_, _, score)| score.exp()).sum();
         let n = self.estimates.len() as f64;
         let mean = self.estimates.iter().sum::<f64>() / n;
@@ -126,12 +142,19 @@ impl Tally {
     }
 }
 
-async fn assert_frequencies(live: &Live, bank: &str, (name, strategy, filters, plan, support): Case) {
+async fn assert_frequencies(live: &Live, bank: &str, case: Case) {
+    assert_frequencies_of_views(live, bank, case, 1).await;
+}
+
+async fn assert_frequencies_of_views(live: &Live, bank: &str, case: Case, views: usize) {
+    let (name, strategy, filters, plan, support) = case;
     let mut tally = Tally::default();
     for seed in 0..REQUESTS {
-        let answer = ask(live, bank, strategy, &filters, seed).await;
+        let answer = ask(live, bank, strategy, &filters, seed, views).await;
         let got = &answer.draws[0];
         assert_eq!(got.plan(), plan, "{name}");
+        let simple = got.kappa.is_empty() && !got.with_replacement && support > K as usize;
+        tally.simple = simple.then_some(f64::from(K));
         match got.kappa.is_empty() {
             true => tally.add(&answer, K as usize, |log_q, _| f64::from(K) * log_q.exp()),
             // Only the first of each K is drawn by exp(log_q).
@@ -221,15 +244,106 @@ async fn softmax_draws_follow_their_scores() {
 async fn band_draws_are_even_within_the_band() {
     let live = Live::start(&[]).await;
     fill(&live, keyed("keyed", 4, 8)).await;
-    let band = |lo, hi| Strategy::Band(v1::Band { lo, hi: Some(hi), with_replacement: true, ..Default::default() });
+    let band_of =
+        |lo, hi, with_replacement| Strategy::Band(v1::Band { lo, hi: Some(hi), with_replacement, ..Default::default() });
+    let band = |lo, hi| band_of(lo, hi, true);
     let all = v1::Filters { exclude_same_group: Some(false), ..Default::default() };
     let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
     for case in [
         ("all", band(0.0, 1.0), all.clone(), v1::Plan::Scan, 58),
         // Of 58 entries ranks 29 to 43, of 41 ranks 36 to 40.
-        ("upper", band(0.5, 0.75), all, v1::Plan::Scan, 15),
+        ("upper", band(0.5, 0.75), all.clone(), v1::Plan::Scan, 15),
+        ("upper, all different", band_of(0.5, 0.75, false), all, v1::Plan::Scan, 15),
+        ("lower, all different", band_of(0.0, 0.5, false), some.clone(), v1::Plan::Scan, 21),
         ("nearest", band(0.9, 1.0), some, v1::Plan::Scan, 5),
     ] {
         assert_frequencies(&live, "keyed", case).await;
+    }
+}
+
+fn nearest(choose: v1::Choose, without_replacement: bool, rules: v1::ScoreRules) -> Strategy {
+    let window =
+        v1::Nearest { window: Some(30), skip: 2, beta: 2.5, without_replacement, rules: Some(rules), ..Default::default() };
+    Strategy::Nearest(v1::Nearest { choose: choose.into(), ..window })
+}
+
+/// Of a window of the ranking, under filters and score rules.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draws_from_a_window_follow_their_law_under_filters() {
+    let live = Live::start(&[]).await;
+    fill(&live, keyed("keyed", 4, 8)).await;
+    let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
+    let (none, ruled) = (v1::ScoreRules::default(), v1::ScoreRules { max_score: Some(0.6), ..Default::default() });
+    let (uniform, softmax) = (v1::Choose::Uniform, v1::Choose::Softmax);
+    for case in [
+        ("uniform", nearest(uniform, false, none), some.clone(), v1::Plan::Scan, 30),
+        ("uniform, ruled", nearest(uniform, false, ruled), some.clone(), v1::Plan::Scan, 30),
+        ("softmax", nearest(softmax, false, none), some.clone(), v1::Plan::Scan, 30),
+        ("softmax, ruled", nearest(softmax, false, ruled), some.clone(), v1::Plan::Scan, 30),
+        ("softmax, all different", nearest(softmax, true, none), some.clone(), v1::Plan::Scan, 30),
+        ("softmax, all different, ruled", nearest(softmax, true, ruled), some.clone(), v1::Plan::Scan, 30),
+    ] {
+        assert_frequencies(&live, "keyed", case).await;
+    }
+}
+
+/// By the views' scores combined.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draws_for_several_views_follow_their_combined_scores() {
+    let live = Live::start(&[]).await;
+    fill(&live, keyed("keyed", 4, 8)).await;
+    let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
+    let none = v1::ScoreRules::default();
+    for case in [
+        ("softmax", softmax(2.5, false, none), some.clone(), v1::Plan::Scan, 41),
+        ("softmax, all different", softmax(2.5, true, none), some.clone(), v1::Plan::Scan, 41),
+        ("window", nearest(v1::Choose::Softmax, false, none), some.clone(), v1::Plan::Scan, 30),
+    ] {
+        assert_frequencies_of_views(&live, "keyed", case, 3).await;
+    }
+}
+
+/// SHARED: a set follows its log_q, and what is left of it to an anchor that with the anchor's shift.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_sets_of_unequal_probabilities_follow_their_log_q() {
+    let live = Live::start(&[]).await;
+    fill(&live, keyed("keyed", 4, 8)).await;
+    for (name, strategy, supports) in [("weighted", weighted(0.75, false), [44, 36]), ("balanced", balanced(false), [44, 34])] {
+        let mut tallies: [BTreeMap<u64, (u64, f64)>; 2] = Default::default();
+        let mut totals = [0.0; 2];
+        for seed in 0..2_000 {
+            let draw = v1::Draw { k: K, strategy: Some(strategy), scope: v1::Scope::Shared.into(), ..Default::default() };
+            let request = v1::SampleRequest {
+                bank: "keyed".to_owned(),
+                anchors: Some(v1::Anchors { rows: 1, labels: vec![0], ..Default::default() }),
+                draws: vec![draw],
+                filters: Some(v1::Filters { exclude_labels: vec![3], exclude_same_label: true, ..Default::default() }),
+                seed: Some(seed),
+                columns: vec![v1::Column::Ids.into(), v1::Column::LogQ.into()],
+                ..Default::default()
+            };
+            let answer = live.client.sample(request).await.unwrap();
+            let (ids, got) = (answer.rows.unwrap().ids, &answer.draws[0]);
+            for (at, &row) in got.indices.iter().enumerate() {
+                let log_q = f64::from(got.log_q[at]);
+                let survives = (got.mask[at] == 1).then(|| log_q + f64::from(got.log_q_shift[0]));
+                for (set, log_q) in [(0, Some(log_q)), (1, survives)] {
+                    if let Some(log_q) = log_q {
+                        tallies[set].entry(ids[row as usize]).or_insert((0, log_q.exp())).0 += 1;
+                        totals[set] += 1.0;
+                    }
+                }
+            }
+        }
+        for (set, tally) in tallies.iter().enumerate() {
+            let sum: f64 = tally.values().map(|(_, q)| q).sum();
+            assert!(
+                tally.len() == supports[set] && (sum - 1.0).abs() < 1e-4,
+                "{name}, {set}: {} entries of {sum}",
+                tally.len()
+            );
+            let chi2 = tally.values().map(|&(count, q)| (count as f64 - totals[set] * q).powi(2) / (totals[set] * q)).sum();
+            assert_below_limit(&format!("shared, {name}, {set}"), chi2, tally.len() as f64 - 1.0);
+        }
     }
 }
