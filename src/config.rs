@@ -1,6 +1,8 @@
 //! Loading: settings from a TOML file, overridden by the environment, overridden by flags. What each setting means stands
 //! with the part that owns it.
 
+mod listening;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,12 +15,13 @@ use config::{ConfigBuilder, Environment, File, FileFormat, Source as _, Value, V
 use serde::Deserialize;
 
 use crate::engine::Durability;
+pub use crate::grpc::{Role, TokenEntry, fingerprint};
 use crate::{engine, grpc, telemetry};
 
 /// Every part's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// `server.*`
+    /// `server.*`, `tls.*`, `auth.*`
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
@@ -71,6 +74,7 @@ impl Settings {
         let mut reader = Reader::new(sources);
         let mut settings = Self::default();
         reader.server(&mut settings.server);
+        reader.security(&mut settings.server);
         reader.limits(&mut settings.limits);
         reader.compute(&mut settings.engine);
         settings.engine.max_entries = settings.limits.max_entries;
@@ -144,31 +148,6 @@ impl Reader {
         Self { given, effective: Vec::new(), problems }
     }
 
-    fn server(&mut self, server: &mut grpc::Config) {
-        self.listeners(server);
-        self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
-        self.seconds("server.drain_seconds", &mut server.drain);
-        self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
-        self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);
-        if server.max_inbound_bytes < server.max_message_bytes {
-            self.problems.push(format!(
-                "server.max_inbound_bytes: {} is below server.max_message_bytes = {}: the largest request could never be taken",
-                server.max_inbound_bytes, server.max_message_bytes
-            ));
-        }
-    }
-
-    /// Where to listen: `none` turns a listener off, but not both.
-    fn listeners(&mut self, server: &mut grpc::Config) {
-        self.address("server.listen", &mut server.listen, "127.0.0.1:7700");
-        let mut socket = NONE.to_owned();
-        self.take("server.unix_socket", &mut socket, |given| !given.is_empty(), "a path, or none");
-        server.unix_socket = (socket != NONE).then(|| PathBuf::from(socket));
-        if server.listen.is_none() && server.unix_socket.is_none() {
-            self.problems.push("server.listen is none and server.unix_socket is too: nobody could call".to_owned());
-        }
-    }
-
     /// An address to listen on, or `none`.
     fn address(&mut self, key: &str, setting: &mut Option<SocketAddr>, example: &str) {
         let mut listen = setting.map_or_else(|| NONE.to_owned(), |address| address.to_string());
@@ -180,6 +159,13 @@ impl Reader {
                 .problems
                 .push(format!("{key}: {listen:?} is not an address and port, as in {example} (no host name), nor none")),
         }
+    }
+
+    /// A path, or `none`, which is the default.
+    fn path(&mut self, key: &str, wanted: &str) -> Option<PathBuf> {
+        let mut path = NONE.to_owned();
+        self.take(key, &mut path, |given| !given.is_empty(), &format!("{wanted}, or none"));
+        (path != NONE).then(|| PathBuf::from(path))
     }
 
     fn limits(&mut self, limits: &mut grpc::Limits) {
@@ -235,9 +221,7 @@ impl Reader {
 
     /// Where banks are kept: `none` keeps none.
     fn durability(&mut self, durability: &mut engine::DurabilityConfig) {
-        let mut dir = NONE.to_owned();
-        self.take("durability.dir", &mut dir, |given| !given.is_empty(), "a folder, or none");
-        durability.dir = (dir != NONE).then(|| PathBuf::from(dir));
+        durability.dir = self.path("durability.dir", "a folder");
         let mut policy = durability.policy.name().to_owned();
         let parsed = |given: &str| Durability::ALL.into_iter().find(|policy| policy.name() == given);
         self.take("durability.policy", &mut policy, |given| parsed(given).is_some(), "memory, interval or always");

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{mem, process};
 
-use negbank::client::{Client, ClientError, Options};
+use negbank::client::{Client, ClientError, Options, Security};
 use negbank::proto::v1::{DeleteBankRequest, FetchRequest, GetBankRequest, RemoveRequest, StalestRequest};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -33,6 +33,14 @@ pub(crate) struct Session {
     connected: Mutex<Connected>,
 }
 
+/// Token, authorities, own certificate, its key, and the server's name. Pickle keeps it, since a DataLoader's workers connect anew.
+type Credentials = (Option<String>, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);
+
+fn security(credentials: Credentials) -> Security {
+    let (token, ca, certificate, key, server_name) = credentials;
+    Security { token, ca, identity: certificate.zip(key), server_name }
+}
+
 /// A client, with the process whose threads serve it.
 struct Connected {
     process: u32,
@@ -49,18 +57,22 @@ impl Session {
         max_message_bytes: usize,
         retries: u32,
         writer: Option<String>,
+        credentials: Credentials,
     ) -> PyResult<Self> {
         let timeout = seconds(timeout).map_err(|fault| exception(py, fault))?;
         let connect_timeout = timeout.min(CONNECT_AT_MOST);
-        let options = Options { timeout, connect_timeout, max_message_bytes, retries, writer };
+        let options = Options { timeout, connect_timeout, max_message_bytes, retries, writer, security: security(credentials) };
         let client = connect(py, &address, &options)?;
         Ok(Self { address, options, connected: Mutex::new(Connected { process: process::id(), client }) })
     }
 
     /// The arguments that make this session again: what pickle keeps of it.
-    fn __getnewargs__(&self) -> (&str, f64, usize, u32, Option<&str>) {
-        let Options { timeout, max_message_bytes, retries, writer, .. } = &self.options;
-        (&self.address, timeout.as_secs_f64(), *max_message_bytes, *retries, writer.as_deref())
+    fn __getnewargs__(&self) -> (&str, f64, usize, u32, Option<&str>, Credentials) {
+        let Options { timeout, max_message_bytes, retries, writer, security, .. } = &self.options;
+        let Security { token, ca, identity, server_name } = security.clone();
+        let (certificate, key) = identity.unzip();
+        let credentials = (token, ca, certificate, key, server_name);
+        (&self.address, timeout.as_secs_f64(), *max_message_bytes, *retries, writer.as_deref(), credentials)
     }
 
     /// The server's address, as given.

@@ -90,7 +90,7 @@ def train(address: str, filtered: str, beta: str, seed: int) -> Run:
     client, name = negbank.connect(address), f"hardness-{filtered}-{beta}-{seed}"
     bank = client.create_bank(name, dim=DIM, momentum=0.0)
     bank.write(torch.arange(len(image_of)), key_encoder(images[image_of]), labels=labels[image_of], groups=image_of, step=0)
-    sampler = negbank.Sampler(bank, _draw(beta, len(image_of)), seed=seed, columns=["embeddings", "groups", "labels"])
+    sampler = negbank.Sampler(bank, _draw(beta), seed=seed, columns=["embeddings", "groups", "labels"])
     same_group, same_label = [], []
     for ids in batches(len(image_of), BATCH, EPOCHS):
         seen, own = images[image_of[ids]], labels[image_of[ids]]
@@ -116,12 +116,12 @@ def train(address: str, filtered: str, beta: str, seed: int) -> Run:
     return Run(digit_retrieval(encoder), float(torch.stack(same_group).mean()), float(torch.stack(same_label).mean()))
 
 
-def _draw(beta: str, entries: int) -> negbank.Uniform | negbank.Nearest:
+def _draw(beta: str) -> negbank.Uniform | negbank.Nearest | negbank.Softmax:
     if beta == "0":
         return negbank.Uniform(K, with_replacement=True)
     if beta == "top":
         return negbank.Nearest(K)
-    return negbank.Nearest(K, window=entries, choose="softmax", beta=float(beta))
+    return negbank.Softmax(K, beta=float(beta))
 
 
 def _shares(by_case: dict[str, dict[str, list[Run]]], which: str) -> dict[str, dict[str, float]]:

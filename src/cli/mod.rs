@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod connection;
 mod doctor;
 mod figures;
 mod remote;
@@ -9,6 +10,7 @@ mod sample;
 mod serve;
 mod settings;
 mod table;
+mod token;
 mod top;
 
 use std::io::Write as _;
@@ -50,6 +52,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Prints every setting in force and where it comes from.
     Config(config::Args),
+    /// Makes a token for a caller, of 256 random bits, and its entry for the server, which keeps only what the token hashes to.
+    Token(token::Args),
 }
 
 /// Runs the command that the process's arguments name.
@@ -61,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Token(args) => token::run(&args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

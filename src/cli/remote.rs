@@ -6,18 +6,21 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::connection::Connection;
 use super::figures::Figures;
-use crate::client::{Client, ClientError, Options};
+use crate::client::{Client, Options, Security};
 
 /// Where it listens.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
-    /// host:port or unix:/path of the server.
+    /// host:port, https://host:port or unix:/path of the server.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
     pub(super) address: String,
     /// host:port of its probes and metrics: its setting http.listen.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7701")]
     pub(super) probes: String,
+    #[command(flatten)]
+    pub(super) connection: Connection,
 }
 
 /// What was answered over HTTP.
@@ -35,8 +38,18 @@ const LARGEST: u64 = 64 << 20;
 
 impl Remote {
     /// Connects; calls are tried once, for a few seconds.
-    pub(super) async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.address, Options { timeout: WITHIN, retries: 0, ..Options::default() }).await
+    pub(super) async fn connect(&self) -> Result<Client, Box<dyn Error>> {
+        self.showing(self.connection.security()?).await
+    }
+
+    /// Connects as somebody who has no token.
+    pub(super) async fn connect_without_token(&self) -> Result<Client, Box<dyn Error>> {
+        self.showing(Security { token: None, ..self.connection.security()? }).await
+    }
+
+    async fn showing(&self, security: Security) -> Result<Client, Box<dyn Error>> {
+        let options = Options { timeout: WITHIN, retries: 0, security, ..Options::default() };
+        Ok(Client::connect(&self.address, options).await?)
     }
 
     /// What is measured now.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::deadline::Deadline;
+use super::line::Line;
 use super::{ClientError, ScanColumns};
 use crate::proto::v1::ScanRequest;
 
@@ -22,11 +22,11 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) async fn start(channel: Channel, request: ScanRequest, within: Duration, limit: usize) -> Result<Self, Status> {
+    pub(super) async fn start(line: Line, request: ScanRequest, within: Duration, limit: usize) -> Result<Self, Status> {
         let deadline = Deadline::after(within);
         let mut request = Request::new(request);
         request.set_timeout(within);
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(limit);
+        let mut grpc = Grpc::new(line).max_decoding_message_size(limit);
         grpc.ready().await.map_err(|fault| Status::from_error(fault.into()))?;
         let path = PathAndQuery::from_static("/negbank.v1.Banks/Scan");
         let chunks = grpc.server_streaming(request, path, ProstCodec::<ScanRequest, ScanColumns>::default()).await?;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use prost::Message;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::deadline::Deadline;
+use super::line::Line;
 use super::retry::Backoff;
 use super::scan::Scan;
 use super::unary::{Method, frame, unary};
 use super::writer::Writer;
-use super::{ClientError, FetchColumns, FieldViolation, GatherColumns, SampleColumns, StalestColumns};
+use super::{ClientError, FetchColumns, FieldViolation, GatherColumns, SampleColumns, Security, StalestColumns};
 use crate::proto::v1::{
     Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, FetchRequest, FetchResponse, GatherRequest, GetBankRequest,
     ListBanksRequest, ListBanksResponse, ListGathersRequest, ListGathersResponse, RemoveRequest, RemoveResponse, SampleRequest,
@@ -35,6 +36,8 @@ pub struct Options {
     pub retries: u32,
     /// Signs writes, so that the bank recognises one that comes again; such as "train-7/rank-3". Default: unsigned.
     pub writer: Option<String>,
+    /// What it shows and whom it trusts; default: nothing, and the system's authorities.
+    pub security: Security,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             max_message_bytes: 64 << 20,
             retries: 5,
             writer: None,
+            security: Security::default(),
         }
     }
 }
@@ -52,7 +56,7 @@ impl Default for Options {
 /// A connection to one server. Cheap to clone; clones share the connection and run calls side by side.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    line: Line,
     timeout: Duration,
     max_message_bytes: usize,
     retries: u32,
@@ -84,13 +88,14 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
 impl Client {
-    /// Connects to `address`: `host:port`, `http://host:port`, or `unix:/path` of a socket.
+    /// Connects to `address`: `host:port`, `https://host:port` for TLS, `http://host:port`, or `unix:/path` of a socket.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] if no server answers there within the connect timeout;
     /// [`ClientError::InvalidArgument`] for what is no address.
     pub async fn connect(address: &str, options: Options) -> Result<Self, ClientError> {
-        let channel = endpoint(address)?
+        let authorization = options.security.authorization()?;
+        let channel = endpoint(address, &options.security)?
             .connect_timeout(options.connect_timeout)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -99,12 +104,11 @@ impl Client {
             .connect()
             .await
             .map_err(|fault| {
-                let causes = std::iter::successors(Some(&fault as &dyn Error), |&fault| fault.source());
-                let cause = causes.last().map_or_else(String::new, ToString::to_string);
+                let cause = deepest(&fault);
                 ClientError::Unavailable(format!("no negbank answers at {address}: {cause}; start one with `negbank serve`"))
             })?;
         Ok(Self {
-            channel,
+            line: Line::new(channel, authorization),
             timeout: options.timeout,
             max_message_bytes: options.max_message_bytes,
             retries: options.retries,
@@ -204,7 +208,7 @@ impl Client {
     /// [`ClientError`]
     pub async fn scan(&self, request: ScanRequest) -> Result<Scan, ClientError> {
         self.check_size(&request)?;
-        let start = |left| Scan::start(self.channel.clone(), request.clone(), left, self.max_message_bytes);
+        let start = |left| Scan::start(self.line.clone(), request.clone(), left, self.max_message_bytes);
         self.tried(Again::Always, start).await
     }
 
@@ -254,7 +258,7 @@ impl Client {
     async fn call<A: Message + Default>(&self, method: Method, message: &impl Message, again: Again) -> Result<A, ClientError> {
         self.check_size(message)?;
         let frame = frame(message)?;
-        self.tried(again, |left| unary(self.channel.clone(), method, frame.clone(), left, self.max_message_bytes)).await
+        self.tried(again, |left| unary(self.line.clone(), method, frame.clone(), left, self.max_message_bytes)).await
     }
 
     /// Sends under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
@@ -300,27 +304,47 @@ impl Client {
     }
 }
 
-/// `host:port`, perhaps behind `http://`, or `unix:` and a path. TLS is not spoken yet, so `https://` would be a promise that isn't kept.
-fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
+/// `host:port`, perhaps behind `http://` or `https://`, or `unix:` and a path.
+fn endpoint(address: &str, security: &Security) -> Result<Endpoint, ClientError> {
     let refuse = |reason: &str| {
         let message = format!("{address:?} is not an address: {reason}; give host:port, as in 127.0.0.1:7700, or unix:/path");
         ClientError::InvalidArgument { message, violations: Vec::new() }
     };
+    let encrypted = address.starts_with("https://");
+    if security.wants_tls() && !encrypted {
+        let message =
+            format!("{address:?} is not encrypted, so certificates and their names mean nothing: give https://host:port");
+        return Err(ClientError::InvalidArgument { message, violations: Vec::new() });
+    }
     if let Some(path) = address.strip_prefix("unix:") {
         let named = !path.trim_start_matches('/').is_empty();
         let parsed = Endpoint::from_shared(address.to_owned()).map_err(|fault| refuse(&fault.to_string()));
         return if named { parsed } else { Err(refuse("it names no socket")) };
     }
-    let authority = address.strip_prefix("http://").unwrap_or(address);
+    let plain = address.strip_prefix("http://");
+    let authority = address.strip_prefix("https://").or(plain).unwrap_or(address);
     if authority.contains("://") {
-        return Err(refuse("only plain http is spoken"));
+        return Err(refuse("only http and https are spoken"));
     }
     if authority.contains('/') {
         return Err(refuse("it has a path"));
     }
-    let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|fault| refuse(&fault.to_string()))?;
-    match endpoint.uri().port() {
-        Some(_) => Ok(endpoint),
-        None => Err(refuse("it has no port")),
+    let scheme = if encrypted { "https" } else { "http" };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}")).map_err(|fault| refuse(&fault.to_string()))?;
+    if endpoint.uri().port().is_none() {
+        return Err(refuse("it has no port"));
     }
+    if !encrypted {
+        return Ok(endpoint);
+    }
+    endpoint.tls_config(security.tls()).map_err(|fault| {
+        let message = format!("the certificates given for {address} cannot be used: {}", deepest(&fault));
+        ClientError::InvalidArgument { message, violations: Vec::new() }
+    })
+}
+
+/// The deepest cause of a fault of the transport.
+fn deepest(fault: &tonic::transport::Error) -> String {
+    let causes = std::iter::successors(Some(fault as &dyn Error), |&fault| fault.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }

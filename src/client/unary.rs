@@ -13,10 +13,10 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message;
 use tonic::body::Body;
 use tonic::client::GrpcService as _;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::incoming::{Incoming, PREFIX};
+use super::line::Line;
 
 /// A method of the service.
 #[derive(Debug, Clone, Copy)]
@@ -29,14 +29,14 @@ pub(super) struct Method {
 
 /// Sends a `frame` to the `method`, tells the server the `timeout`, and decodes the answer, of at most `limit` bytes.
 pub(super) async fn unary<A: Message + Default>(
-    mut channel: Channel,
+    mut line: Line,
     method: Method,
     frame: Bytes,
     timeout: Duration,
     limit: usize,
 ) -> Result<A, Status> {
-    poll_fn(|context| channel.poll_ready(context)).await.map_err(|fault| Status::from_error(fault.into()))?;
-    let sent = channel.call(request(method.path, frame, timeout)).await;
+    poll_fn(|context| line.poll_ready(context)).await.map_err(|fault| Status::from_error(fault.into()))?;
+    let sent = line.call(request(method.path, frame, timeout)).await;
     let (head, mut body) = sent.map_err(|fault| Status::from_error(fault.into()))?.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok) {
         return Err(status);

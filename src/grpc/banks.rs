@@ -2,10 +2,11 @@
 
 use tonic::{Request, Response, Status};
 
+use super::access::{self, Role};
 use super::convert::{self, Limits};
 use super::scan::{self, Chunks};
 use super::writing::Write;
-use super::{deadline, status};
+use super::{deadline, lookup, status};
 use crate::engine::{Condition, Engine};
 use crate::model::Mutation;
 use crate::proto::v1;
@@ -23,9 +24,9 @@ impl Banks for BanksService {
     type ScanStream = Chunks;
 
     async fn stalest(&self, request: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let request = request.into_inner();
-        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let bank = lookup::bank(&self.engine, &access, Role::Read, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, ..Condition::default() };
         let k = convert::stalest_k(&request, &self.limits).map_err(|e| status::invalid(&e))?;
@@ -35,13 +36,14 @@ impl Banks for BanksService {
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let deadline = deadline::of(&request);
-        let bank = self.engine.bank(&request.get_ref().bank).map_err(|e| status::engine(&e))?;
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().bank)?;
         Ok(Response::new(scan::chunks(self, bank, request.get_ref(), deadline).await?))
     }
 
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
         let deadline = deadline::of(&request);
+        access::of(&request)?.may(Role::Admin, &request.get_ref().name)?;
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
         let durability = convert::durability(request.get_ref()).map_err(|e| status::invalid(&e))?;
         let bank = self.engine.create_bank(name, spec, durability).await.map_err(|e| status::engine(&e))?;
@@ -50,16 +52,16 @@ impl Banks for BanksService {
     }
 
     async fn get_bank(&self, request: Request<v1::GetBankRequest>) -> Result<Response<v1::Bank>, Status> {
-        let deadline = deadline::of(&request);
-        let bank = self.engine.bank(&request.get_ref().name).map_err(|e| status::engine(&e))?;
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().name)?;
         let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
     }
 
     async fn list_banks(&self, request: Request<v1::ListBanksRequest>) -> Result<Response<v1::ListBanksResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let mut banks = Vec::new();
-        for bank in self.engine.banks() {
+        for bank in self.engine.banks().into_iter().filter(|bank| access.sees(bank.name().as_str())) {
             let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
             banks.push(convert::described(&info));
         }
@@ -67,22 +69,25 @@ impl Banks for BanksService {
     }
 
     async fn delete_bank(&self, request: Request<v1::DeleteBankRequest>) -> Result<Response<v1::DeleteBankResponse>, Status> {
-        let entries = self.engine.delete_bank(&request.get_ref().name).await.map_err(|e| status::engine(&e))?;
+        let access = access::of(&request)?;
+        access.may(Role::Admin, &request.get_ref().name)?;
+        let deleted = self.engine.delete_bank(&request.get_ref().name).await;
+        let entries = deleted.map_err(|e| lookup::refused(&access, e))?;
         Ok(Response::new(v1::DeleteBankResponse { entries: entries as u64 }))
     }
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let request = request.into_inner();
-        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let bank = lookup::bank(&self.engine, &access, Role::Write, &request.bank)?;
         let write = Write::prepare(request, bank, &self.limits)?;
         Ok(Response::new(write.apply(&self.engine, deadline).await?))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let request = request.into_inner();
-        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let bank = lookup::bank(&self.engine, &access, Role::Read, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, ..Condition::default() };
         let (ids, encoding) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
@@ -92,9 +97,9 @@ impl Banks for BanksService {
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let request = request.into_inner();
-        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let bank = lookup::bank(&self.engine, &access, Role::Write, &request.bank)?;
         let ids = convert::remove_ids(request, &self.limits).map_err(|e| status::invalid(&e))?;
         let mutation = Mutation::Remove(ids);
         let applied = self.engine.mutate(&bank, mutation, deadline).await.map_err(|e| status::engine(&e))?;

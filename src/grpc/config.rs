@@ -13,6 +13,16 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// Deadline of calls that carry none.
     pub default_deadline: Duration,
+    /// Certificates for TLS over TCP; `None`: calls are not encrypted.
+    pub tls: Option<TlsConfig>,
+    /// The token file; `None`: nobody is asked for a token.
+    pub tokens: Option<PathBuf>,
+    /// How often certificates and tokens are looked at for changes.
+    pub reload: Duration,
+    /// Listen where others can reach it though calls are neither encrypted nor authenticated.
+    pub insecure_listen: bool,
+    /// A connection that lasts longer is asked to end, and has as long as a drain may take; zero: never.
+    pub max_connection_age: Duration,
     /// After SIGTERM, calls in flight may take this long; then the process ends.
     pub drain: Duration,
     /// Largest request taken, in bytes.
@@ -21,12 +31,28 @@ pub struct Config {
     pub max_inbound_bytes: usize,
 }
 
+/// Files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate and those between it and its authority's.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Certificates of the authorities of clients; `None`: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 7700))),
             unix_socket: None,
             default_deadline: Duration::from_secs(60),
+            tls: None,
+            tokens: None,
+            reload: Duration::from_secs(10),
+            insecure_listen: false,
+            max_connection_age: Duration::ZERO,
             drain: Duration::from_secs(30),
             max_message_bytes: 64 << 20,
             max_inbound_bytes: 1 << 30,

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::access::{self, Role};
 use super::convert::{self, Limits};
 use super::frame::Frame;
 use super::{deadline, status};
@@ -20,6 +21,7 @@ pub(super) struct GatheringService {
 impl Gathering for GatheringService {
     async fn gather(&self, request: Request<v1::GatherRequest>) -> Result<Response<v1::GatherResponse>, Status> {
         let deadline = deadline::of(&request);
+        access::of(&request)?.may(Role::Write, &request.get_ref().group)?;
         let request = request.into_inner();
         let readable = request.readable;
         let contribution = convert::contribution(request, &self.limits).map_err(|e| status::invalid(&e))?;
@@ -35,8 +37,11 @@ impl Gathering for GatheringService {
 
     async fn list_gathers(
         &self,
-        _request: Request<v1::ListGathersRequest>,
+        request: Request<v1::ListGathersRequest>,
     ) -> Result<Response<v1::ListGathersResponse>, Status> {
-        Ok(Response::new(convert::gathers(&self.engine.gathers())))
+        let access = access::of(&request)?;
+        let mut listed = convert::gathers(&self.engine.gathers());
+        listed.gathers.retain(|gather| access.sees(&gather.group));
+        Ok(Response::new(listed))
     }
 }

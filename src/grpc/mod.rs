@@ -1,5 +1,6 @@
 //! The service as the wire sees it: protobuf becomes a domain value once, on the way in, and an answer once, on the way out.
 
+mod access;
 mod authority;
 mod banks;
 pub mod config;
@@ -9,18 +10,22 @@ mod frame;
 mod gathering;
 mod inbound;
 mod local_stream;
+mod lookup;
 mod measured;
+mod reloaded;
 mod sampling;
 mod scan;
 pub mod server;
 mod shared_frames;
 mod stack;
 mod status;
+mod tls;
 mod unix_socket;
 mod wire;
 mod writing;
 
-pub use config::Config;
+pub use access::{Entry as TokenEntry, Role, fingerprint};
+pub use config::{Config, TlsConfig};
 pub use convert::Limits;
 pub use server::{ServeError, Server};
 pub use unix_socket::SocketError;

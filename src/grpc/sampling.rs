@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
+use super::access::{self, Role};
 use super::convert::{self, Limits};
 use super::frame::Frame;
 use super::shared_frames::SharedFrames;
 use super::writing::Write;
-use super::{deadline, status};
+use super::{deadline, lookup, status};
 use crate::engine::{BankHandle, Condition, Engine};
 use crate::model::clock::Deadline;
 use crate::model::{Invalid, SampleQuery, Seed};
@@ -25,9 +26,10 @@ pub(super) struct SamplingService {
 #[tonic::async_trait]
 impl Sampling for SamplingService {
     async fn sample(&self, request: Request<v1::SampleRequest>) -> Result<Response<v1::SampleResponse>, Status> {
-        let deadline = deadline::of(&request);
+        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
         let mut request = request.into_inner();
-        let bank = self.engine.bank(&request.bank).map_err(|e| status::engine(&e))?;
+        let role = if request.write.is_some() { Role::Write } else { Role::Read };
+        let bank = lookup::bank(&self.engine, &access, role, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
         let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -11,20 +12,24 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::TcpIncoming;
+use tower::layer::util::{Identity, Stack};
 
+use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
 use super::frame::Framed;
 use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
+use super::reloaded::Reloaded;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
 use super::unix_socket::{self, SocketError, SocketFile};
-use super::{Config, Limits, stack};
+use super::{Config, Limits, stack, tls};
 use crate::engine::Engine;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
 use crate::proto::v1::gathering_server::GatheringServer;
 use crate::proto::v1::sampling_server::SamplingServer;
+use crate::telemetry::Metrics;
 
 /// Receive windows and frames for writes of megabytes; the defaults (64 KiB and 16 KiB) halve the throughput.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -33,6 +38,9 @@ const FRAME_BYTES: u32 = 256 << 10;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What carries the calls.
+type Transport = tonic::transport::Server<Stack<stack::Layers, Identity>>;
+
 /// A server that listens and doesn't serve yet.
 #[derive(Debug)]
 pub struct Server {
@@ -40,6 +48,8 @@ pub struct Server {
     limits: Limits,
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
+    tls: Option<Arc<Reloaded<rustls::ServerConfig>>>,
+    tokens: Option<Arc<Reloaded<Tokens>>>,
 }
 
 /// Why the server does not run.
@@ -52,6 +62,20 @@ pub enum ServeError {
         address: SocketAddr,
         /// Why not.
         source: std::io::Error,
+    },
+    /// Others could reach it, and nothing keeps them from doing as they like.
+    #[error(
+        "{0} can be reached by others, and calls would be neither encrypted nor authenticated: set tls.certificate and tls.key, \
+         auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
+    )]
+    Insecure(SocketAddr),
+    /// Certificates or tokens that can't be read.
+    #[error("{setting}: {fault}")]
+    Credentials {
+        /// The setting that names them.
+        setting: &'static str,
+        /// What is wrong.
+        fault: String,
     },
     /// The path can't be listened on.
     #[error("cannot listen at {} (setting server.unix_socket): {source}", path.display())]
@@ -73,8 +97,23 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServeError::Listen`], [`ServeError::Socket`]
+    /// [`ServeError::Insecure`], [`ServeError::Credentials`], [`ServeError::Listen`], [`ServeError::Socket`]
     pub async fn bind(config: Config, limits: Limits) -> Result<Self, ServeError> {
+        let open = config.tls.is_none() && config.tokens.is_none() && !config.insecure_listen;
+        if let Some(address) = config.listen.filter(|address| open && !address.ip().to_canonical().is_loopback()) {
+            return Err(ServeError::Insecure(address));
+        }
+        let wrong = |setting| move |fault| ServeError::Credentials { setting, fault };
+        let tls = config.tls.as_ref().map(tls::load).transpose().map_err(wrong("tls.certificate"))?;
+        let tokens = config.tokens.clone().map(|file| {
+            let parse = |contents: &[Vec<u8>]| Tokens::parse(contents.first().map_or(&[], Vec::as_slice));
+            Reloaded::load("tokens", vec![file], parse)
+        });
+        let tokens = tokens.transpose().map_err(wrong("auth.tokens"))?;
+        if let Some(tokens) = &tokens {
+            let (known, encrypted) = (tokens.get().len(), tls.is_some());
+            tracing::info!(known, encrypted, "calls need a token; without TLS whoever hears one can use it");
+        }
         let tcp = match config.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?),
             None => None,
@@ -86,7 +125,7 @@ impl Server {
             }
             None => None,
         };
-        Ok(Self { config, limits, tcp, unix })
+        Ok(Self { config, limits, tcp, unix, tls, tokens })
     }
 
     /// The address it listens on, with the port that the system chose where port 0 was asked for; `None`: not over TCP.
@@ -142,13 +181,9 @@ impl Server {
             engine.stop();
             Ok(())
         };
-        let router = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME_BYTES)
-            .http2_keepalive_interval(Some(stack::KEEPALIVE))
-            .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
-            .layer(stack::layers(&self.config, metrics))
+        self.follow_files();
+        let router = self
+            .transport(metrics)
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
@@ -162,7 +197,10 @@ impl Server {
             async move {
                 let Some(listener) = self.tcp else { return Ok(()) };
                 let incoming = unhurried(TcpIncoming::from(listener).with_nodelay(Some(true)));
-                router.serve_with_incoming_shutdown(incoming, stopped).await
+                match self.tls {
+                    Some(tls) => router.serve_with_incoming_shutdown(tls::secured(incoming, tls), stopped).await,
+                    None => router.serve_with_incoming_shutdown(incoming, stopped).await,
+                }
             }
         };
         let over_unix = async move {
@@ -172,6 +210,34 @@ impl Server {
         };
         tokio::try_join!(stop, over_tcp, over_unix)?;
         Ok(())
+    }
+
+    /// Certificates and tokens are looked at for changes from now on.
+    fn follow_files(&self) {
+        if let Some(tls) = &self.tls {
+            tls.follow(self.config.reload);
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.follow(self.config.reload);
+        }
+    }
+
+    /// HTTP/2 and the layers, without services.
+    fn transport(&self, metrics: Metrics) -> Transport {
+        let mut builder = tonic::transport::Server::builder();
+        if !self.config.max_connection_age.is_zero() {
+            builder = builder.max_connection_age(self.config.max_connection_age).max_connection_age_grace(self.config.drain);
+        }
+        let access = AccessLayer { tokens: self.tokens.clone() };
+        builder
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME_BYTES)
+            .http2_keepalive_interval(Some(stack::KEEPALIVE))
+            .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
+            .max_concurrent_streams(Some(stack::STREAMS))
+            .http2_max_header_list_size(Some(stack::METADATA_BYTES))
+            .layer(stack::layers(&self.config, metrics, access))
     }
 }
 

@@ -10,6 +10,7 @@ use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
+use super::access::AccessLayer;
 use super::deadline::DeadlineLayer;
 use super::inbound::InboundLayer;
 use super::measured::MeasuredLayer;
@@ -17,15 +18,17 @@ use super::{Config, status};
 use crate::telemetry::Metrics;
 
 /// The layers' type.
-pub(super) type Layers =
-    Stack<InboundLayer, Stack<DeadlineLayer, Stack<MapResponseLayer<Respond>, Stack<MeasuredLayer, Stack<Traced, Identity>>>>>;
+pub(super) type Layers = Stack<
+    InboundLayer,
+    Stack<DeadlineLayer, Stack<AccessLayer, Stack<MapResponseLayer<Respond>, Stack<MeasuredLayer, Stack<Traced, Identity>>>>>,
+>;
 
 type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
 
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// The layers of every call.
-pub(super) fn layers(config: &Config, metrics: Metrics) -> Layers {
+pub(super) fn layers(config: &Config, metrics: Metrics, access: AccessLayer) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -40,6 +43,8 @@ pub(super) fn layers(config: &Config, metrics: Metrics) -> Layers {
         .layer(MeasuredLayer(metrics))
         // tonic refuses a large message without a word about the setting that allows it, and calls rubbish an error of ours.
         .layer(MapResponseLayer::new(status::in_our_words as Respond))
+        // Before a byte of the message is taken.
+        .layer(access)
         // From the headers on, so that the time of the upload counts, and so that a call that comes too late is not even decoded.
         // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
         .layer(DeadlineLayer { default: config.default_deadline })
@@ -50,6 +55,12 @@ pub(super) fn layers(config: &Config, metrics: Metrics) -> Layers {
 
 /// How often an idle connection is asked whether its client still lives.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Calls at once on one connection; more wait for their turn at the client.
+pub(super) const STREAMS: u32 = 1_024;
+
+/// Metadata of a call, in bytes; more is refused.
+pub(super) const METADATA_BYTES: u32 = 16 << 10;
 
 /// How long its answer may take before the connection is dropped.
 pub(super) const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);

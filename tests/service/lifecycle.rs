@@ -39,7 +39,7 @@ impl Process {
         process
     }
 
-    fn start_at(announced: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start_at(announced: &str, arguments: &[&str]) -> Self {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_negbank")), announced, arguments)
     }
 

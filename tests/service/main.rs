@@ -10,6 +10,7 @@
 )]
 
 mod abuse;
+mod authority;
 mod bad_callers;
 mod bad_input;
 mod bank_model;
@@ -41,6 +42,7 @@ mod readme;
 mod refresh;
 mod reproducible;
 mod scan;
+mod secure;
 mod settling;
 mod short_answers;
 mod uniformity;

@@ -14,6 +14,7 @@ from .answers import (
     StalestAnswer,
     WriteAnswer,
 )
+from .credentials import Credentials
 from .requests import BankSettings, FetchCall, GatherCall, SampleCall, ScanCall, WriteBatch
 
 __all__ = ["VERSION", "Chunks", "Flight", "Session"]
@@ -31,8 +32,16 @@ class Chunks:
 
 @final
 class Session:
-    def __new__(cls, address: str, timeout: float, max_message_bytes: int, retries: int, writer: str | None) -> Session: ...
-    def __getnewargs__(self) -> tuple[str, float, int, int, str | None]: ...
+    def __new__(
+        cls,
+        address: str,
+        timeout: float,
+        max_message_bytes: int,
+        retries: int,
+        writer: str | None,
+        credentials: Credentials,
+    ) -> Session: ...
+    def __getnewargs__(self) -> tuple[str, float, int, int, str | None, Credentials]: ...
     @property
     def address(self) -> str: ...
     def create_bank(self, settings: BankSettings, timeout: float | None) -> BankFields: ...

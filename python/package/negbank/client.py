@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Literal, SupportsIndex
 
 from ._negbank import Session
 from .away import OnUnavailable, check_on_unavailable
 from .bank import Bank
+from .credentials import credentials
 from .gathering import Gathering
 from .info import BankInfo
 from .requests import BankSettings
@@ -23,11 +25,16 @@ def connect(
     writer: str | None = None,
     retries: SupportsIndex = 5,
     on_unavailable: OnUnavailable = "raise",
+    token: str | None = None,
+    ca: str | Path | None = None,
+    certificate: str | Path | None = None,
+    key: str | Path | None = None,
+    server_name: str | None = None,
 ) -> Client:
     """Connects to a server and has it answer once.
 
     Args:
-        address: "host:port", "http://host:port" or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
+        address: "host:port", "https://host:port" for TLS, or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
         timeout: default deadline of the calls, in seconds, all tries of a call included; every call takes its own, too.
             Connecting has 5 s of it at most.
         max_message_bytes: largest request or answer, in bytes; the default is the server's.
@@ -37,16 +44,23 @@ def connect(
         retries: how often a call is tried again, within its timeout, where the server is away or says when to come back; the
             waits grow from 0.1 to 2 s, 1.6 to 3.1 s in all with the default. 0: never. Reads, draws, writes and
             `create_bank` are tried again; `remove` and `delete_bank` only where the server refused them.
+        token: what the server knows the caller by; default: the environment's NEGBANK_TOKEN. Without TLS whoever hears it can use
+            it. A pickled client holds it.
+        ca: PEM file of the authorities that the server's certificate may be of; default: those that the system trusts.
+        certificate, key: PEM files of the client's own certificate and its key, for a server that wants one.
+        server_name: what the server's certificate must be of; default: the address's host.
         on_unavailable: what `Bank.sample` and `Client.gather` do where the server is away: "raise", or "in_batch", see there.
 
     Raises:
         Unavailable: no server answers there. The first connection is tried once.
-        InvalidArgument: this is no address, or no deadline.
+        InvalidArgument: this is no address, or no deadline, or a file can't be read.
+        Unauthenticated: the server asks for a token and does not know this one.
     """
     check_on_unavailable(on_unavailable)
     name = f"{socket.gethostname()}/{os.getpid()}"[:128] if writer is None else writer
     bytes_at_most, tries = whole(max_message_bytes, "max_message_bytes", 48), whole(retries, "retries")
-    return Client(Session(address, timeout, bytes_at_most, tries, name), on_unavailable)
+    shown = credentials(token, ca, certificate, key, server_name)
+    return Client(Session(address, timeout, bytes_at_most, tries, name, shown), on_unavailable)
 
 
 class Client(Gathering):

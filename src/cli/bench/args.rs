@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use super::super::connection::Connection;
 use super::draw::DrawArg;
 use crate::client::messages as v1;
 
@@ -27,10 +28,12 @@ pub(in crate::cli) struct Args {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArgs {
-    /// host:port or unix:/path of a running server; without it one is started in this process, on a free port and with its own
-    /// defaults.
+    /// host:port, https://host:port or unix:/path of a running server; without it one is started in this process, on a free port
+    /// and with its own defaults.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) address: Option<String>,
+    #[command(flatten)]
+    pub(super) connection: Connection,
     /// A setting of the server in this process, such as --set compute.threads=1; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "address")]
     pub(super) settings: Vec<String>,

@@ -50,7 +50,8 @@ fn embedded(settings: &[String]) -> Result<Embedded, Box<dyn Error>> {
 
 async fn bench(args: &Args, address: &str) -> Result<(), Box<dyn Error>> {
     let mut signals = StopSignals::listen()?;
-    let options = Options { timeout: args.load.timeout, ..Options::default() };
+    let security = args.server.connection.security()?;
+    let options = Options { timeout: args.load.timeout, security, ..Options::default() };
     let client = Client::connect(address, options.clone()).await?;
     let mut target = Target::open(args, client).await?;
     let measured = measure(args, address, options, &mut target, &mut signals).await;

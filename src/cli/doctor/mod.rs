@@ -114,12 +114,29 @@ async fn calls(remote: &Remote, client: &Client, findings: &mut Findings) {
     } else {
         findings.ok("calls", said);
     }
-    if is_local(&remote.address) {
-        findings.ok("access", "reached over this machine alone: encryption and tokens were not looked at");
-    } else {
-        findings.warn("access", "calls need neither certificate nor token: whoever reaches the port may delete every bank");
-    }
+    access(remote, findings).await;
     banks::check(&banks, findings);
+}
+
+/// What keeps others from calling, and from hearing calls.
+async fn access(remote: &Remote, findings: &mut Findings) {
+    let stranger = async { remote.connect_without_token().await.ok()?.list_banks().await.ok() };
+    let (encrypted, open) = (remote.address.starts_with("https://"), stranger.await.is_some());
+    let local = is_local(&remote.address);
+    match (encrypted, open) {
+        (true, false) => findings.ok("access", "calls are encrypted and need a token"),
+        (false, true) if local => {
+            findings.ok("access", "calls are in the clear and need no token; this way they stay on this machine");
+        }
+        (false, false) if local => findings.ok("access", "calls need a token; they are in the clear, and stay on this machine"),
+        (false, false) => findings.warn("access", "tokens cross the network in the clear: set tls.certificate and tls.key"),
+        (false, true) => {
+            findings.warn("access", "calls need neither certificate nor token: whoever reaches the port may delete every bank");
+        }
+        (true, true) => {
+            findings.warn("access", "calls are encrypted and need no token: whoever may connect may delete every bank");
+        }
+    }
 }
 
 /// Whether nobody else's traffic takes that way.
@@ -127,7 +144,8 @@ fn is_local(address: &str) -> bool {
     if address.starts_with("unix:") {
         return true;
     }
-    let host = address.trim_start_matches("http://").rsplit_once(':').map_or(address, |(host, _)| host);
+    let host =
+        address.trim_start_matches("http://").trim_start_matches("https://").rsplit_once(':').map_or(address, |(host, _)| host);
     host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

@@ -83,7 +83,7 @@ tls.client_ca: /etc/negbank/client-ca/{{ .Values.tls.clientCa.key }}
 auth.tokens: /etc/negbank/auth/{{ .Values.auth.key }}
 {{- end }}
 {{- if .Values.insecureListen }}
-insecure_listen: true
+server.insecure_listen: true
 {{- end }}
 {{- end }}
 

@@ -1,0 +1,143 @@
+//! TLS: what is spoken with the certificates, and connections that speak it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::config::TlsConfig;
+use super::reloaded::Reloaded;
+
+/// A client that has not shaken hands by then is let go of.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Handshakes at once; more connections wait for their turn.
+const HANDSHAKES: usize = 256;
+
+/// Reads the certificates of the settings.
+///
+/// # Errors
+/// Which file is wrong, and what is wrong with it.
+pub(super) fn load(config: &TlsConfig) -> Result<Arc<Reloaded<ServerConfig>>, String> {
+    let TlsConfig { certificate, key, client_ca } = config.clone();
+    let names = [certificate.display(), key.display()].map(|name| name.to_string());
+    let files = [Some(certificate), Some(key), client_ca].into_iter().flatten().collect();
+    Reloaded::load("certificates", files, move |contents| {
+        let [certificate, key, ca @ ..] = contents else { return Err("a file is missing".to_owned()) };
+        server_config(certificate, key, ca.first()).map_err(|fault| format!("{} with {}: {fault}", names[0], names[1]))
+    })
+}
+
+fn server_config(certificate: &[u8], key: &[u8], client_ca: Option<&Vec<u8>>) -> Result<ServerConfig, String> {
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| format!("the key: {fault}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|fault| fault.to_string())?;
+    let builder = match client_ca {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates(pem).map_err(|fault| format!("tls.client_ca: {fault}"))? {
+                roots.add(root).map_err(|fault| format!("tls.client_ca: {fault}"))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|fault| format!("tls.client_ca: {fault}"))?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|fault| fault.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err("there is no certificate in it".to_owned()),
+        Ok(found) => Ok(found),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
+
+/// Shakes hands on connections as they come. A client that fails to is its own problem, and logged.
+pub(super) fn secured(
+    incoming: impl Stream<Item = io::Result<TcpStream>>,
+    tls: Arc<Reloaded<ServerConfig>>,
+) -> impl Stream<Item = io::Result<SecureStream>> {
+    let shaken = incoming.map(move |accepted| {
+        let acceptor = TlsAcceptor::from(tls.get());
+        async move {
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(fault) => return Some(Err(fault)),
+            };
+            let peer = stream.peer_addr().ok();
+            let fault = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => return Some(Ok(SecureStream(stream))),
+                Ok(Err(fault)) => fault.to_string(),
+                Err(_) => format!("it took longer than {HANDSHAKE:?}"),
+            };
+            tracing::info!(?peer, fault, "a TLS handshake failed");
+            None
+        }
+    });
+    shaken.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
+}
+
+/// A connection that speaks TLS.
+#[derive(Debug)]
+pub(super) struct SecureStream(TlsStream<TcpStream>);
+
+impl Connected for SecureStream {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.0.get_ref().0.connect_info()
+    }
+}
+
+impl AsyncRead for SecureStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for SecureStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}
