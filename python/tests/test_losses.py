@@ -257,6 +257,7 @@ ELSEWHERE = torch.device("meta")
         ("bank", lambda: losses.nt_xent(VIEWS, VIEWS, bank=torch.ones(2, 5))),
         ("bank_counted", lambda: losses.nt_xent(VIEWS, VIEWS, bank=torch.ones(4, 5), bank_counted=torch.ones(4, 5))),
         ("hardest", lambda: losses.mochi_mix(torch.ones(2, 3), torch.ones(2, 1, 3), pairs=1)),
+        ("hardest", lambda: losses.mochi_mix(torch.ones(2, 3), torch.ones(2, 4, 3, device=ELSEWHERE), pairs=1)),
         ("momentum", lambda: losses.MomentumEncoder(torch.nn.Linear(2, 2), momentum=1.5)),
         ("encoder", lambda: losses.MomentumEncoder(torch.nn.Linear(2, 2)).update(torch.nn.Linear(2, 3))),
         ("negative", lambda: losses.InstDiscNCE()(ONES, FOUR, 0)),

@@ -5,7 +5,7 @@ holds the bank up with the model.
 
     negs = bank.sample(queries, negbank.Nearest(64), positive_ids=ids)
     negative = similarities(queries, negs.embeddings[negs.indices])
-    loss = info_nce((queries * keys).sum(dim=1), negative)
+    loss = info_nce((queries * keys).sum(dim=1), negative, counted=negs.mask)
 
 Shapes: B anchors, K negatives an anchor, d floats an embedding. Losses take scores, higher is closer: `positive` [B] and
 `negative` [B, K], before the temperature; `counted` bool [B, K] says which negatives take part (default: all), as padding and

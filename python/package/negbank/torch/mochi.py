@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..errors import InvalidArgument
+from .scores import must_be_beside, must_be_floats
 
 
 def mochi_mix(
@@ -18,6 +19,9 @@ def mochi_mix(
     norm(a n_i + (1-a) n_j), a uniform in [0, 1], i and j different; the others are norm(b q + (1-b) n), b uniform in [0, 0.5]:
     the query's share is the smaller. Draws from `generator`, on the host. No gradient.
     """
+    must_be_floats(queries, "queries")
+    must_be_floats(hardest, "hardest")
+    must_be_beside(hardest, "hardest", queries)
     if hardest.ndim != 3 or queries.ndim != 2 or len(queries) != len(hardest) or queries.shape[1] != hardest.shape[2]:
         raise InvalidArgument.of("hardest", f"of shape {tuple(hardest.shape)} are no [B, N, d] for {tuple(queries.shape)}")
     count = hardest.shape[1]
