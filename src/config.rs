@@ -178,6 +178,7 @@ impl Reader {
         self.within("limits.max_k", &mut limits.max_k, COUNT);
         self.within("limits.max_ranked", &mut limits.max_ranked, COUNT);
         self.within("limits.max_scored_entries", &mut limits.max_scored_entries, COUNT);
+        self.within("limits.softmax_candidates", &mut limits.softmax_candidates, COUNT);
         self.within("limits.max_picks", &mut limits.max_picks, COUNT);
         self.within("limits.max_filter_values", &mut limits.max_filter_values, COUNT);
         self.within("limits.max_listed_ids", &mut limits.max_listed_ids, COUNT);

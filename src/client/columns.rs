@@ -149,6 +149,9 @@ pub struct DrawColumns {
     /// f32
     #[prost(bytes = "bytes", tag = "21")]
     pub positive_log_q: Bytes,
+    /// Nearest entries that a softmax was over instead of everything; 0: it was over everything
+    #[prost(uint32, tag = "22")]
+    pub candidates: u32,
 }
 
 /// `negbank.v1.SampleResponse`.
@@ -282,6 +285,7 @@ mod tests {
             log_q_shift: vec![0.5],
             n_band: vec![3],
             positive_log_q: vec![-6.0, -7.0],
+            candidates: 14,
         };
         let write =
             Some(v1::WriteResponse { sequence: 5, ids: vec![8], position: vec![1].into(), ..v1::WriteResponse::default() });

@@ -11,7 +11,7 @@ use super::writing::Write;
 use super::{deadline, lookup, status};
 use crate::engine::{BankHandle, Condition, Engine};
 use crate::model::clock::Deadline;
-use crate::model::{Invalid, SampleQuery, Seed};
+use crate::model::{Invalid, SampleAnswer, SampleQuery, Seed};
 use crate::proto::v1;
 use crate::proto::v1::sampling_server::Sampling;
 
@@ -39,6 +39,8 @@ impl Sampling for SamplingService {
         // What is wrong with a request is told before it waits.
         self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
         let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
+        let whole = entries <= self.limits.max_scored_entries;
+        let query = if whole { query } else { query.over_candidates(self.limits.softmax_candidates) };
         convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
         let frame = match key.filter(|_| write.is_none()) {
             Some(key) => self.shared.get(position, &key, async || self.draw(&bank, query, None, deadline).await).await?,
@@ -60,7 +62,11 @@ impl SamplingService {
         deadline: Deadline,
     ) -> Result<Frame, Status> {
         let (dim, encoding) = (bank.spec().dim(), query.form().encoding);
-        let encode = move |answer| convert::sampled(answer, dim, encoding);
+        let candidates = query.candidates();
+        let encode = move |mut answer: SampleAnswer| {
+            answer.draws.iter_mut().zip(candidates).for_each(|(draw, candidates)| draw.candidates = candidates);
+            convert::sampled(answer, dim, encoding)
+        };
         let frame = self.engine.sample(bank, query, deadline, encode).await.map_err(|e| status::engine(&e))?;
         Ok(match write {
             Some(write) => convert::written(frame, &write.apply(&self.engine, deadline).await?),

@@ -141,6 +141,8 @@ pub struct DrawAnswer {
     pub plan: Plan,
     /// Why that plan, where there was a choice.
     pub plan_reason: String,
+    /// Of a softmax over everything in a bank too large for it: how many nearest entries it was over instead; else 0.
+    pub candidates: u32,
     /// The graph that some of it was read from.
     pub graph: Option<GraphRead>,
     /// Missing picks.
@@ -197,6 +199,7 @@ impl DrawAnswer {
             with_replacement,
             plan,
             plan_reason: String::new(),
+            candidates: 0,
             graph: None,
             shortfalls: ReasonCounts::default(),
             rejections: ReasonCounts::default(),

@@ -37,6 +37,8 @@ pub struct Nearest {
     pub count_exact: bool,
     /// How they may be searched for.
     pub search: Search,
+    /// True if a softmax over everything was asked for, and this window of it is drawn from instead.
+    pub of_all: bool,
 }
 
 /// How a ranking may be found. The default is exact.
@@ -68,6 +70,7 @@ impl Nearest {
             rules: ScoreRules::default(),
             count_exact: false,
             search: Search::default(),
+            of_all: false,
         }
     }
 

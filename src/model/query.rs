@@ -58,6 +58,33 @@ impl SampleQuery {
         Some(Self { anchors, draws, step: self.step, seed: self.seed, form })
     }
 
+    /// The request with each softmax over everything made one over the `candidates` nearest of each anchor. Those stay as they are for
+    /// which the nearest are not the likeliest, and those whose anchors have several views.
+    #[must_use]
+    pub fn over_candidates(mut self, candidates: usize) -> Self {
+        if self.anchors.views.each > 1 {
+            return self;
+        }
+        for draw in &mut self.draws {
+            let Strategy::Softmax(Softmax { beta, replace, rules }) = draw.strategy else { continue };
+            if beta >= 0.0 {
+                let window = candidates.max(draw.k);
+                let choose = Choose::Softmax { beta, replace };
+                draw.strategy = Strategy::Nearest(Nearest { choose, rules, of_all: true, ..Nearest::top(window) });
+            }
+        }
+        self
+    }
+
+    /// Of each draw, the candidates that it is over instead of everything; 0: it is not.
+    pub fn candidates(&self) -> Vec<u32> {
+        let of = |draw: &Draw| match draw.strategy {
+            Strategy::Nearest(nearest) if nearest.of_all => u32::try_from(nearest.window).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        self.draws.iter().map(of).collect()
+    }
+
     /// What negatives are drawn for.
     pub fn anchors(&self) -> &Anchors {
         &self.anchors

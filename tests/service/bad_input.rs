@@ -357,8 +357,15 @@ async fn banks_too_large_to_be_scored_whole_are_refused_with_what_to_do() {
     let softmax = v1::Draw { k: 1, strategy: Some(Strategy::Softmax(v1::Softmax::default())), ..Default::default() };
     assert!(live.client.sample(sample(vec![softmax.clone()])).await.is_ok());
     live.write("docs", &[4], &[1.0, 1.0], &[]).await;
-    let refused = live.client.sample(sample(vec![softmax])).await;
-    assert_invalid(refused, "draws[0]", "4 are over the limit of 3 (setting limits.max_scored_entries): draw nearest");
+    assert_eq!(live.client.sample(sample(vec![softmax])).await.unwrap().draws[0].candidates, 4_096);
+    for strategy in [
+        Strategy::Softmax(v1::Softmax { beta: -1.0, ..Default::default() }),
+        Strategy::Band(v1::Band { hi: Some(1.0), ..Default::default() }),
+    ] {
+        let draw = v1::Draw { k: 1, strategy: Some(strategy), ..Default::default() };
+        let refused = live.client.sample(sample(vec![draw])).await;
+        assert_invalid(refused, "draws[0]", "4 are over the limit of 3 (setting limits.max_scored_entries): draw nearest");
+    }
 }
 
 #[tokio::test]

@@ -287,6 +287,23 @@ async fn draws_from_a_window_follow_their_law_under_filters() {
     }
 }
 
+/// In a bank too large for it, a softmax over everything is one over the nearest, which says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_softmax_over_too_many_entries_is_over_the_nearest_and_says_so() {
+    let live = Live::start(&["limits.max_scored_entries=50", "limits.softmax_candidates=30"]).await;
+    fill(&live, keyed("keyed", 4, 8)).await;
+    let some = v1::Filters { exclude_same_label: true, exclude_labels: vec![1], ..Default::default() };
+    for without in [false, true] {
+        let whole = softmax(2.5, without, v1::ScoreRules::default());
+        assert_frequencies(&live, "keyed", ("candidates", whole, some.clone(), v1::Plan::Scan, 30)).await;
+        let window = v1::Nearest { window: Some(30), beta: 2.5, without_replacement: without, ..Default::default() };
+        let window = Strategy::Nearest(v1::Nearest { choose: v1::Choose::Softmax.into(), ..window });
+        let mut got = ask(&live, "keyed", whole, &some, 1, 1).await;
+        assert_eq!(std::mem::take(&mut got.draws[0].candidates), 30);
+        assert_eq!(got, ask(&live, "keyed", window, &some, 1, 1).await);
+    }
+}
+
 /// By the views' scores combined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draws_for_several_views_follow_their_combined_scores() {

@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use negbank::bank::Bank;
 use negbank::model::{
-    Anchors, Applied, Band, BankKind, BankSpec, Choose, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation,
-    Nearest, SampleAnswer, SampleQuery, Scope, ScoreRules, Search, Seed, Softmax, Strategy, Stream, WriteBatch,
+    Anchors, Applied, Band, BankKind, BankSpec, Columns, Draw, Filters, Form, Ids, Lists, Matrix, Metric, Mutation, Nearest,
+    SampleAnswer, SampleQuery, Scope, ScoreRules, Seed, Softmax, Strategy, Stream, WriteBatch,
 };
 use negbank::rows::{Recycler, Shared};
 use negbank::sampling::{BLOCK, Merge, SampleError, Seen, answer_block};
@@ -45,8 +45,7 @@ fn query(anchors: Anchors, rules: ScoreRules) -> SampleQuery {
 }
 
 fn query_of(anchors: Anchors, rules: ScoreRules, count_exact: bool) -> SampleQuery {
-    let nearest =
-        Nearest { skip: 0, window: K, choose: Choose::Top, candidates: None, rules, count_exact, search: Search::default() };
+    let nearest = Nearest { rules, count_exact, ..Nearest::top(K) };
     query_by(anchors, Strategy::Nearest(nearest))
 }
 

@@ -133,6 +133,7 @@ class DrawAnswer(TypedDict):
     plan_reason: str
     generation: int | None
     generation_lag: int
+    candidates: int
     shortfalls: dict[str, int]
     rejections: dict[str, int]
 

@@ -44,6 +44,7 @@ def nothing(asked: Asked) -> SampleAnswer:
         plan_reason="the server was away",
         generation=None,
         generation_lag=0,
+        candidates=0,
         shortfalls={},
         rejections={},
     )

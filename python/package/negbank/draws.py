@@ -160,8 +160,8 @@ class Softmax:
     """`k` of the *whole* eligible set with probability proportional to exp(beta s), s an entry's score (HCL; NegativeCache).
 
     log_q is beta s - `info.log_partition`, over everything that filters and score rules leave, found by an exact scan. HCL's
-    server-drawn form: beta is HCL's beta over the loss temperature. Banks beyond the server's `limits.max_scored_entries` are
-    refused; `Nearest(choose="softmax")` draws from a window.
+    server-drawn form: beta is HCL's beta over the loss temperature. In banks beyond the server's `limits.max_scored_entries` it
+    is over the `limits.softmax_candidates` (4,096) nearest of each anchor, and `info.candidates` says so.
 
     Args:
         k: negatives per anchor.

@@ -123,6 +123,8 @@ class SampleInfo:
         kappa: per draw, f32 [B]: see `without_replacement` of the draws that have it; None for others.
         plans: per draw, how it was found: "roster", "posting_list", "enumeration", "scan" or "graph".
         plan_reasons: per draw, why it was found so; "" where there was no choice.
+        candidates: per draw, of a `Softmax` in a bank too large for one over everything, how many nearest of each anchor it was
+            over instead: `log_q` and `log_partition` are then over these. None: it was over everything, or is no `Softmax`.
         generations, generation_lags: per draw that a graph answered, also for a part of the anchors, the bank's sequence when
             the graph's build began and the mutations since: how stale the graph is, not the answer, which is checked against
             the rows as they stand. None for other draws.
@@ -147,6 +149,7 @@ class SampleInfo:
     kappa: list[Array | None]
     plans: list[str]
     plan_reasons: list[str]
+    candidates: list[int | None]
     generations: list[int | None]
     generation_lags: list[int | None]
     shortfalls: dict[str, int]

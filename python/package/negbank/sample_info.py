@@ -28,6 +28,7 @@ def sample_info(answer: SampleAnswer, asked: Asked, *, unavailable: bool) -> Sam
         kappa=each("kappa"),
         plans=[draw["plan"] for draw in draws],
         plan_reasons=[draw["plan_reason"] for draw in draws],
+        candidates=[draw["candidates"] or None for draw in draws],
         generations=[draw["generation"] for draw in draws],
         generation_lags=[None if draw["generation"] is None else draw["generation_lag"] for draw in draws],
         shortfalls=_total([draw["shortfalls"] for draw in draws]),

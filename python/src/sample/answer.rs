@@ -44,6 +44,7 @@ struct DrawArrays {
     plan_reason: String,
     generation: Option<u64>,
     generation_lag: u64,
+    candidates: u32,
     shortfalls: BTreeMap<String, u64>,
     rejections: BTreeMap<String, u64>,
 }
@@ -70,6 +71,7 @@ impl From<DrawColumns> for DrawArrays {
             plan_reason: draw.plan_reason,
             generation: draw.generation,
             generation_lag: draw.generation_lag,
+            candidates: draw.candidates,
             counts: draw.counts.into(),
             indices: Column::rows(&draw.indices),
             scores: Packed::f32(draw.scores),

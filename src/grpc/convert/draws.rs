@@ -101,6 +101,7 @@ fn nearest(
         rules: rules(message.rules.unwrap_or_default()),
         count_exact: message.count_exact,
         search: search(field, message, seeded, invalid),
+        of_all: false,
     })
 }
 

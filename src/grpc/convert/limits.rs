@@ -24,6 +24,8 @@ pub struct Limits {
     /// Entries of a bank that softmax and band draws score for each anchor: each takes 4 bytes an anchor while it runs, for as many anchors
     /// at once as fit 64 MiB.
     pub max_scored_entries: usize,
+    /// In a bank of more, a softmax draw is over so many nearest of each anchor instead of over everything, and its answer says so.
+    pub softmax_candidates: usize,
     /// Picks of a request: anchors times the sum of the draws' k.
     pub max_picks: usize,
     /// Labels and ids listed in one filter.
@@ -46,6 +48,7 @@ impl Default for Limits {
             max_k: 65_536,
             max_ranked: 4_194_304,
             max_scored_entries: 16_777_216,
+            softmax_candidates: 4_096,
             max_picks: 8_388_608,
             max_filter_values: 4_096,
             max_listed_ids: 1_048_576,

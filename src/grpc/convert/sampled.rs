@@ -121,6 +121,7 @@ fn draw(answer: DrawAnswer) -> Fields {
         rejections: reasons(&answer.rejections),
         with_replacement: answer.with_replacement,
         plan_reason: answer.plan_reason,
+        candidates: answer.candidates,
         generation: answer.graph.map(|graph| graph.sequence),
         generation_lag: answer.graph.map_or(0, |graph| graph.lag),
         n_shared: answer.shared.as_ref().map_or(0, |shared| shared.n),
@@ -180,6 +181,7 @@ mod tests {
         (draw.log_partition, draw.kappa) = (vec![1.5, f32::NEG_INFINITY], vec![-4.0, 0.25]);
         draw.shared = Some(SharedSet { mask: vec![1, 0, 1], n: 9, log_q_shift: vec![0.5, 0.75] });
         draw.plan_reason = "a scan costs less".to_owned();
+        draw.candidates = 4_096;
         draw.graph = Some(GraphRead { sequence: 3, lag: 10 });
         draw.shortfalls.add(Reason::TooFew, 3);
         draw.rejections.add(Reason::Score, 2);
@@ -227,6 +229,7 @@ mod tests {
             log_q_shift: vec![0.5, 0.75],
             n_band: vec![3, 4],
             positive_log_q: vec![-6.0, f32::NEG_INFINITY],
+            candidates: 4_096,
         };
         let rows = v1::Rows {
             ids: vec![1, u64::MAX],

@@ -31,7 +31,7 @@ pub(in crate::grpc) fn check_size(
         if whole && entries > limits.max_scored_entries {
             let reason = format!(
                 "scores every entry for every anchor, and the bank's {entries} are over the limit of {} (setting limits.max_scored_entries): \
-                 draw nearest of one view, with choose SOFTMAX over a window",
+                 draw nearest, or softmax with a positive beta, for one view",
                 limits.max_scored_entries
             );
             invalid.push(format!("draws[{at}]"), reason);
