@@ -19,9 +19,9 @@ pub(super) struct Tally {
     pub(super) picks: u64,
     pub(super) shortfalls: ReasonCounts,
     pub(super) rejections: ReasonCounts,
-    /// Cosine banks: picks whose score lies below each of [`Tally::edges`] but not below the one before.
-    pub(super) scores: [u64; SCORE_BINS],
-    pub(super) score_sum: f64,
+    /// Cosine banks: picks that are at most as far, 1 less the cosine, as each of [`Tally::edges`], and farther than the one before.
+    pub(super) distances: [u64; BINS],
+    pub(super) distance_sum: f64,
 }
 
 /// Plans and their names.
@@ -33,8 +33,8 @@ pub(super) const PLANS: [(Plan, &str); 5] = [
     (Plan::Scan, "scan"),
 ];
 
-/// Tenths of a cosine.
-const SCORE_BINS: usize = 21;
+/// Tenths of a distance from 0 to 2, and rounding.
+const BINS: usize = 21;
 
 impl Served {
     /// Nothing yet, of a bank of this metric.
@@ -67,22 +67,23 @@ impl Served {
 impl Tally {
     /// Upper edges of the bins, the last of which has none.
     pub(super) fn edges() -> impl Iterator<Item = f64> {
-        (1..SCORE_BINS).map(|bin| (bin as f64 - 10.0) / 10.0).chain([f64::MAX])
+        (1..BINS).map(|bin| bin as f64 / 10.0).chain([f64::MAX])
     }
 
     fn score(&mut self, score: f32) {
-        let bin = ((score + 1.0) * 10.0) as usize;
-        self.scores[bin.min(SCORE_BINS - 1)] += 1;
-        self.score_sum += f64::from(score);
+        let distance = (1.0 - f64::from(score)).max(0.0);
+        let bin = (distance * 10.0).ceil() as usize;
+        self.distances[bin.saturating_sub(1).min(BINS - 1)] += 1;
+        self.distance_sum += distance;
     }
 
     fn add(&mut self, more: &Self) {
-        let pairs = self.draws.iter_mut().zip(more.draws).chain(self.scores.iter_mut().zip(more.scores));
+        let pairs = self.draws.iter_mut().zip(more.draws).chain(self.distances.iter_mut().zip(more.distances));
         pairs.for_each(|(mine, more)| *mine += more);
         self.picks += more.picks;
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
-        self.score_sum += more.score_sum;
+        self.distance_sum += more.distance_sum;
     }
 }
 

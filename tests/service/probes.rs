@@ -74,8 +74,10 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
         ("negbank_draws_total{bank=\"probed\",plan=\"scan\"}", 1.0),
         ("negbank_draws_total{bank=\"probed\",plan=\"graph\"}", 0.0),
         ("negbank_shortfalls_total{bank=\"probed\",reason=\"too_few\"}", 1.0),
-        ("negbank_served_score_count{bank=\"probed\"}", 1.0),
-        ("negbank_served_score_bucket{le=\"0.6\",bank=\"probed\"}", 0.0),
+        ("negbank_served_distance_count{bank=\"probed\"}", 1.0),
+        ("negbank_served_distance_bucket{le=\"0.3\",bank=\"probed\"}", 0.0),
+        ("negbank_served_distance_bucket{le=\"0.5\",bank=\"probed\"}", 1.0),
+        ("negbank_log_failed", 0.0),
         ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Sampling/Sample\",code=\"0\"}", 1.0),
         ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Banks/GetBank\",code=\"5\"}", 1.0),
     ] {

@@ -37,6 +37,8 @@ impl Engine {
     }
 }
 
+const LOG_FAILED: &str = "1 if a bank's log can't be written: the bank takes no writes until the server is started again";
+
 #[derive(Debug)]
 struct Scraper(Weak<Inner>);
 
@@ -72,11 +74,14 @@ impl Standing {
 impl Collector for Scraper {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(inner) = self.0.upgrade() else { return Ok(()) };
+        let log_failed = *inner.log_failed.borrow();
         let banks = Engine { inner }.banks();
         let banks: Vec<Standing> = banks.iter().filter_map(|bank| Standing::of(bank)).collect();
         let graph = |of: fn(&crate::sampling::Standing) -> f64| {
             move |bank: &Standing| bank.index.as_ref().and_then(|index| index.standing.as_ref().map(of))
         };
+        let failed = ConstGauge::new(u64::from(log_failed));
+        failed.encode(encoder.encode_descriptor("log_failed", LOG_FAILED, None, MetricType::Gauge)?)?;
         let mut figures = Figures { encoder: &mut encoder, banks: &banks };
         figures.gauge("bank_entries", "Entries held", |bank| Some(bank.entries))?;
         figures.gauge("bank_rows_bytes", "Memory of the entries' embeddings, codes and columns", |bank| {
@@ -157,13 +162,14 @@ impl Figures<'_, '_> {
 
     fn scores(&mut self) -> fmt::Result {
         let banks = self.banks;
-        let help = "Cosine of served entries to their anchors, where scores were asked for: how hard they are";
-        let mut family = self.family("served_score", help, MetricType::Histogram)?;
+        // A histogram of what may be negative has no sum in OpenMetrics: distances, not cosines.
+        let help = "1 less the cosine of served entries to their anchors, where scores were asked for: 0 is hardest";
+        let mut family = self.family("served_distance", help, MetricType::Histogram)?;
         banks.iter().filter(|bank| bank.cosine).try_for_each(|bank| {
-            let buckets: Vec<(f64, u64)> = Tally::edges().zip(bank.tally.scores).collect();
+            let buckets: Vec<(f64, u64)> = Tally::edges().zip(bank.tally.distances).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let labels = [("bank", bank.name.as_str())];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(bank.tally.score_sum, count, &buckets, None)
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(bank.tally.distance_sum, count, &buckets, None)
         })
     }
 }
