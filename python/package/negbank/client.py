@@ -44,8 +44,8 @@ def connect(
         retries: how often a call is tried again, within its timeout, where the server is away or says when to come back; the
             waits grow from 0.1 to 2 s, 1.6 to 3.1 s in all with the default. 0: never. Reads, draws, writes and
             `create_bank` are tried again; `remove` and `delete_bank` only where the server refused them.
-        token: what the server knows the caller by; default: the environment's NEGBANK_TOKEN. Without TLS whoever hears it can use
-            it. A pickled client holds it.
+        token: what the server knows the caller by; default: the environment's NEGBANK_TOKEN. Without TLS whoever hears it can
+            use it. A pickled client holds it.
         ca: PEM file of the authorities that the server's certificate may be of; default: those that the system trusts.
         certificate, key: PEM files of the client's own certificate and its key, for a server that wants one.
         server_name: what the server's certificate must be of; default: the address's host.
