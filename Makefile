@@ -5,6 +5,8 @@ PYTHON ?= python3
 CARGO ?= cargo
 MINUTES ?= 10
 CYCLES ?= 200
+GIB ?= 4
+ENTRIES ?= 1000000
 SIZES ?= 65536 100000
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -21,7 +23,7 @@ DENY_VERSION := 0.20.2
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-peers methods soak sanitize
+.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-durability bench-peers methods soak sanitize
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -73,6 +75,11 @@ soak:
 bench-python: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py --reports $(REPORTS)
+
+# What durability costs on the disk below this folder; writes 20 GiB in all, and durability.json. GIB and ENTRIES make it smaller.
+bench-durability: $(VENV)/package
+	$(CARGO) build --release --locked --bin negbank
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_durability.py --reports $(REPORTS) --gib $(GIB) --entries $(ENTRIES)
 
 # negbank beside libraries, a database and a replay server on the same data; writes docs/benchmarks.md and peers.json. Quiet, ten
 # minutes or so on a machine that does nothing else. SIZES="65536" measures less.

@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 3] = ["negbank/v1/bank.proto", "negbank/v1/gather.proto", "negbank/v1/sampling.proto"];
+const PROTOS: [&str; 4] =
+    ["negbank/v1/bank.proto", "negbank/v1/checkpoint.proto", "negbank/v1/gather.proto", "negbank/v1/sampling.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -25,7 +25,7 @@ pub struct Settings {
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
-    /// `compute.*`, `index.*`, `gather.*`, `durability.*`, and `limits.max_banks`
+    /// `compute.*`, `index.*`, `gather.*`, `durability.*`, `checkpoints.*`, and `limits.max_banks`
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
@@ -81,6 +81,7 @@ impl Settings {
         reader.index(&mut settings.engine.index);
         reader.gather(&mut settings.engine.gather);
         reader.durability(&mut settings.engine.durability);
+        reader.checkpoints(&mut settings.engine.checkpoints);
         reader.log(&mut settings.log);
         reader.address("http.listen", &mut settings.http.listen, "127.0.0.1:7701");
         reader.finish().map(|effective| (settings, effective))
@@ -235,6 +236,18 @@ impl Reader {
         self.take("durability.segment_bytes", &mut durability.segment_bytes, fits, &wanted);
         self.take("durability.snapshot_log_bytes", &mut durability.snapshot_log_bytes, fits, &wanted);
         self.within("durability.snapshot_memory_bytes", &mut durability.snapshot_memory_bytes, INBOUND_BYTES);
+    }
+
+    /// Where checkpoints are kept: `none` keeps none.
+    fn checkpoints(&mut self, checkpoints: &mut engine::CheckpointsConfig) {
+        let mut location = NONE.to_owned();
+        self.take("checkpoints.location", &mut location, |given| !given.is_empty(), "a directory, s3://bucket/prefix, or none");
+        checkpoints.location = (location != NONE).then_some(location);
+        self.within("checkpoints.keep", &mut checkpoints.keep, 0..=u32::MAX as usize);
+        self.within("checkpoints.memory_bytes", &mut checkpoints.memory_bytes, INBOUND_BYTES);
+        let mut spool = NONE.to_owned();
+        self.take("checkpoints.spool", &mut spool, |given| !given.is_empty(), "a folder, or none");
+        checkpoints.spool = (spool != NONE).then(|| PathBuf::from(spool));
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -10,6 +10,8 @@ pub mod proto;
 #[cfg(feature = "server")]
 pub mod app;
 #[cfg(feature = "server")]
+pub mod archive;
+#[cfg(feature = "server")]
 pub mod bank;
 #[cfg(feature = "server")]
 pub mod cli;

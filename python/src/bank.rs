@@ -1,7 +1,7 @@
 //! Banks: their settings on the way out, their description on the way back.
 
 use negbank::client::ClientError;
-use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Dtype, Index, IndexState, Metric, OpenStage};
+use negbank::proto::v1::{Bank, BankKind, CreateBankRequest, Dtype, Durability, Index, IndexState, Metric, OpenStage};
 use pyo3::prelude::*;
 
 use crate::failure::invalid;
@@ -18,6 +18,7 @@ pub(crate) struct BankSettings {
     capacity: Option<u64>,
     shards: Option<u32>,
     dtype: String,
+    durability: Option<String>,
 }
 
 impl BankSettings {
@@ -43,9 +44,35 @@ impl BankSettings {
             capacity: self.capacity.unwrap_or_default(),
             shards: self.shards.unwrap_or_default(),
             dtype: dtype(&self.dtype)?.into(),
-            // The server's own policy.
-            ..CreateBankRequest::default()
+            durability: durability(self.durability.as_deref())?.into(),
         })
+    }
+}
+
+/// A durability by its name; none: the server's own policy.
+pub(crate) fn durability(name: Option<&str>) -> Result<Durability, ClientError> {
+    match name {
+        None => Ok(Durability::Unspecified),
+        Some("memory") => Ok(Durability::Memory),
+        Some("interval") => Ok(Durability::Interval),
+        Some("always") => Ok(Durability::Always),
+        Some(other) => Err(invalid("durability", format!("{other:?} is none: give \"memory\", \"interval\" or \"always\""))),
+    }
+}
+
+pub(crate) fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Unspecified | Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+        Metric::L2 => "l2",
+    }
+}
+
+pub(crate) fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Unspecified | Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::Bf16 => "bfloat16",
     }
 }
 
@@ -68,6 +95,7 @@ pub(crate) struct BankDescription {
     dtype: &'static str,
     writers: u64,
     stages: Vec<StageDescription>,
+    durability: &'static str,
     index: Option<IndexDescription>,
 }
 
@@ -101,11 +129,7 @@ impl From<Bank> for BankDescription {
         let queue = bank.kind() == BankKind::Queue;
         Self {
             kind: if queue { "queue" } else { "keyed" },
-            metric: match bank.metric() {
-                Metric::Unspecified | Metric::Cosine => "cosine",
-                Metric::Dot => "dot",
-                Metric::L2 => "l2",
-            },
+            metric: metric_name(bank.metric()),
             dim: bank.dim,
             capacity: (bank.capacity > 0).then_some(bank.capacity),
             momentum: if queue { None } else { Some(as_written(bank.momentum)) },
@@ -116,10 +140,11 @@ impl From<Bank> for BankDescription {
             labels: bank.labels,
             groups: bank.groups,
             bytes_per_entry: bank.bytes_per_entry,
-            dtype: match bank.dtype() {
-                Dtype::Unspecified | Dtype::F32 => "float32",
-                Dtype::F16 => "float16",
-                Dtype::Bf16 => "bfloat16",
+            dtype: dtype_name(bank.dtype()),
+            durability: match bank.durability() {
+                Durability::Unspecified | Durability::Memory => "memory",
+                Durability::Interval => "interval",
+                Durability::Always => "always",
             },
             writers: bank.writers,
             stages: bank.stages.into_iter().map(StageDescription::from).collect(),

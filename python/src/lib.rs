@@ -4,6 +4,7 @@
 //! messages, calls wait without the GIL, and answers become arrays.
 
 mod bank;
+mod checkpoint;
 mod column;
 mod failure;
 mod fetch;

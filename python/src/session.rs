@@ -6,12 +6,16 @@ use std::time::Duration;
 use std::{mem, process};
 
 use negbank::client::{Client, ClientError, Options, Security};
-use negbank::proto::v1::{DeleteBankRequest, FetchRequest, GetBankRequest, RemoveRequest, StalestRequest};
+use negbank::proto::v1::{
+    DeleteBankRequest, DeleteCheckpointRequest, FetchRequest, GetBankRequest, ListCheckpointsRequest, RemoveRequest,
+    StalestRequest,
+};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use tokio::time::timeout;
 
 use crate::bank::{BankDescription, BankSettings};
+use crate::checkpoint::{CheckpointCall, CheckpointDescription, RestoreCall};
 use crate::failure::{exception, invalid, located};
 use crate::fetch::{FetchCall, Fetched, Stalest};
 use crate::flight::Flight;
@@ -99,6 +103,25 @@ impl Session {
     fn delete_bank(&self, py: Python<'_>, name: String, timeout: Option<f64>) -> PyResult<u64> {
         let request = DeleteBankRequest { name };
         self.call(py, timeout, async move |client| client.delete_bank(request).await.map(|answer| answer.entries))
+    }
+
+    fn checkpoint(&self, py: Python<'_>, call: CheckpointCall, timeout: Option<f64>) -> PyResult<CheckpointDescription> {
+        self.call(py, timeout, |client| call.send(client))
+    }
+
+    fn restore(&self, py: Python<'_>, call: RestoreCall, timeout: Option<f64>) -> PyResult<BankDescription> {
+        self.call(py, timeout, |client| call.send(client))
+    }
+
+    fn list_checkpoints(&self, py: Python<'_>, bank: String, timeout: Option<f64>) -> PyResult<Vec<CheckpointDescription>> {
+        let request = ListCheckpointsRequest { bank };
+        let listed = self.call(py, timeout, async move |client| client.list_checkpoints(request).await)?;
+        Ok(listed.checkpoints.into_iter().map(CheckpointDescription::from).collect())
+    }
+
+    fn delete_checkpoint(&self, py: Python<'_>, bank: String, tag: String, timeout: Option<f64>) -> PyResult<()> {
+        let request = DeleteCheckpointRequest { bank, tag };
+        self.call(py, timeout, async move |client| client.delete_checkpoint(request).await.map(|_| ()))
     }
 
     fn write(&self, py: Python<'_>, batch: WriteBatch<'_>, timeout: Option<f64>) -> PyResult<Written> {

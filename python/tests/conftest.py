@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,3 +47,17 @@ def name(client: negbank.Client, request: pytest.FixtureRequest) -> Iterator[str
 def rng() -> np.random.Generator:
     """The same numbers in every run."""
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> str:
+    """Settings of a server that keeps checkpoints."""
+    return f"checkpoints.location={tmp_path / 'checkpoints'}"
+
+
+@pytest.fixture
+def keeping(location: str) -> Iterator[negbank.Client]:
+    """A client of such a server."""
+    process = ServerProcess(location)
+    yield negbank.connect(process.address)
+    process.stop()

@@ -164,7 +164,9 @@ def test_a_stage_that_lacks_a_rank_writes_nothing_and_the_next_one_does(
 class HuggingFaceRun(Trainer):
     """Trains an encoder on `small_model`'s step."""
 
-    def __init__(self, keeper: Keeper, folder: Path, callbacks: list[TrainerCallback], **options: Any) -> None:
+    def __init__(
+        self, keeper: Keeper, folder: Path, callbacks: list[TrainerCallback], checkpoints: bool = False, **options: Any
+    ) -> None:
         self.keeper = keeper
         self.drawn: list[Any] = []
         arguments: dict[str, Any] = {
@@ -186,7 +188,7 @@ class HuggingFaceRun(Trainer):
             Encoder(),
             TrainingArguments(str(folder), **{**arguments, **options}),
             train_dataset=data,
-            callbacks=[BankCallback(keeper), *callbacks],
+            callbacks=[BankCallback(keeper, checkpoints=checkpoints), *callbacks],
         )
 
     def compute_loss(self, model: Any, inputs: Any, **_: Any) -> Any:  # type: ignore[override]
@@ -219,6 +221,21 @@ def test_a_hugging_face_run_keeps_its_bank_fresh_and_resumes(
     np.testing.assert_array_equal(everything(bank)[0], rows)
 
 
+def test_a_hugging_face_run_is_resumed_with_the_bank_of_its_checkpoint(keeping: negbank.Client, tmp_path: Path) -> None:
+    whole = HuggingFaceRun(keeper(filled(keeping, "whole")), tmp_path / "whole", [])
+    whole.train()
+    bank = filled(keeping, "stopped")
+    first = HuggingFaceRun(keeper(bank), tmp_path / "stopped", [], checkpoints=True, max_steps=STOP)
+    first.train()
+    assert [made.tag for made in keeping.checkpoints()] == [str(STOP)]
+    # What the job did after its checkpoint, until it was stopped.
+    bank.write(range(256), torch.randn(256, DIM), step=STOP + 3)
+    resumed = HuggingFaceRun(keeper(bank), tmp_path / "stopped", [], checkpoints=True)
+    resumed.train(resume_from_checkpoint=True)
+    assert first.drawn + resumed.drawn == whole.drawn
+    np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
+
+
 def test_accumulated_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:
     bank = filled(client, name)
     before = bank.info().sequence
@@ -249,7 +266,9 @@ class Module(lightning.LightningModule):
         return torch.optim.Adam(self.encoder.parameters(), lr=0.01)
 
 
-def lightning_run(module: Module, folder: Path, epochs: int, resumed: Path | None = None, **options: Any) -> lightning.Trainer:
+def lightning_run(
+    module: Module, folder: Path, epochs: int, resumed: Path | None = None, checkpoints: bool = False, **options: Any
+) -> lightning.Trainer:
     """Epochs are of `STOP` batches, since Lightning does not go back to the middle of one."""
     trainer = lightning.Trainer(
         max_epochs=epochs,
@@ -260,7 +279,7 @@ def lightning_run(module: Module, folder: Path, epochs: int, resumed: Path | Non
         enable_model_summary=False,
         default_root_dir=folder,
         enable_checkpointing=False,
-        callbacks=[LightningCallback(module.keeper[0])],
+        callbacks=[LightningCallback(module.keeper[0], checkpoints=checkpoints)],
         **options,
     )
     ids: Any = torch.arange(STOP * BATCH)
@@ -289,6 +308,20 @@ def test_a_lightning_run_keeps_its_bank_fresh_and_resumes(
     assert first.drawn + resumed.drawn == whole.drawn
     assert len(whole.drawn) == STEPS
     np.testing.assert_array_equal(everything(bank)[0], rows)
+
+
+def test_a_lightning_run_is_resumed_with_the_bank_of_its_checkpoint(keeping: negbank.Client, tmp_path: Path) -> None:
+    whole = Module(keeper(filled(keeping, "whole")))
+    lightning_run(whole, tmp_path, STEPS // STOP)
+    bank = filled(keeping, "stopped")
+    first, kept = Module(keeper(bank)), tmp_path / "stopped.ckpt"
+    lightning_run(first, tmp_path, 1, checkpoints=True).save_checkpoint(kept)
+    assert [made.tag for made in keeping.checkpoints()] == [str(STOP)]
+    bank.write(range(256), torch.randn(256, DIM), step=STOP + 3)
+    resumed = Module(keeper(bank))
+    lightning_run(resumed, tmp_path, STEPS // STOP, kept, checkpoints=True)
+    assert first.drawn + resumed.drawn == whole.drawn
+    np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
 
 
 def test_lightning_s_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:

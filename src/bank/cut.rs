@@ -12,7 +12,16 @@ use crate::rows::Rows;
 #[derive(Debug)]
 pub struct Cut {
     state: Mutex<State>,
-    budget: usize,
+    budget: Budget,
+}
+
+/// What may lie aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes of rows.
+    pub bytes: usize,
+    /// The setting that says so.
+    pub setting: &'static str,
 }
 
 #[derive(Debug)]
@@ -32,14 +41,14 @@ struct OfShard {
 
 /// More was written meanwhile than could be copied aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {0} bytes of rows were written before they were copied (setting durability.snapshot_memory_bytes)")]
-pub struct Overrun(usize);
+#[error("more than {} bytes of rows were written before they were copied (setting {})", .0.bytes, .0.setting)]
+pub struct Overrun(pub Budget);
 
 impl Cut {
     /// Slots taken in one hold of the bank at most.
     pub const SLOTS_PER_HOLD: u32 = 256;
 
-    pub(super) fn new(slots: impl Iterator<Item = u32>, budget: usize) -> Self {
+    pub(super) fn new(slots: impl Iterator<Item = u32>, budget: Budget) -> Self {
         let shards = slots.map(|slots| OfShard { slots, taken: 0, aside: FxHashMap::default() }).collect();
         Self { state: Mutex::new(State { shards, aside: 0, over: false }), budget }
     }
@@ -83,7 +92,7 @@ impl Cut {
             *aside += raw.len();
             raw
         });
-        if *aside > self.budget {
+        if *aside > self.budget.bytes {
             *over = true;
             shards.iter_mut().for_each(|of_shard| of_shard.aside = FxHashMap::default());
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::classes::Classes;
-use super::cut::Cut;
+use super::cut::{Budget, Cut};
 use super::recent::Recent;
 use super::shard::Shard;
 use super::staged::Staged;
@@ -77,19 +77,18 @@ impl Bank {
         fits
     }
 
-    /// From now on the embeddings as they are now can be taken from the cut, whatever is written meanwhile. There is one cut at a time.
-    pub fn begin_cut(&mut self, budget: usize) -> Arc<Cut> {
+    /// From now on the embeddings as they are now can be taken from the cut, whatever is written meanwhile, until it is dropped.
+    pub fn begin_cut(&mut self, budget: Budget) -> Arc<Cut> {
         let cut = Arc::new(Cut::new(self.shards.iter().map(|shard| shard.columns().len() as u32), budget));
-        self.cut = Some(Arc::clone(&cut));
+        self.cuts.push(Arc::clone(&cut));
         cut
     }
 
     /// Must be called before a row is changed: a copy that is being taken of the bank may still need it.
     pub(super) fn keep(&mut self, shard: usize, slot: u32) {
-        if let Some(cut) = &self.cut
-            && !cut.keep(shard, slot, self.shards[shard].rows())
-        {
-            self.cut = None;
+        if !self.cuts.is_empty() {
+            let rows = self.shards[shard].rows();
+            self.cuts.retain(|cut| Arc::strong_count(cut) > 1 && cut.keep(shard, slot, rows));
         }
     }
 }

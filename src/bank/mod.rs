@@ -23,7 +23,7 @@ mod writers;
 
 pub use classes::Classes;
 pub use columns::{Columns, Entry};
-pub use cut::{Cut, Overrun};
+pub use cut::{Budget, Cut, Overrun};
 pub use image::RestoreError;
 pub use powers::{Mass, Powers, exponent};
 pub use recent::Change;

@@ -31,8 +31,8 @@ pub struct Bank {
     pub(super) classes: Classes,
     /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
     powers: RwLock<Vec<Arc<Powers>>>,
-    /// The copy that is being taken of it.
-    pub(super) cut: Option<Arc<Cut>>,
+    /// The copies that are being taken of it.
+    pub(super) cuts: Vec<Arc<Cut>>,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
     /// What `appended` was when the present mutation began.
@@ -71,7 +71,7 @@ impl Bank {
             staged: Staged::default(),
             classes: Classes::default(),
             powers: RwLock::default(),
-            cut: None,
+            cuts: Vec::new(),
             appended: 0,
             appended_before: 0,
         }

@@ -1,6 +1,7 @@
 //! The command line, a subcommand a file.
 
 mod bench;
+mod checkpoint;
 mod config;
 mod connection;
 mod doctor;
@@ -50,6 +51,10 @@ enum Command {
     ///
     /// Fails if something is broken, with --strict also if something asks for attention. It changes nothing.
     Doctor(doctor::Args),
+    /// Makes, lists, restores and deletes checkpoints of a server's banks.
+    ///
+    /// The server keeps them where its setting checkpoints.location says.
+    Checkpoint(checkpoint::Args),
     /// Prints every setting in force and where it comes from.
     Config(config::Args),
     /// Makes a token for a caller, of 256 random bits, and its entry for the server, which keeps only what the token hashes to.
@@ -64,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(args),
         Command::Config(args) => config::run(&args),
         Command::Token(args) => token::run(&args),
     };

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod checkpoints;
 mod columns;
 mod deadline;
 mod entropy;
@@ -35,6 +36,7 @@ mod session;
 mod unary;
 mod writer;
 
+pub use checkpoints::Checkpointing;
 pub use columns::{
     DrawColumns, FetchColumns, FloatColumn, GatherColumns, RowColumns, SampleColumns, ScanColumns, StalestColumns,
 };

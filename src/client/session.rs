@@ -65,7 +65,7 @@ pub struct Client {
 
 /// Which failures a call is tried again after.
 #[derive(Debug, Clone, Copy)]
-enum Again {
+pub(super) enum Again {
     /// Also when nobody knows whether the server did it.
     Always,
     /// Only when the server said that it did not.
@@ -78,7 +78,7 @@ const GATHER: Method = Method { path: "/negbank.v1.Gathering/Gather", large: &[1
 const FETCH: Method = Method { path: "/negbank.v1.Banks/Fetch", large: &[2, 2, 1] };
 
 /// A method whose answer has no large field.
-const fn small(path: &'static str) -> Method {
+pub(super) const fn small(path: &'static str) -> Method {
     Method { path, large: &[] }
 }
 
@@ -255,14 +255,24 @@ impl Client {
         if write.origin.is_some() { Again::Always } else { Again::IfRefused }
     }
 
-    async fn call<A: Message + Default>(&self, method: Method, message: &impl Message, again: Again) -> Result<A, ClientError> {
+    /// The connection.
+    pub(super) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    pub(super) async fn call<A: Message + Default>(
+        &self,
+        method: Method,
+        message: &impl Message,
+        again: Again,
+    ) -> Result<A, ClientError> {
         self.check_size(message)?;
         let frame = frame(message)?;
         self.tried(again, |left| unary(self.line.clone(), method, frame.clone(), left, self.max_message_bytes)).await
     }
 
     /// Sends under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
-    async fn tried<A, F: Future<Output = Result<A, Status>>>(
+    pub(super) async fn tried<A, F: Future<Output = Result<A, Status>>>(
         &self,
         again: Again,
         send: impl Fn(Duration) -> F,

@@ -37,9 +37,13 @@ pub enum Section {
 }
 
 /// Tells whether two banks of one version of this format are equal, to the bit: XXH3-128 of their sections, the rows shard by shard in order
-/// of their slots, 256 at a time.
+/// of their slots, [`Section::ROWS`] at a time, and of their writers apart.
 #[derive(Clone, Default)]
-pub struct StateHash(XxHash3_128);
+pub struct StateHash {
+    content: XxHash3_128,
+    writers: XxHash3_128,
+    scratch: Vec<u8>,
+}
 
 impl std::fmt::Debug for StateHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,18 +52,38 @@ impl std::fmt::Debug for StateHash {
 }
 
 impl StateHash {
-    /// Adds a section as it was encoded.
-    pub fn add(&mut self, section: &[u8]) {
-        self.0.write(section);
+    /// Adds what [`Section::Bank`] holds.
+    pub fn add_bank(&mut self, image: &BankImage) {
+        let Self { content, writers, scratch } = self;
+        scratch.clear();
+        counters(image, &mut begin(BANK, scratch));
+        content.write(scratch);
+        scratch.clear();
+        put_writers(image, &mut Sink(scratch));
+        writers.write(scratch);
     }
 
-    /// The hash of what was added.
+    /// Adds another section as it was encoded.
+    pub fn add(&mut self, section: &[u8]) {
+        self.content.write(section);
+    }
+
+    /// The hash of all that was added.
     pub fn value(&self) -> u128 {
-        self.0.finish_128()
+        let both = [self.content.finish_128(), self.writers.finish_128()];
+        XxHash3_128::oneshot(both.map(u128::to_le_bytes).as_flattened())
+    }
+
+    /// The hash of what was added but for who wrote it: two runs that wrote the same, each under a name of its own, have the same.
+    pub fn content(&self) -> u128 {
+        self.content.finish_128()
     }
 }
 
 impl Section {
+    /// Embeddings in one of [`Self::Rows`] at most; all but the last of a shard have as many.
+    pub const ROWS: usize = 256;
+
     /// Appends [`Self::Bank`] to `bytes`.
     pub fn encode_bank(image: &BankImage, bytes: &mut Vec<u8>) {
         bank(image, &mut begin(BANK, bytes));
@@ -118,6 +142,12 @@ fn begin(kind: u8, bytes: &mut Vec<u8>) -> Sink<'_> {
 }
 
 fn bank(image: &BankImage, sink: &mut Sink<'_>) {
+    counters(image, sink);
+    put_writers(image, sink);
+}
+
+/// All but the writers.
+fn counters(image: &BankImage, sink: &mut Sink<'_>) {
     sink.u64(image.sequence);
     sink.optional(image.step);
     sink.u64(image.revision);
@@ -129,6 +159,9 @@ fn bank(image: &BankImage, sink: &mut Sink<'_>) {
         sink.u64(step);
         sink.u32(next);
     }
+}
+
+fn put_writers(image: &BankImage, sink: &mut Sink<'_>) {
     sink.u64(image.writers.len() as u64);
     for of in &image.writers {
         sink.bytes(of.writer.name.as_bytes());

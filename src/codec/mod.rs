@@ -9,8 +9,12 @@ mod image;
 mod record;
 mod sink;
 mod source;
+mod tensor_file;
+mod tensor_reader;
 
 pub use group::{decode_group, encode_group};
 pub use image::{Section, StateHash};
 pub use record::BankRecord;
 pub use source::Unreadable;
+pub use tensor_file::begin_tensors;
+pub use tensor_reader::{TakeSection, TensorReader};

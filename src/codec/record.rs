@@ -2,7 +2,7 @@
 
 use super::sink::Sink;
 use super::source::{Source, Unreadable};
-use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Half, Metric};
+use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Half, Lineage, Metric, Position};
 
 const VERSION: u32 = 1;
 
@@ -17,6 +17,8 @@ pub struct BankRecord {
     pub incarnation: u64,
     /// When its writes reach the disk.
     pub durability: Durability,
+    /// The histories that it goes on from.
+    pub lineage: Lineage,
 }
 
 impl BankRecord {
@@ -33,6 +35,11 @@ impl BankRecord {
             Durability::Always => 2,
         });
         put_spec(&self.spec, &mut sink);
+        sink.u64(self.lineage.last().len() as u64);
+        for last in self.lineage.last() {
+            sink.u64(last.incarnation);
+            sink.u64(last.sequence);
+        }
         bytes
     }
 
@@ -56,8 +63,11 @@ impl BankRecord {
             other => return Err(source.complain(format!("{other} is no durability"))),
         };
         let spec = take_spec(&mut source)?;
+        let histories = source.count(16)?;
+        let last = (0..histories).map(|_| Ok(Position { incarnation: source.u64()?, sequence: source.u64()? }));
+        let lineage = Lineage::new(last.collect::<Result<_, Unreadable>>()?);
         source.end()?;
-        Ok(Self { name, spec, incarnation, durability })
+        Ok(Self { name, spec, incarnation, durability, lineage })
     }
 }
 
@@ -113,7 +123,7 @@ fn take_spec(source: &mut Source<'_>) -> Result<BankSpec, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::BankRecord;
-    use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Metric};
+    use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Lineage, Metric, Position};
 
     #[test]
     fn every_kind_of_bank_is_read_as_it_was_written() {
@@ -130,7 +140,8 @@ mod tests {
             for kind in kinds {
                 let spec = BankSpec::new(7, metric, kind, 64).unwrap().with_dtype(dtype).unwrap();
                 let name = BankName::parse("name", "imagenet-v2.train_0").unwrap();
-                let record = BankRecord { name, spec, incarnation: u64::MAX, durability };
+                let lineage = Lineage::default().and(Position { incarnation: 7, sequence: u64::MAX });
+                let record = BankRecord { name, spec, incarnation: u64::MAX, durability, lineage };
                 let bytes = record.encode();
                 assert_eq!(BankRecord::decode(&bytes), Ok(record));
                 (0..bytes.len()).for_each(|end| assert!(BankRecord::decode(&bytes[..end]).is_err()));

@@ -246,11 +246,17 @@ mod tests {
     use super::{Log, Replayed};
     use crate::codec::BankRecord;
     use crate::durability::{Config, Folder, Store, StoreError};
-    use crate::model::{BankKind, BankName, BankSpec, Durability, Metric};
+    use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
 
     fn record() -> BankRecord {
         let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
-        BankRecord { name: BankName::parse("name", "b").unwrap(), spec, incarnation: 7, durability: Durability::Always }
+        BankRecord {
+            name: BankName::parse("name", "b").unwrap(),
+            spec,
+            incarnation: 7,
+            durability: Durability::Always,
+            lineage: Lineage::default(),
+        }
     }
 
     fn store(dir: &Path, segment_bytes: u64) -> Store {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::folder::Folder;
 use super::log::Log;
+use super::nascent::{self, Nascent};
 use super::{Config, StoreError, sync};
 use crate::codec::BankRecord;
 use crate::model::{BankName, clock};
@@ -49,6 +50,9 @@ impl Store {
                 fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
             }
         }
+        for path in store.list()? {
+            nascent::settle(&store.banks, &path)?;
+        }
         Ok(store)
     }
 
@@ -81,22 +85,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn create(&self, record: &BankRecord) -> Result<(Folder, Log), StoreError> {
-        let path = self.banks.join(format!("{}@{:016x}", record.name, record.incarnation));
-        let nascent = self.banks.join(format!(".new-{:016x}", record.incarnation));
-        let make = || {
-            fs::create_dir(&nascent).map_err(StoreError::io("make the folder", &nascent))?;
-            Folder::write_record(&nascent, record)?;
-            Log::create(&self.folder(nascent.clone(), record.clone()), 1)?;
-            fs::rename(&nascent, &path).map_err(StoreError::io("rename", &nascent))?;
-            sync::folder(&self.banks)
-        };
-        make().inspect_err(|_| {
-            // What can't be removed now is swept away at the next start.
-            let _left = fs::remove_dir_all(&nascent);
-        })?;
-        let folder = self.folder(path, record.clone());
-        let (log, _) = folder.replay(0, &mut |_, _| Err("there must be nothing yet".to_owned()))?;
-        Ok((folder, log))
+        self.begin(record)?.finish(0, None)
+    }
+
+    /// Begins to make a folder of a bank that has a history.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn begin(&self, record: &BankRecord) -> Result<Nascent, StoreError> {
+        Nascent::begin(&self.banks, self.folder(PathBuf::new(), record.clone()))
     }
 
     /// Removes a bank's folder; when this returns it will not come back.
@@ -104,13 +101,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
-        let doomed = self.banks.join(format!(".gone-{name}"));
-        fs::rename(path, &doomed).map_err(StoreError::io("rename", path))?;
-        sync::folder(&self.banks)?;
-        // Its committer may still have written into it: what stays is swept away at the next start.
-        let _left = fs::remove_dir_all(&doomed);
-        Ok(())
+        nascent::remove(&self.banks, path)
     }
 
     fn folder(&self, path: PathBuf, record: BankRecord) -> Folder {

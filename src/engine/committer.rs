@@ -9,8 +9,8 @@ use super::EngineError;
 use super::group::Group;
 use super::journal::Journal;
 use super::maintenance::BankIndex;
-use crate::bank::{Bank, Known};
-use crate::model::{Applied, BankKind, BankName, Invalid, Mutation, WriteBatch};
+use crate::bank::{Bank, Budget, Cut, Known};
+use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch};
 use crate::rows::Shared;
 
 /// Rows applied in one hold of the bank's lock.
@@ -32,9 +32,13 @@ pub(super) struct Committer {
     bound: usize,
 }
 
+/// Called with a bank as it is between two mutations.
+pub(super) type Taken = Box<dyn FnOnce(Result<(BankImage, Arc<Cut>), EngineError>) + Send>;
+
 enum Request {
     Mutate(Mutation, Acknowledge),
     Flush(Flushed),
+    Cut(Budget, Taken),
 }
 
 /// What a committer works on.
@@ -72,6 +76,12 @@ impl Committer {
         // A committer that has ended has flushed.
         let _ended = self.queue.send(Request::Flush(flushed));
     }
+
+    /// Takes the bank as it is after what was queued before. Waits for room in the queue.
+    pub(super) fn cut(&self, budget: Budget, taken: Taken) {
+        // Whoever waits hears of a committer that has ended by what it waits on.
+        let _ended = self.queue.send(Request::Cut(budget, taken));
+    }
 }
 
 /// What may become of a mutation, before it is numbered.
@@ -91,6 +101,7 @@ impl Work {
             match request {
                 Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests),
                 Request::Flush(flushed) => flushed(self.sync()),
+                Request::Cut(budget, taken) => taken(self.cut(budget)),
             }
         }
         // Whoever is left to hear of a failure reads the log.
@@ -108,6 +119,11 @@ impl Work {
                 Err(RecvTimeoutError::Timeout) => drop(self.sync()),
             }
         }
+    }
+
+    fn cut(&self, budget: Budget) -> Result<(BankImage, Arc<Cut>), EngineError> {
+        let image = self.bank.read()?.image();
+        Ok((image, self.bank.write()?.begin_cut(budget)))
     }
 
     fn sync(&mut self) -> Result<(), EngineError> {

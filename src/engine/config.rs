@@ -1,6 +1,6 @@
 //! Settings of the engine.
 
-use super::{DurabilityConfig, GatherConfig, IndexConfig};
+use super::{CheckpointsConfig, DurabilityConfig, GatherConfig, IndexConfig};
 
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Config {
     pub gather: GatherConfig,
     /// What outlives the server.
     pub durability: DurabilityConfig,
+    /// What is kept of banks apart from the server.
+    pub checkpoints: CheckpointsConfig,
 }
 
 impl Default for Config {
@@ -40,6 +42,7 @@ impl Default for Config {
             index: IndexConfig::default(),
             gather: GatherConfig::default(),
             durability: DurabilityConfig::default(),
+            checkpoints: CheckpointsConfig::default(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What can go wrong in the engine, by what the caller should do.
 
 use super::staging::OpenStage;
+use crate::archive::ArchiveError;
+use crate::bank::Overrun;
 use crate::gather::GatherError;
-use crate::model::{BankName, Invalid, StageAt};
+use crate::model::{BankName, Invalid, StageAt, Tag};
 use crate::rows::Poisoned;
 use crate::sampling::SampleError;
 
@@ -132,6 +134,30 @@ pub enum EngineError {
     /// Look after the disk.
     #[error("{0}")]
     Storage(String),
+    /// Use another tag, or replace it.
+    #[error("bank {bank} has a checkpoint {tag} already: use another tag, replace it, or delete it first")]
+    CheckpointExists {
+        /// The bank.
+        bank: BankName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// Use a tag that is there.
+    #[error("{0}")]
+    NoCheckpoint(String),
+    /// Use another checkpoint.
+    #[error("checkpoint {tag} of bank {bank} is damaged: {what}")]
+    CheckpointDamaged {
+        /// The bank.
+        bank: BankName,
+        /// The tag.
+        tag: Tag,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Write less while it is being taken, or give it more memory.
+    #[error("{0}; the writes were not held up")]
+    Overrun(#[from] Overrun),
     /// The bank can't be trusted.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
@@ -164,6 +190,20 @@ impl From<SampleError> for EngineError {
             SampleError::Poisoned(poisoned) => Self::Poisoned(poisoned),
             SampleError::TooLarge(_) => Self::Invalid(Invalid::one("draws", error.to_string())),
             SampleError::Unwanted => Self::DeadlineExceeded,
+        }
+    }
+}
+
+impl From<ArchiveError> for EngineError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Exists { bank, tag } => Self::CheckpointExists { bank, tag },
+            ArchiveError::Damaged { bank, tag, what } => Self::CheckpointDamaged { bank, tag, what },
+            ArchiveError::Unknown { .. } => Self::NoCheckpoint(error.to_string()),
+            ArchiveError::GivenUp => Self::DeadlineExceeded,
+            ArchiveError::Location { .. } | ArchiveError::Newer { .. } | ArchiveError::Io { .. } => {
+                Self::Storage(error.to_string())
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
 mod banks;
+mod checkpoints;
 mod gather;
 mod scan;
 mod scrape;
@@ -9,8 +10,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use checkpoints::{Heard, NewCheckpoint, Restore, Running};
 use gather::Gathers;
 pub use scan::Scan;
 
@@ -25,11 +27,13 @@ use super::snapshots::Snapshots;
 use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
+use crate::archive::Archive;
 use crate::bank::Bank;
 use crate::durability::{Folder, Store};
 use crate::model::clock::Deadline;
 use crate::model::{
-    Applied, BankName, BankSpec, Durability, Encoding, Mutation, Position, SampleAnswer, SampleQuery, Stage, WriteBatch,
+    Applied, BankName, BankSpec, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery, Stage,
+    WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
 use crate::telemetry::Metrics;
@@ -58,6 +62,10 @@ struct Inner {
     log_failed: watch::Sender<bool>,
     /// Takes them, if banks outlive the server.
     snapshots: Option<Snapshots>,
+    /// Where checkpoints are kept.
+    archive: Option<Archive>,
+    /// Of those who make or read checkpoints: they share a disk.
+    turns: Semaphore,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -67,6 +75,7 @@ pub struct BankHandle {
     name: BankName,
     spec: BankSpec,
     incarnation: u64,
+    lineage: Lineage,
     durability: Durability,
     /// Where it lies on disk.
     folder: Option<Folder>,
@@ -82,6 +91,9 @@ pub struct BankHandle {
     deleted: watch::Sender<bool>,
 }
 
+/// Checkpoints that are made or read at the same time.
+const TURNS: usize = 2;
+
 impl Engine {
     /// Starts the compute threads, and takes up the banks that are on disk. A bank that can't be read is refused by name.
     ///
@@ -89,6 +101,7 @@ impl Engine {
     /// If the system starts no more threads, or the data folder can't be had.
     pub fn start(config: Config) -> std::io::Result<Self> {
         let store = banks::store(&config.durability).map_err(std::io::Error::other)?;
+        let archive = Archive::open(&config.checkpoints).map_err(std::io::Error::other)?;
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let metrics = Metrics::default();
@@ -110,6 +123,8 @@ impl Engine {
             catalogue,
             log_failed,
             snapshots,
+            archive,
+            turns: Semaphore::new(TURNS),
         };
         inner.recover().map_err(std::io::Error::other)?;
         let this = Self { inner: Arc::new(inner) };
@@ -212,7 +227,7 @@ impl Engine {
         let last_word = deadline.a_little_before().instant().into();
         loop {
             acknowledged.borrow_and_update();
-            let unmet = match condition.unmet(&bank.name, bank.incarnation, &bank.state)? {
+            let unmet = match condition.unmet(&bank.name, (bank.incarnation, &bank.lineage), &bank.state)? {
                 None => return Ok(()),
                 Some(unmet @ EngineError::TooFewEntries { .. }) if !condition.wait => return Err(unmet),
                 Some(unmet) => unmet,
@@ -332,6 +347,7 @@ impl Drop for Absence<'_> {
 }
 
 /// Tells the compute threads that the caller left: when the call is dropped half-way, or is over anyway.
+#[derive(Debug)]
 struct Leave(Wanted);
 
 impl Drop for Leave {
@@ -340,7 +356,10 @@ impl Drop for Leave {
     }
 }
 
-async fn wait<T>(answer: oneshot::Receiver<Result<T, EngineError>>, deadline: Deadline) -> Result<T, EngineError> {
+async fn wait<T>(
+    answer: impl Future<Output = Result<Result<T, EngineError>, oneshot::error::RecvError>>,
+    deadline: Deadline,
+) -> Result<T, EngineError> {
     match tokio::time::timeout_at(deadline.instant().into(), answer).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(EngineError::Internal("the thread that worked on the request panicked")),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::EngineError;
 use super::snapshots::{Job, Outcome, Snapshots};
-use crate::bank::Bank;
+use crate::bank::{Bank, Budget};
 use crate::codec::encode_group;
 use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
 use crate::model::{BankName, Durability, Mutation, clock};
@@ -100,7 +100,8 @@ impl Journal {
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
         self.due = None;
-        let cut = bank.write()?.begin_cut(self.limits.snapshot_memory_bytes);
+        let budget = Budget { bytes: self.limits.snapshot_memory_bytes, setting: "durability.snapshot_memory_bytes" };
+        let cut = bank.write()?.begin_cut(budget);
         let outcome = Outcome::default();
         self.outcome = Some(outcome.clone());
         self.snapshots.submit(Job { folder: self.folder.clone(), bank: Arc::clone(bank), image, cut, outcome });

@@ -2,6 +2,7 @@
 //!
 //! Only [`handle`] knows tokio. Everything below it is called from threads that may block.
 
+mod checkpoints;
 mod committer;
 mod config;
 mod differing;
@@ -10,6 +11,7 @@ mod group;
 pub mod handle;
 mod journal;
 mod maintenance;
+mod meter;
 mod pool;
 mod query;
 mod reading;
@@ -21,14 +23,16 @@ mod stages;
 mod staging;
 mod stalest;
 
+pub use crate::archive::Config as CheckpointsConfig;
 pub use crate::bank::Entry;
 pub use crate::durability::Config as DurabilityConfig;
 pub use crate::gather::{Config as GatherConfig, Contribution, GatherId, GatherInfo, Gathered, Part, Seat};
 pub use crate::model::Durability;
 pub use config::Config;
 pub use error::EngineError;
-pub use handle::{BankHandle, Engine, Scan};
+pub use handle::{BankHandle, Engine, Heard, NewCheckpoint, Restore, Running, Scan};
 pub use maintenance::{IndexConfig, IndexInfo};
+pub use meter::{Phase, Stand};
 pub use reading::{BankInfo, Condition, Fetched};
 pub use scan::{Closing, ScanPart, ScanQuery};
 pub use staging::OpenStage;

@@ -7,7 +7,7 @@ use super::maintenance::{BankIndex, IndexInfo};
 use super::query::Wanted;
 use super::staging::OpenStage;
 use crate::bank::{Bank, Entry};
-use crate::model::{BankName, BankSpec, Durability, Encoding, Position};
+use crate::model::{BankName, BankSpec, Durability, Encoding, Lineage, Position};
 use crate::rows::Shared;
 
 /// What a read asks of the bank's state before it begins.
@@ -69,15 +69,15 @@ pub struct Fetched {
 const FETCHES_PER_HOLD: usize = 256;
 
 impl Condition {
-    /// What of the condition the bank does not meet; `incarnation` is the bank's own.
+    /// What of the condition the bank does not meet; `incarnation` is the bank's own, `lineage` what it goes on from.
     pub(super) fn unmet(
         &self,
         name: &BankName,
-        incarnation: u64,
+        (incarnation, lineage): (u64, &Lineage),
         bank: &Shared<Bank>,
     ) -> Result<Option<EngineError>, EngineError> {
         let bank = bank.read()?;
-        if let Some(position) = self.at_least {
+        if let Some(position) = self.at_least.filter(|&position| !lineage.has(position)) {
             if position.incarnation != incarnation {
                 return Err(EngineError::OtherHistory(name.clone()));
             }

@@ -84,41 +84,46 @@ fn run(jobs: &Receiver<Job>) {
 fn write(job: &Job) -> Result<Snapshot, EngineError> {
     let sequence = job.image.sequence;
     let mut file = job.folder.begin_snapshot(sequence)?;
-    sections((&job.image, &job.cut), &job.bank, &mut |section| Ok(file.put(section)?))?;
+    sections((&job.image, &job.cut), &job.bank, &mut |section, _| Ok(file.put(section)?))?;
     Ok(Snapshot { sequence, bytes: file.publish()? })
 }
 
+/// Takes a section, and the raw embeddings in it.
+pub(super) type PutSection<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError>;
+
+// What is taken in one hold is what the state hash is defined by.
+const _: () = assert!(Cut::SLOTS_PER_HOLD as usize == Section::ROWS);
+
 /// Gives `put` all of a bank, section by section, and returns its hash.
-fn sections(
+pub(super) fn sections(
     (image, cut): (&BankImage, &Cut),
     bank: &Shared<Bank>,
-    put: &mut dyn FnMut(&[u8]) -> Result<(), EngineError>,
-) -> Result<u128, EngineError> {
+    put: PutSection<'_>,
+) -> Result<StateHash, EngineError> {
     let (mut hash, mut bytes) = (StateHash::default(), Vec::new());
-    let mut give = |encode: &dyn Fn(&mut Vec<u8>)| {
+    Section::encode_bank(image, &mut bytes);
+    hash.add_bank(image);
+    put(&bytes, &[])?;
+    let mut give = |encode: &dyn Fn(&mut Vec<u8>), raw: &[u8]| {
         bytes.clear();
         encode(&mut bytes);
         hash.add(&bytes);
-        put(&bytes)
+        put(&bytes, raw)
     };
-    give(&|bytes| Section::encode_bank(image, bytes))?;
     for shard in &image.shards {
-        give(&|bytes| Section::encode_shard(shard, bytes))?;
+        give(&|bytes| Section::encode_shard(shard, bytes), &[])?;
     }
     let mut raw = Vec::new();
     for shard in 0..image.shards.len() {
         loop {
             raw.clear();
-            let taken =
-                cut.take(&*bank.read()?, shard, &mut raw).map_err(|overrun| EngineError::Storage(overrun.to_string()))?;
-            let Some(first) = taken else { break };
-            give(&|bytes| Section::encode_rows(shard as u32, first, &raw, bytes))?;
+            let Some(first) = cut.take(&*bank.read()?, shard, &mut raw)? else { break };
+            give(&|bytes| Section::encode_rows(shard as u32, first, &raw, bytes), &raw)?;
         }
     }
-    let hash = hash.value();
     bytes.clear();
-    Section::encode_end(hash, &mut bytes);
-    put(&bytes)?;
+    Section::encode_end(hash.value(), &mut bytes);
+    put(&bytes, &[])?;
     Ok(hash)
 }
 
@@ -146,7 +151,10 @@ impl Restoring {
                 Err("its sections are not those that were written".into())
             };
         }
-        self.hash.add(bytes);
+        match &section {
+            Section::Bank(image) => self.hash.add_bank(image),
+            _ => self.hash.add(bytes),
+        }
         match section {
             Section::Bank(image) => self.image = image,
             Section::Shard(shard) => self.image.shards.push(shard),
@@ -158,6 +166,11 @@ impl Restoring {
             Section::End { .. } => {}
         }
         Ok(false)
+    }
+
+    /// Hash of the sections so far.
+    pub(super) fn hash(&self) -> &StateHash {
+        &self.hash
     }
 
     /// The bank; an empty one if there was no section.
@@ -180,7 +193,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Restoring, sections};
-    use crate::bank::Bank;
+    use crate::bank::{Bank, Budget};
+    use crate::codec::{TensorReader, begin_tensors};
     use crate::model::{Applied, BankKind, BankSpec, Dtype, Ids, Matrix, Metric, Mutation, Origin, Seed, StageAt, WriteBatch};
     use crate::rows::Shared;
 
@@ -227,17 +241,48 @@ mod tests {
         applied
     }
 
+    /// The sections that a safetensors file of a bank gives, read in pieces of `piece` bytes.
+    fn by_file(spec: &BankSpec, bank: Bank, piece: usize) -> Vec<Vec<u8>> {
+        let image = bank.image();
+        let bank = Shared::new(bank);
+        let cut = bank.write().unwrap().begin_cut(budget(usize::MAX));
+        let mut file = Vec::new();
+        let bytes = begin_tensors(&image, spec, &mut file).unwrap();
+        let rows = sections((&image, &cut), &bank, &mut |_, raw| {
+            file.extend_from_slice(raw);
+            Ok(())
+        });
+        rows.unwrap();
+        assert_eq!(file.len() as u64, bytes);
+        let (mut reader, mut given) = (TensorReader::new(*spec), Vec::new());
+        for part in file.chunks(piece) {
+            assert!(reader.finish().is_err());
+            let read = reader.push(part, &mut |section| {
+                given.push(section.to_vec());
+                Ok(())
+            });
+            read.unwrap();
+        }
+        reader.finish().unwrap();
+        assert!(reader.push(&[0], &mut |_| Ok(())).is_err());
+        given
+    }
+
     /// All of a bank as bytes.
     fn whole(bank: Bank) -> (Vec<Vec<u8>>, u128) {
         let image = bank.image();
         let bank = Shared::new(bank);
-        let cut = bank.write().unwrap().begin_cut(usize::MAX);
+        let cut = bank.write().unwrap().begin_cut(budget(usize::MAX));
         let mut all = Vec::new();
-        let hash = sections((&image, &cut), &bank, &mut |section| {
+        let hash = sections((&image, &cut), &bank, &mut |section, _| {
             all.push(section.to_vec());
             Ok(())
         });
-        (all, hash.unwrap())
+        (all, hash.unwrap().value())
+    }
+
+    fn budget(bytes: usize) -> Budget {
+        Budget { bytes, setting: "durability.snapshot_memory_bytes" }
     }
 
     fn restored(spec: BankSpec, sections: &[Vec<u8>]) -> Bank {
@@ -258,10 +303,10 @@ mod tests {
             let mut bank = Bank::new(spec);
             (0..before).for_each(|number| drop(apply(&mut bank, &mutation(&spec, seed, number))));
             let image = bank.image();
-            let cut = bank.begin_cut(usize::MAX);
+            let cut = bank.begin_cut(budget(usize::MAX));
             let shared = Shared::new(bank);
             let (mut all, mut number) = (Vec::new(), before);
-            let hash = sections((&image, &cut), &shared, &mut |section| {
+            let hash = sections((&image, &cut), &shared, &mut |section, _| {
                 all.push(section.to_vec());
                 // Between two sections something is written.
                 if number < before + during {
@@ -269,10 +314,12 @@ mod tests {
                     number += 1;
                 }
                 Ok(())
-            }).unwrap();
+            }).unwrap().value();
             (number..before + during + after).for_each(|number| drop(apply(&mut shared.write().unwrap(), &mutation(&spec, seed, number))));
             let (once_more, again) = whole(restored(spec, &all));
             prop_assert_eq!((&once_more, again), (&all, hash));
+            let from_file = by_file(&spec, restored(spec, &all), 1 + seed as usize % 5_000);
+            prop_assert_eq!(from_file.as_slice(), &all[..all.len() - 1]);
             let mut bank = restored(spec, &all);
             for number in before..before + during + after {
                 apply(&mut bank, &mutation(&spec, seed, number));
@@ -289,9 +336,9 @@ mod tests {
         let mut bank = Bank::new(spec);
         (0..40).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
         let image = bank.image();
-        let cut = bank.begin_cut(100);
+        let cut = bank.begin_cut(budget(100));
         (40..80).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
-        let refused = sections((&image, &cut), &Shared::new(bank), &mut |_| Ok(())).unwrap_err().to_string();
+        let refused = sections((&image, &cut), &Shared::new(bank), &mut |_, _| Ok(())).unwrap_err().to_string();
         assert!(refused.contains("durability.snapshot_memory_bytes"), "{refused}");
     }
 }

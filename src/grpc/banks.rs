@@ -45,7 +45,7 @@ impl Banks for BanksService {
         let deadline = deadline::of(&request);
         access::of(&request)?.may(Role::Admin, &request.get_ref().name)?;
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
-        let durability = convert::durability(request.get_ref()).map_err(|e| status::invalid(&e))?;
+        let durability = convert::durability(request.get_ref().durability).map_err(|e| status::invalid(&e))?;
         let bank = self.engine.create_bank(name, spec, durability).await.map_err(|e| status::engine(&e))?;
         let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))

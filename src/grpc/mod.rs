@@ -3,6 +3,7 @@
 mod access;
 mod authority;
 mod banks;
+mod checkpoints;
 pub mod config;
 pub mod convert;
 mod deadline;

@@ -16,6 +16,7 @@ use tower::layer::util::{Identity, Stack};
 
 use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
+use super::checkpoints::CheckpointsService;
 use super::frame::Framed;
 use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
@@ -27,6 +28,7 @@ use super::{Config, Limits, stack, tls};
 use crate::engine::Engine;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
+use crate::proto::v1::checkpoints_server::CheckpointsServer;
 use crate::proto::v1::gathering_server::GatheringServer;
 use crate::proto::v1::sampling_server::SamplingServer;
 use crate::telemetry::Metrics;
@@ -150,6 +152,7 @@ impl Server {
         health.set_serving::<BanksServer<BanksService>>().await;
         health.set_serving::<SamplingServer<SamplingService>>().await;
         health.set_serving::<GatheringServer<GatheringService>>().await;
+        health.set_serving::<CheckpointsServer<CheckpointsService>>().await;
 
         let metrics = engine.metrics().clone();
         let alarm = {
@@ -164,6 +167,7 @@ impl Server {
         tokio::spawn(alarm);
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
+        let checkpoints = CheckpointsService { engine: engine.clone() };
         let gathering = GatheringService { engine: engine.clone(), limits: self.limits.clone() };
         let shared = SharedFrames::new(self.limits.max_answer_bytes);
         let sampling = SamplingService { engine: engine.clone(), limits: self.limits.clone(), shared };
@@ -176,6 +180,7 @@ impl Server {
             health.set_not_serving::<BanksServer<BanksService>>().await;
             health.set_not_serving::<SamplingServer<SamplingService>>().await;
             health.set_not_serving::<GatheringServer<GatheringService>>().await;
+            health.set_not_serving::<CheckpointsServer<CheckpointsService>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             drop(stopping);
             engine.stop();
@@ -188,6 +193,7 @@ impl Server {
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
             .add_service(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent))
+            .add_service(CheckpointsServer::new(checkpoints))
             .add_service(Framed(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent)))
             .add_service(Framed(
                 GatheringServer::new(gathering).max_decoding_message_size(taken).max_encoding_message_size(sent),

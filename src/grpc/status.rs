@@ -49,18 +49,21 @@ pub(super) fn engine(error: &EngineError) -> Status {
     let message = error.to_string();
     match error {
         EngineError::Invalid(refused) => invalid(refused),
-        EngineError::NotFound { .. } | EngineError::Deleted(_) => Status::not_found(message),
-        EngineError::AlreadyExists { .. } | EngineError::StageTaken { .. } | EngineError::GatherTaken(_) => {
-            Status::already_exists(message)
-        }
+        EngineError::NotFound { .. } | EngineError::Deleted(_) | EngineError::NoCheckpoint(_) => Status::not_found(message),
+        EngineError::AlreadyExists { .. }
+        | EngineError::CheckpointExists { .. }
+        | EngineError::StageTaken { .. }
+        | EngineError::GatherTaken(_) => Status::already_exists(message),
         EngineError::TooFewEntries { .. }
         | EngineError::OtherHistory(_)
         | EngineError::NotKeyed
         | EngineError::LogFailed { .. }
         | EngineError::Storage(_)
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
-        EngineError::Refused { .. } => Status::data_loss(message),
-        EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) => Status::resource_exhausted(message),
+        EngineError::Refused { .. } | EngineError::CheckpointDamaged { .. } => Status::data_loss(message),
+        EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) | EngineError::Overrun(_) => {
+            Status::resource_exhausted(message)
+        }
         EngineError::Busy { .. } => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
             Status::with_error_details(Code::ResourceExhausted, message, details)

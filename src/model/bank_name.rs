@@ -20,10 +20,7 @@ impl BankName {
         if name.is_empty() {
             return Err(Invalid::one(field, "a bank's name is required"));
         }
-        let fits = name.len() <= Self::MAX_LEN;
-        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        if fits && starts && plain {
+        if is_plain(name) {
             return Ok(Self(name.to_owned()));
         }
         let shown: String = name.chars().take(Self::MAX_LEN).collect();
@@ -40,6 +37,13 @@ impl BankName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// True for what may name a thing: it is never a path, an option or empty.
+pub(super) fn is_plain(name: &str) -> bool {
+    let fits = name.len() <= BankName::MAX_LEN;
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    fits && starts && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
 impl fmt::Display for BankName {

@@ -1,6 +1,6 @@
 //! Time: the one door to the machine's clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The moment after which nobody waits for an answer any more.
 #[derive(Debug, Clone, Copy)]
@@ -36,4 +36,10 @@ impl Deadline {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// Milliseconds since 1970, by the machine's calendar: to be shown and to order what was made on several machines, not to measure.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+pub fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

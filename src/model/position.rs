@@ -39,9 +39,50 @@ impl Position {
     }
 }
 
+/// The histories that a bank has, beside its own: a bank that was restored goes on from another's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage(Vec<Position>);
+
+impl Lineage {
+    /// Histories that are remembered; the oldest are forgotten.
+    const MOST: usize = 64;
+
+    /// Of each history, the last position that the bank has.
+    pub fn new(mut last: Vec<Position>) -> Self {
+        last.drain(..last.len().saturating_sub(Self::MOST));
+        Self(last)
+    }
+
+    /// Of each history, the last position that the bank has.
+    pub fn last(&self) -> &[Position] {
+        &self.0
+    }
+
+    /// That of a bank that goes on from `position` of this one's.
+    #[must_use]
+    pub fn and(&self, position: Position) -> Self {
+        Self::new(self.0.iter().copied().chain([position]).collect())
+    }
+
+    /// True if the bank has had everything up to a position of another history.
+    pub fn has(&self, position: Position) -> bool {
+        self.0.iter().any(|last| last.incarnation == position.incarnation && position.sequence <= last.sequence)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Position;
+    use super::{Lineage, Position};
+
+    #[test]
+    fn a_lineage_has_what_was_before_the_bank_was_left_and_remembers_the_last() {
+        let at = |incarnation, sequence| Position { incarnation, sequence };
+        let lineage = Lineage::default().and(at(1, 10)).and(at(2, 14));
+        assert!(lineage.has(at(1, 10)) && lineage.has(at(1, 3)) && lineage.has(at(2, 14)));
+        assert!(!lineage.has(at(1, 11)) && !lineage.has(at(3, 1)));
+        let long = (0..100).fold(lineage, |lineage, number| lineage.and(at(number + 10, 1)));
+        assert!(!long.has(at(1, 1)) && long.has(at(109, 1)) && long.last().len() == 64);
+    }
 
     #[test]
     fn tokens_come_back_as_they_went_and_others_are_refused() {

@@ -39,6 +39,8 @@ struct History {
 struct Report {
     cycles: u64,
     acknowledged: u64,
+    /// Restored after a crash.
+    checkpoints: u64,
     lost: u64,
     phantom: u64,
     torn: u64,
@@ -116,6 +118,34 @@ impl History {
     }
 }
 
+/// Makes checkpoints until the server is gone.
+async fn keep(client: Client, cycle: u64) {
+    for number in 0.. {
+        let bank = ["keyed", "queue"][number % 2].to_owned();
+        let request = v1::CreateCheckpointRequest { bank, tag: format!("{cycle}-{number}"), ..Default::default() };
+        let Ok(making) = client.create_checkpoint(request).await else { return };
+        if making.done().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Restores the newest checkpoint of each bank, which proves it against its hash; returns how many there were.
+async fn whole_checkpoints(client: &Client) -> u64 {
+    let listed = client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints;
+    let mut restored = 0;
+    for bank in ["keyed", "queue"] {
+        let Some(newest) = listed.iter().rev().find(|made| made.bank == bank) else { continue };
+        let (bank, tag, into) = (bank.to_owned(), newest.tag.clone(), "restored".to_owned());
+        let request = v1::RestoreCheckpointRequest { bank, tag, into, ..Default::default() };
+        let there = client.restore_checkpoint(request).await.unwrap().done().await.unwrap().restored.unwrap();
+        assert_eq!((there.sequence, there.entries), (newest.sequence, newest.entries));
+        client.delete_bank(v1::DeleteBankRequest { name: there.name }).await.unwrap();
+        restored += 1;
+    }
+    restored
+}
+
 /// Starts a server and kills it before it can say anything: a crash during recovery.
 fn crash_while_recovering(arguments: &[&str], after: Duration) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
@@ -137,7 +167,8 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
     let dir_flag = format!("durability.dir={}", dir.path().display());
     // Small files and many snapshots, so that crashes meet the beginnings and ends of them.
     let small = ["--set", "durability.segment_bytes=32768", "--set", "durability.snapshot_log_bytes=131072"];
-    let arguments = [&["--set", &dir_flag][..], &small].concat();
+    let location = format!("checkpoints.location={}", dir.path().join("checkpoints").display());
+    let arguments = [&["--set", &dir_flag, "--set", &location, "--set", "checkpoints.keep=3"][..], &small].concat();
     let reference = Live::start(&[]).await;
     let banks = [("keyed", keyed("keyed", DIM as u32, 4)), ("queue", queue("queue", DIM as u32, 4, 300))];
     for (_, bank) in &banks {
@@ -167,12 +198,15 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
             history.compare(bank, &client, &reference.client, &mut report).await;
         }
         report.acknowledged = histories.iter().map(|history| history.acknowledged.len() as u64).sum();
-        assert_eq!(report, Report { cycles: report.cycles, acknowledged: report.acknowledged, ..Report::default() });
+        report.checkpoints += whole_checkpoints(&client).await;
+        let (checkpoints, acknowledged) = (report.checkpoints, report.acknowledged);
+        assert_eq!(report, Report { cycles: report.cycles, acknowledged, checkpoints, ..Report::default() });
         if cycle == cycles {
             break;
         }
         let mut writing = JoinSet::new();
         writers.drain(..).for_each(|writer| drop(writing.spawn(writer.write(client.clone()))));
+        let keeping = tokio::spawn(keep(client.clone(), cycle));
         tokio::time::sleep(Duration::from_millis(20 + random.below(200))).await;
         tokio::task::spawn_blocking(move || server.killed()).await.unwrap();
         while let Some(written) = writing.join_next().await {
@@ -180,6 +214,7 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
             histories[usize::from(writer.bank == "queue")].acknowledged.extend(acknowledged);
             writers.push(writer);
         }
+        keeping.await.unwrap();
         report.cycles += 1;
         if told.elapsed() > Duration::from_secs(10) {
             told = clock::now();

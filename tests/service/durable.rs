@@ -66,7 +66,7 @@ pub(crate) async fn seen(client: &Client, bank: &str) -> (v1::Bank, Vec<ScanColu
     seen_of(client, bank, DIM as usize).await
 }
 
-async fn seen_of(client: &Client, bank: &str, dim: usize) -> (v1::Bank, Vec<ScanColumns>, Vec<v1::SampleResponse>) {
+pub(crate) async fn seen_of(client: &Client, bank: &str, dim: usize) -> (v1::Bank, Vec<ScanColumns>, Vec<v1::SampleResponse>) {
     let mut about = client.get_bank(of(bank)).await.unwrap();
     about.index = None;
     let mut scan = client.scan(v1::ScanRequest { bank: bank.to_owned(), ..Default::default() }).await.unwrap();

@@ -1,7 +1,8 @@
 //! Files that earlier versions left are opened by this one, and mean what they meant.
 //!
-//! `tests/fixtures/store-N` is the data folder of a version; `expected.txt` beside it tells what its banks hold and draw. A new format
-//! gets a folder of its own: `cargo test --test service -- formats::write --ignored` makes it, and the old ones stay.
+//! `tests/fixtures/store-N` is the data folder of a version and `checkpoints-N` a location of checkpoints; `expected.txt` in it tells what
+//! its banks hold and draw. A new format gets a folder of its own: `cargo test --test service -- formats::write --ignored` makes it, and
+//! the old ones stay.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,9 +15,24 @@ use crate::live::{Live, keyed, queue, uniform};
 
 /// The newest.
 const STORE: &str = "store-1";
+const CHECKPOINTS: &str = "checkpoints-1";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// The fixtures of a kind, and copies of them.
+fn fixtures_of(kind: &str) -> Vec<(PathBuf, tempfile::TempDir)> {
+    let all = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
+    let of_kind = all.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind));
+    let copied = |path: PathBuf| {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&path, dir.path());
+        (path, dir)
+    };
+    let found: Vec<_> = of_kind.map(copied).collect();
+    assert!(!found.is_empty(), "there is no {kind} below {}", fixtures().display());
+    found
 }
 
 fn banks() -> Vec<v1::CreateBankRequest> {
@@ -85,11 +101,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_folders_of_every_version_are_served_as_they_were() {
-    let mut seen = 0;
-    for entry in fs::read_dir(fixtures()).unwrap() {
-        let fixture = entry.unwrap().path();
-        let dir = tempfile::tempdir().unwrap();
-        copy(&fixture, dir.path());
+    for (fixture, dir) in fixtures_of("store-") {
         let live = Live::start(&[&format!("durability.dir={}", dir.path().display())]).await;
         let mut told = String::new();
         for bank in live.client.list_banks().await.unwrap().banks {
@@ -98,20 +110,26 @@ async fn data_folders_of_every_version_are_served_as_they_were() {
             assert!(!live.client.write(write(&bank.name, 40)).await.unwrap().duplicate, "{}: a new one", bank.name);
         }
         assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
-        seen += 1;
     }
-    assert!(seen > 0, "there is no fixture below {}", fixtures().display());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes the fixture of a new format"]
-async fn write_the_fixture() {
-    let fixture = fixtures().join(STORE);
-    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
-    let dir = tempfile::tempdir().unwrap();
-    let flag = format!("durability.dir={}", dir.path().display());
-    let live = Live::start(&[&flag, "durability.segment_bytes=4096", "durability.snapshot_log_bytes=4096"]).await;
-    let mut told = String::new();
+async fn checkpoints_of_every_version_become_the_banks_that_they_were() {
+    for (fixture, dir) in fixtures_of("checkpoints-") {
+        let live = Live::start(&[&format!("checkpoints.location={}", dir.path().display())]).await;
+        let mut told = String::new();
+        let listed = live.client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints;
+        for v1::Checkpoint { bank, tag, .. } in listed {
+            let request = v1::RestoreCheckpointRequest { bank: bank.clone(), tag, ..Default::default() };
+            live.client.restore_checkpoint(request).await.unwrap().done().await.unwrap();
+            told += &self::told(&live.client, &bank).await;
+            assert!(live.client.write(write(&bank, 39)).await.unwrap().duplicate, "{bank}: a write of then");
+        }
+        assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
+    }
+}
+
+async fn fill(live: &Live) {
     for bank in banks() {
         live.create(bank.clone()).await;
         for number in 0..40 {
@@ -121,11 +139,39 @@ async fn write_the_fixture() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes the fixture of a new format"]
+async fn write_a_store() {
+    let fixture = fixtures().join(STORE);
+    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let dir = tempfile::tempdir().unwrap();
+    let flag = format!("durability.dir={}", dir.path().display());
+    let live = Live::start(&[&flag, "durability.segment_bytes=4096", "durability.snapshot_log_bytes=4096"]).await;
+    fill(&live).await;
+    let mut told = String::new();
     for bank in live.client.list_banks().await.unwrap().banks {
         told += &self::told(&live.client, &bank.name).await;
     }
     drop(live);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     copy(&dir.path().join("banks"), &fixture.join("banks"));
+    fs::write(fixture.join("expected.txt"), told).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes the fixture of a new format"]
+async fn write_checkpoints() {
+    let fixture = fixtures().join(CHECKPOINTS);
+    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let live = Live::start(&[&format!("checkpoints.location={}", fixture.display())]).await;
+    fill(&live).await;
+    let mut told = String::new();
+    for bank in live.client.list_banks().await.unwrap().banks {
+        let request = v1::CreateCheckpointRequest { bank: bank.name.clone(), tag: "20".into(), ..Default::default() };
+        live.client.create_checkpoint(request).await.unwrap().done().await.unwrap();
+        told += &self::told(&live.client, &bank.name).await;
+    }
     fs::write(fixture.join("expected.txt"), told).unwrap();
 }

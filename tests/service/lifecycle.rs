@@ -118,7 +118,7 @@ async fn health_is_true_and_both_reflections_list_the_services() {
     let server = Process::start(&[]);
     let channel = channel(&server.address).await;
     let mut health = HealthClient::new(channel.clone());
-    for service in ["", "negbank.v1.Banks", "negbank.v1.Gathering", "negbank.v1.Sampling"] {
+    for service in ["", "negbank.v1.Banks", "negbank.v1.Checkpoints", "negbank.v1.Gathering", "negbank.v1.Sampling"] {
         let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
     }

@@ -36,7 +36,7 @@ from .errors import (
 )
 from .filters import Filters
 from .gathered import Gathered
-from .info import BankInfo, GatherInfo, IndexInfo, OpenStage, SampleInfo
+from .info import BankInfo, Checkpoint, GatherInfo, IndexInfo, OpenStage, SampleInfo
 from .mirror import Changes, Mirror
 from .negatives import Negatives
 from .pending import Pending
@@ -56,6 +56,7 @@ __all__ = [
     "BankInfo",
     "Cancelled",
     "Changes",
+    "Checkpoint",
     "Client",
     "DeadlineExceeded",
     "Enqueued",

@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 from .answers import (
     BankFields,
+    CheckpointFields,
     ChunkAnswer,
     FetchAnswer,
     GatherAnswer,
@@ -15,7 +16,16 @@ from .answers import (
     WriteAnswer,
 )
 from .credentials import Credentials
-from .requests import BankSettings, FetchCall, GatherCall, SampleCall, ScanCall, WriteBatch
+from .requests import (
+    BankSettings,
+    CheckpointCall,
+    FetchCall,
+    GatherCall,
+    RestoreCall,
+    SampleCall,
+    ScanCall,
+    WriteBatch,
+)
 
 __all__ = ["VERSION", "Chunks", "Flight", "Session"]
 
@@ -48,6 +58,10 @@ class Session:
     def get_bank(self, name: str, timeout: float | None) -> BankFields: ...
     def list_banks(self, timeout: float | None) -> list[BankFields]: ...
     def delete_bank(self, name: str, timeout: float | None) -> int: ...
+    def checkpoint(self, call: CheckpointCall, timeout: float | None) -> CheckpointFields: ...
+    def restore(self, call: RestoreCall, timeout: float | None) -> BankFields: ...
+    def list_checkpoints(self, bank: str, timeout: float | None) -> list[CheckpointFields]: ...
+    def delete_checkpoint(self, bank: str, tag: str, timeout: float | None) -> None: ...
     def write(self, batch: WriteBatch, timeout: float | None) -> WriteAnswer: ...
     def start_write(
         self, batch: WriteBatch, timeout: float | None, landed: Callable[[Any, Exception | None], None]

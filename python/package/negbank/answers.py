@@ -28,6 +28,7 @@ class BankFields(TypedDict):
     writers: int
     stages: list[StageFields]
     index: IndexFields | None
+    durability: Literal["memory", "interval", "always"]
 
 
 class IndexFields(TypedDict):
@@ -44,6 +45,24 @@ class IndexFields(TypedDict):
     progress: float
     recall: float | None
     recall_samples: int
+
+
+class CheckpointFields(TypedDict):
+    """The fields of `Checkpoint`."""
+
+    bank: str
+    tag: str
+    sequence: int
+    step: int | None
+    entries: int
+    bytes: int
+    created: float
+    state_hash: str
+    content_hash: str
+    dim: int
+    kind: Literal["keyed", "queue"]
+    metric: Literal["cosine", "dot", "l2"]
+    dtype: Literal["float32", "float16", "bfloat16"]
 
 
 class StageFields(TypedDict):

@@ -11,13 +11,13 @@ import numpy as np
 from ._negbank import Chunks
 from .entries import Entries, Stalest
 from .home import Home
-from .info import BankInfo
+from .info import BankInfo, Checkpoint
 from .integers import vector
 from .mirror import Mirror
 from .pending import Pending
-from .requests import FetchCall, ScanCall
+from .requests import CheckpointCall, FetchCall, RestoreCall, ScanCall
 from .sampling import Sampling
-from .scalars import whole
+from .scalars import tag_of, whole
 from .scanning import Everything, ScanChunk, chunks, everything
 from .writes import Integers
 from .writing import Writing
@@ -101,6 +101,37 @@ class Bank(Sampling, Writing):
     def mirror(self, *, dtype: Dtype = "float32") -> Mirror:
         """A local copy, empty until its `refresh` is called, which then brings only what changed."""
         return Mirror(partial(self._changes, dtype), self.dim, self._opened.capacity)
+
+    def checkpoint(
+        self,
+        tag: str | SupportsIndex,
+        *,
+        replace: bool = False,
+        keep: SupportsIndex = 0,
+        timeout: float | None = 3600.0,
+    ) -> Checkpoint:
+        """Keeps the bank as it is now, at the server's `checkpoints.location`; reads and writes go on meanwhile.
+
+        `Client.restore` brings it back exactly, draws of a seed included: save the tag beside the model's own checkpoint.
+
+        Args:
+            tag: its name among the bank's checkpoints: the training step, or 1 to 128 letters, digits, "_", "-" or ".".
+            replace: takes the place of a checkpoint of this tag, as a resumed run's does that goes over its steps again.
+            keep: checkpoints of this bank that are kept, this one included; the oldest are deleted. 0: as the server's
+                `checkpoints.keep` says.
+            timeout: seconds; what is not done then is given up and leaves nothing behind.
+
+        Raises:
+            AlreadyExists: the tag is taken.
+            FailedPrecondition: the server has no `checkpoints.location`, or can't write there.
+            ResourceExhausted: meanwhile more rows were written than `checkpoints.memory_bytes`.
+        """
+        call = CheckpointCall(self.name, tag_of(tag), replace, whole(keep, "keep"))
+        return Checkpoint.of(self._session.checkpoint(call, timeout))
+
+    def restore(self, tag: str | SupportsIndex, *, timeout: float | None = 3600.0) -> None:
+        """Brings this bank back as it was at one of its checkpoints; see `Client.restore`."""
+        self._session.restore(RestoreCall(self.name, tag_of(tag), "", None), timeout)
 
     def __repr__(self) -> str:
         opened = self._opened

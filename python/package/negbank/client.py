@@ -12,9 +12,11 @@ from .away import OnUnavailable, check_on_unavailable
 from .bank import Bank
 from .credentials import credentials
 from .gathering import Gathering
-from .info import BankInfo
-from .requests import BankSettings
-from .scalars import real_or_none, whole, whole_or_none
+from .info import BankInfo, Checkpoint
+from .requests import BankSettings, RestoreCall
+from .scalars import real_or_none, tag_of, whole, whole_or_none
+
+Durability = Literal["memory", "interval", "always"]
 
 
 def connect(
@@ -86,6 +88,7 @@ class Client(Gathering):
         shards: SupportsIndex | None = None,
         *,
         dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        durability: Durability | None = None,
         timeout: float | None = None,
     ) -> Bank:
         """Creates a bank; where it exists with these settings, returns it.
@@ -101,6 +104,9 @@ class Client(Gathering):
             shards: 1 to 64, default 8; draws depend on it.
             dtype: how embeddings are stored. The halves take half the memory; a keyed bank of them has to move enough for
                 its moves not to be rounded away: momentum at most 0.9 with bfloat16, 0.99 with float16.
+            durability: what it survives: "memory", nothing; "interval", the server's end, and a power cut but for the last
+                `durability.interval_ms`; "always", a power cut: a write is on disk before it is acknowledged. Default: the
+                server's `durability.policy`, "memory" where it has no `durability.dir`.
             timeout: seconds.
 
         Raises:
@@ -117,6 +123,7 @@ class Client(Gathering):
             capacity=whole_or_none(capacity, "capacity", 64),
             shards=whole_or_none(shards, "shards"),
             dtype=dtype,
+            durability=durability,
         )
         return self._opened(BankInfo.of(self._session.create_bank(settings, timeout)), read_only=False)
 
@@ -134,6 +141,43 @@ class Client(Gathering):
     def delete_bank(self, name: str, *, timeout: float | None = None) -> int:
         """Deletes a bank and returns how many entries it held. Raises NotFound."""
         return self._session.delete_bank(name, timeout)
+
+    def checkpoints(self, bank: str = "", *, timeout: float | None = None) -> list[Checkpoint]:
+        """The checkpoints of a bank, or of all banks, oldest first. One that is not whole is never among them."""
+        return [Checkpoint.of(fields) for fields in self._session.list_checkpoints(bank, timeout)]
+
+    def restore(
+        self,
+        bank: str,
+        tag: str | SupportsIndex | None = None,
+        *,
+        into: str = "",
+        durability: Durability | None = None,
+        timeout: float | None = 3600.0,
+    ) -> Bank:
+        """Brings a bank back exactly as it was: the same entries, the same draws for the same seed, the same writers.
+
+        A bank that has the name is replaced, when the restored one is whole; its handles go on with the restored one.
+
+        Args:
+            bank: the bank that the checkpoint was made of.
+            tag: the checkpoint's; default: the newest.
+            into: the bank that it becomes; default: the same.
+            durability: see `create_bank`; default: as that of the bank that is replaced.
+            timeout: seconds; what is not done then is given up and changes nothing.
+
+        Raises:
+            NotFound: there is no such checkpoint; the message lists those there are.
+            AlreadyExists: the bank that is there has other settings, another dimension for one.
+            FailedPrecondition: the checkpoint is of a newer format, or the server has no `checkpoints.location`.
+            InternalError: the checkpoint is damaged.
+        """
+        call = RestoreCall(bank, "" if tag is None else tag_of(tag), into, durability)
+        return self._opened(BankInfo.of(self._session.restore(call, timeout)), read_only=False)
+
+    def delete_checkpoint(self, bank: str, tag: str | SupportsIndex, *, timeout: float | None = None) -> None:
+        """Deletes a checkpoint. Raises NotFound."""
+        self._session.delete_checkpoint(bank, tag_of(tag), timeout)
 
     def _opened(self, info: BankInfo, *, read_only: bool) -> Bank:
         return Bank(self._session, info, on_unavailable=self._on_unavailable, read_only=read_only)

@@ -32,7 +32,7 @@ class Error(Exception):
     @property
     def setting(self) -> str | None:
         """The setting of that limit."""
-        found = re.search(r"\b(?:limits|compute|server|gather)\.\w+", str(self))
+        found = re.search(r"\b(?:limits|compute|server|gather|durability|checkpoints)\.\w+", str(self))
         return found[0] if found else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .torch.keeper import Keeper
@@ -26,14 +27,28 @@ class BankCallback(TrainerCallback):
     What `keeper.collect` took is written when the optimiser has stepped, once for all accumulated micro-batches. The sampler's
     state is saved in `trainer_state.json`, under "negbank/" and the bank's name, and loaded by
     `train(resume_from_checkpoint=...)`. One process saves it, and every rank loads it.
+
+    `checkpoints`: the bank is kept too, whenever the trainer saves, with the step as its tag, and brought back when the run is
+    resumed; the server needs a `checkpoints.location`.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False) -> None:
         self.keeper = keeper
+        self.checkpoints = checkpoints
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Loads the sampler's state, if the run is resumed."""
+        """Loads the sampler's state, and brings the bank back, if the run is resumed."""
         self.keeper.load_state_dict(_states(state).get(self._key, {}).get("attributes", {}))
+        if self.checkpoints and state.global_step > 0:
+            if args.process_index == 0:
+                self.keeper.bank.restore(state.global_step)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.barrier()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keeps the bank beside the model that was saved."""
+        if self.checkpoints and args.process_index == 0:
+            self.keeper.bank.checkpoint(state.global_step, replace=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes the step's rows, and every so often encodes the stalest entries anew."""

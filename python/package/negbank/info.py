@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .answers import BankFields, GatherFields
+from .answers import BankFields, CheckpointFields, GatherFields
 from .home import Array
 
 
@@ -56,7 +56,8 @@ class BankInfo:
     `capacity` is None where there is no bound, `momentum` where there is none (queues), `step` until a write carries one.
     `sequence` counts the write batches applied; `labels` and `groups` are the distinct ones held; `bytes_per_entry` is
     memory for the embedding and its columns; `writers` those whose writes are recognised when they come again; `stages` the
-    staged writes that wait for ranks; `index` the graph that large banks are searched by, None in a queue.
+    staged writes that wait for ranks; `index` the graph that large banks are searched by, None in a queue;
+    `durability` when a write reaches the disk.
     """
 
     name: str
@@ -75,6 +76,7 @@ class BankInfo:
     dtype: Literal["float32", "float16", "bfloat16"]
     writers: int
     stages: list[OpenStage]
+    durability: Literal["memory", "interval", "always"]
     index: IndexInfo | None = None
 
     @classmethod
@@ -83,6 +85,35 @@ class BankInfo:
         stages = [OpenStage(**stage) for stage in fields["stages"]]
         index = None if fields["index"] is None else IndexInfo(**fields["index"])
         return cls(**{**fields, "stages": stages, "index": index})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A bank as it was at `sequence`, kept under `tag`.
+
+    `state_hash` is equal for equal banks: entries, their order, counters, and the numbers of their writers; `content_hash` for
+    banks that are equal but for who wrote, such as those of two runs that did the same. `created` is in seconds since 1970,
+    `bytes` the size of the file, `step` the bank's training step.
+    """
+
+    bank: str
+    tag: str
+    sequence: int
+    step: int | None
+    entries: int
+    bytes: int
+    created: float
+    state_hash: str
+    content_hash: str
+    dim: int
+    kind: Literal["keyed", "queue"]
+    metric: Literal["cosine", "dot", "l2"]
+    dtype: Literal["float32", "float16", "bfloat16"]
+
+    @classmethod
+    def of(cls, fields: CheckpointFields) -> Checkpoint:
+        """From the native half's answer."""
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

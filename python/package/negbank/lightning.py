@@ -28,11 +28,16 @@ class BankCallback(Callback):
 
     What `training_step` returns as "embeddings", with "ids", "labels", "groups" and "weights" where there are any, is written
     when the optimiser has stepped, once for all accumulated micro-batches; `keeper.collect` takes rows as well.
+
+    `checkpoints`: the bank is kept too, whenever the trainer saves, with the step as its tag, and brought back when the run is
+    resumed; the server needs a `checkpoints.location`.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False) -> None:
         self.keeper = keeper
+        self.checkpoints = checkpoints
         self._step = 0
+        self._resumed = False
 
     @property
     def state_key(self) -> str:
@@ -40,8 +45,13 @@ class BankCallback(Callback):
         return self._generate_state_key(bank=self.keeper.bank.name)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Counts from where the run begins."""
+        """Counts from where the run begins, and brings the bank back if it is resumed."""
         self._step = trainer.global_step
+        if self.checkpoints and self._resumed:
+            self._resumed = False
+            if trainer.global_rank == 0:
+                self.keeper.bank.restore(self._step)
+            trainer.strategy.barrier()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Collects the micro-batch's rows; if the optimiser has stepped, ends the step."""
@@ -62,3 +72,9 @@ class BankCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Has the sampler go on where the checkpoint was taken."""
         self.keeper.load_state_dict(state_dict)
+        self._resumed = True
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keeps the bank beside the model that is being saved."""
+        if self.checkpoints and trainer.global_rank == 0:
+            self.keeper.bank.checkpoint(trainer.global_step, replace=True)

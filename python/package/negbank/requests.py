@@ -42,6 +42,27 @@ class BankSettings:
     capacity: int | None
     shards: int | None
     dtype: str
+    durability: str | None
+
+
+@dataclass(frozen=True)
+class CheckpointCall:
+    """A checkpoint to make; `keep` 0: as the server's settings say."""
+
+    bank: str
+    tag: str
+    replace: bool
+    keep: int
+
+
+@dataclass(frozen=True)
+class RestoreCall:
+    """A bank to bring back; `tag` "": the newest, `into` "": the same bank."""
+
+    bank: str
+    tag: str
+    into: str
+    durability: str | None
 
 
 @dataclass(frozen=True)

@@ -35,3 +35,8 @@ def real(value: float, parameter: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise InvalidArgument.of(parameter, f"must be a number, got {value!r}") from None
+
+
+def tag_of(tag: str | SupportsIndex) -> str:
+    """A checkpoint's tag: text, or a training step."""
+    return tag if isinstance(tag, str) else str(whole(tag, "tag", 64))

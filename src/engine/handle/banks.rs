@@ -17,7 +17,7 @@ use crate::engine::journal::{Journal, Kept};
 use crate::engine::recovery::recover;
 use crate::engine::served::Served;
 use crate::engine::stages::Stages;
-use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Seed};
+use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Lineage, Seed};
 use crate::rows::Shared;
 
 /// Names listed in an error at most.
@@ -26,7 +26,7 @@ const KNOWN_NAMES: usize = 10;
 /// A bank that is on disk and can't be served.
 #[derive(Debug)]
 pub(super) struct Refused {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     why: String,
 }
 
@@ -143,7 +143,7 @@ impl Inner {
         }
         let durability = self.durability(durability)?;
         let Seed(incarnation) = Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
-        let record = BankRecord { name, spec, incarnation, durability };
+        let record = BankRecord { name, spec, incarnation, durability, lineage: Lineage::default() };
         let kept = match &self.store {
             Some(store) if durability != Durability::Memory => {
                 let (folder, log) = store.create(&record)?;
@@ -155,7 +155,7 @@ impl Inner {
     }
 
     /// The durability of a new bank.
-    fn durability(&self, asked: Option<Durability>) -> Result<Durability, EngineError> {
+    pub(super) fn durability(&self, asked: Option<Durability>) -> Result<Durability, EngineError> {
         match (&self.store, asked) {
             (Some(_), asked) => Ok(asked.unwrap_or(self.config.durability.policy)),
             (None, None | Some(Durability::Memory)) => Ok(Durability::Memory),
@@ -167,8 +167,8 @@ impl Inner {
     }
 
     /// Begins to serve a bank.
-    fn open(&self, record: &BankRecord, bank: Bank, kept: Option<Kept>) -> Result<Arc<BankHandle>, EngineError> {
-        let BankRecord { name, spec, incarnation, durability } = record.clone();
+    pub(super) fn open(&self, record: &BankRecord, bank: Bank, kept: Option<Kept>) -> Result<Arc<BankHandle>, EngineError> {
+        let BankRecord { name, spec, incarnation, durability, lineage } = record.clone();
         let (sequence, staged) = (bank.sequence(), bank.staged().clone());
         let state = Arc::new(Shared::new(bank));
         let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
@@ -195,6 +195,7 @@ impl Inner {
             name,
             spec,
             incarnation,
+            lineage,
             durability,
             folder,
             state,
@@ -222,13 +223,18 @@ impl Inner {
             store.remove(folder.path())?;
         }
         self.banks.remove(name);
+        Self::retire(&bank);
+        // A bank that can't be trusted must still be deletable.
+        Ok(bank.now().map_or(0, |(entries, _)| entries))
+    }
+
+    /// Ends what waits for a bank that nobody finds any more.
+    pub(super) fn retire(bank: &BankHandle) {
         bank.deleted.send_replace(true);
         if let Some(index) = &bank.index {
             index.close();
         }
         bank.stages.close(&EngineError::Deleted(bank.name.clone()));
-        // A bank that can't be trusted must still be deletable.
-        Ok(bank.now().map_or(0, |(entries, _)| entries))
     }
 
     fn refused(&self, name: &BankName) -> Option<EngineError> {
@@ -250,7 +256,9 @@ pub(super) fn store(config: &Config) -> Result<Option<Store>, EngineError> {
 }
 
 /// Runs what waits for the disk on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or(Err(EngineError::Internal("the thread that worked on the request panicked")))
 }

@@ -25,35 +25,47 @@ pub(in crate::grpc) fn spec(request: &v1::CreateBankRequest, limits: &Limits) ->
 }
 
 /// When the writes of a bank to create reach the disk, if the request says.
-pub(in crate::grpc) fn durability(request: &v1::CreateBankRequest) -> Result<Option<Durability>, Invalid> {
-    match v1::Durability::try_from(request.durability) {
+pub(in crate::grpc) fn durability(asked: i32) -> Result<Option<Durability>, Invalid> {
+    match v1::Durability::try_from(asked) {
         Ok(v1::Durability::Unspecified) => Ok(None),
         Ok(v1::Durability::Memory) => Ok(Some(Durability::Memory)),
         Ok(v1::Durability::Interval) => Ok(Some(Durability::Interval)),
         Ok(v1::Durability::Always) => Ok(Some(Durability::Always)),
         Err(_) => {
-            let reason = format!("{} is not a Durability: 1 is memory, 2 is interval, 3 is always", request.durability);
+            let reason = format!("{asked} is not a Durability: 1 is memory, 2 is interval, 3 is always");
             Err(Invalid::one("durability", reason))
         }
     }
 }
 
-/// A bank's description.
-pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
-    let (kind, momentum, capacity) = match info.spec.kind() {
+/// Kind, momentum and capacity; 0: there is none.
+pub(super) fn kind_of(spec: &BankSpec) -> (v1::BankKind, f32, u64) {
+    match spec.kind() {
         BankKind::Keyed { momentum, capacity } => (v1::BankKind::Keyed, momentum, capacity.unwrap_or(0)),
         BankKind::Queue { capacity } => (v1::BankKind::Queue, 0.0, capacity),
-    };
-    let metric = match info.spec.metric() {
+    }
+}
+
+pub(super) fn metric_of(spec: &BankSpec) -> v1::Metric {
+    match spec.metric() {
         Metric::Cosine => v1::Metric::Cosine,
         Metric::Dot => v1::Metric::Dot,
         Metric::L2 => v1::Metric::L2,
-    };
-    let dtype = match info.spec.dtype() {
+    }
+}
+
+pub(super) fn dtype_of(spec: &BankSpec) -> v1::Dtype {
+    match spec.dtype() {
         Dtype::F32 => v1::Dtype::F32,
         Dtype::Half(Half::F16) => v1::Dtype::F16,
         Dtype::Half(Half::Bf16) => v1::Dtype::Bf16,
-    };
+    }
+}
+
+/// A bank's description.
+pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
+    let (kind, momentum, capacity) = kind_of(&info.spec);
+    let (metric, dtype) = (metric_of(&info.spec), dtype_of(&info.spec));
     let durability = match info.durability {
         Durability::Memory => v1::Durability::Memory,
         Durability::Interval => v1::Durability::Interval,

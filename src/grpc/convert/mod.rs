@@ -2,6 +2,7 @@
 
 mod anchors;
 mod bank;
+mod checkpoint;
 mod columns;
 mod draws;
 mod fetched;
@@ -18,6 +19,7 @@ mod write;
 pub use limits::Limits;
 
 pub(super) use bank::{described, durability, spec};
+pub(super) use checkpoint::{checkpoint, doomed, listed_bank, new_checkpoint, progress, restore};
 pub(super) use fetched::{fetched, stalest};
 pub(super) use gather::contribution;
 pub(super) use gathered::{gathered, gathers, readable};

@@ -1,0 +1,195 @@
+"""What durability costs: ingest by policy beside raw appends, calls beside a checkpoint, a restart, and room on disk.
+
+The data lie in a new folder below --scratch, which should be on the disk that is meant: not a tmpfs. Writes go to rows that are
+there, so that memory stays at --entries rows however much is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+import negbank
+
+sys.path.append(str(Path(__file__).parent / "tests"))
+
+from server_process import ServerProcess  # noqa: E402
+
+DIM, BATCH, WRITERS = 128, 2_048, 8
+ROW_BYTES = DIM * 4
+SETTLE = 5.0
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Prints a line a figure, and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reports", type=Path)
+    parser.add_argument("--scratch", type=Path, default=Path("../target"))
+    parser.add_argument("--gib", type=float, default=4.0, help="written by each policy")
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    rows = int(arguments.gib * (1 << 30)) // ROW_BYTES
+    figures: dict[str, object] = {"gib": arguments.gib, "entries": arguments.entries, "cpus": os.cpu_count()}
+    ingested = {}
+    for name, durability in {"memory": "memory", "interval": "interval", "always_8_writers": "always"}.items():
+        rate = fresh(arguments.scratch, partial(ingest, durability, rows, arguments.entries))
+        ingested[name] = told(f"ingest, {name}, rows/s", rate)
+    for name, synced in {"raw_append": False, "raw_append_synced": True}.items():
+        ingested[name] = told(f"{name}, rows/s", append(arguments.scratch, rows, synced))
+    figures["ingest_rows_s"] = ingested
+    figures |= fresh(arguments.scratch, partial(around, arguments.entries))
+    if arguments.reports:
+        arguments.reports.mkdir(parents=True, exist_ok=True)
+        (arguments.reports / "durability.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def told(what: str, figure: float) -> float:
+    """Prints a figure."""
+    print(f"{what:<44} {figure:>14,.4g}", flush=True)
+    return figure
+
+
+class Scratch:
+    """A folder of data, and servers of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = self.start()
+
+    def start(self) -> ServerProcess:
+        """A server of the folder."""
+        data, kept = self.folder / "data", self.folder / "checkpoints"
+        return ServerProcess(f"durability.dir={data}", f"checkpoints.location={kept}", "index.enabled=false")
+
+
+def fresh(below: Path, work: Callable[[Scratch], T]) -> T:
+    """Runs `work` with a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="durability-", dir=below))
+    scratch = Scratch(folder)
+    try:
+        return work(scratch)
+    finally:
+        scratch.server.stop()
+        shutil.rmtree(folder)
+
+
+def batches(entries: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
+    """A writer's rows, and where its ids begin by turn."""
+    rng = np.random.default_rng(writer)
+    return rng.standard_normal((BATCH, DIM), dtype=np.float32), rng.integers(0, max(1, entries - BATCH), 4_096)
+
+
+def ingest(durability: str, rows: int, entries: int, scratch: Scratch) -> float:
+    """Rows a second of eight writers, each with one batch in flight."""
+    client = negbank.connect(scratch.server.address, timeout=120)
+    bank = client.create_bank("b", dim=DIM, durability=durability)  # type: ignore[arg-type]
+    prepared = [batches(entries, writer) for writer in range(WRITERS)]
+    each = rows // BATCH // WRITERS
+
+    def write(writer: int) -> None:
+        embeddings, starts = prepared[writer]
+        for number in range(each):
+            start = int(starts[number % len(starts)])
+            bank.write(np.arange(start, start + BATCH), embeddings, step=number)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, range(WRITERS)))
+    return each * WRITERS * BATCH / (time.perf_counter() - began)
+
+
+def append(scratch: Path, rows: int, synced: bool) -> float:
+    """Rows a second of one writer that appends as many bytes to a file: synced with every eight batches, or once a second."""
+    batch = np.random.default_rng(0).bytes(BATCH * ROW_BYTES)
+    written, due = 0, time.perf_counter() + 1.0
+    with tempfile.NamedTemporaryFile(dir=scratch) as file:
+        began = time.perf_counter()
+        while written < rows:
+            for _ in range(WRITERS):
+                file.write(batch)
+                written += BATCH
+            file.flush()
+            if synced or time.perf_counter() > due:
+                os.fdatasync(file.fileno())
+                due = time.perf_counter() + 1.0
+        os.fdatasync(file.fileno())
+        return written / (time.perf_counter() - began)
+
+
+def around(entries: int, scratch: Scratch) -> dict[str, object]:
+    """A bank beside its checkpoint, its restart, and its room on disk."""
+    client = negbank.connect(scratch.server.address, timeout=120)
+    bank = client.create_bank("b", dim=DIM, durability="interval")
+    rng = np.random.default_rng(0)
+    for start in range(0, entries, BATCH):
+        ids = np.arange(start, min(entries, start + BATCH))
+        bank.write(ids, rng.standard_normal((ids.size, DIM), dtype=np.float32), step=1)
+    quiet = latencies(bank, entries, lambda: time.sleep(SETTLE))
+    during = latencies(bank, entries, lambda: bank.checkpoint("1"))
+    ratios = {
+        f"{kind}_p99_ratio": told(f"{kind}s beside a checkpoint, p99 ratio", after / before)
+        for kind, before, after in zip(("read", "write"), quiet, during, strict=True)
+    }
+    on_disk = sum(path.stat().st_size for path in (scratch.folder / "data").rglob("*") if path.is_file())
+    scratch.server.kill()
+    began = time.perf_counter()
+    scratch.server = scratch.start()
+    again = negbank.connect(scratch.server.address).bank("b")
+    again.sample(np.ones((1, DIM), np.float32), negbank.Uniform(1))
+    return {
+        "checkpoint": ratios,
+        "restart_first_draw_s": told("restart to the first draw, s", time.perf_counter() - began),
+        "disk_bytes_per_raw_byte": told("bytes on disk of one raw", on_disk / (entries * ROW_BYTES)),
+    }
+
+
+def latencies(bank: negbank.Bank, entries: int, meanwhile: Callable[[], object]) -> tuple[float, float]:
+    """p99 of small reads and of small writes, in seconds, while `meanwhile` runs."""
+    over = threading.Event()
+    rng = np.random.default_rng(1)
+    anchors, rows = (rng.standard_normal((size, DIM), dtype=np.float32) for size in (16, 64))
+
+    def repeated(call: Callable[[int], object]) -> list[float]:
+        taken, number = [], 0
+        while not over.is_set():
+            began = time.perf_counter()
+            call(number)
+            taken.append(time.perf_counter() - began)
+            number += 1
+            # A trainer computes between its calls.
+            time.sleep(0.005)
+        return taken
+
+    def read(number: int) -> object:
+        return bank.sample(anchors, negbank.Uniform(64), seed=number)
+
+    def write(number: int) -> object:
+        start = number * 7_919 % max(1, entries - 64)
+        return bank.write(np.arange(start, start + 64), rows, step=2)
+
+    with ThreadPoolExecutor(2) as pool:
+        measured = [pool.submit(repeated, call) for call in (read, write)]
+        meanwhile()
+        over.set()
+        p99 = [float(np.percentile(taken.result(), 99)) for taken in measured]
+    return p99[0], p99[1]
+
+
+if __name__ == "__main__":
+    main()

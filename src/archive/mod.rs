@@ -1,0 +1,15 @@
+//! Checkpoints in a directory or an object store, as decision 0013 says: a file, and a manifest that is published last.
+//!
+//! The one room below `engine/` that is async, since object stores are; it knows of a bank what its manifest tells.
+
+mod checkpoints;
+mod config;
+mod error;
+mod location;
+mod manifest;
+mod spool;
+
+pub use checkpoints::{Archive, Found, GoOn};
+pub use config::Config;
+pub use error::ArchiveError;
+pub use spool::{Spool, Spooled};

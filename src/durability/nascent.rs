@@ -1,0 +1,145 @@
+//! A bank's folder before it has its name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::folder::Folder;
+use super::log::Log;
+use super::snapshot::SnapshotFile;
+use super::{StoreError, sync};
+use crate::codec::BankRecord;
+
+/// A file in a folder that names the sibling whose place it takes: until it is gone, that sibling is not.
+pub(super) const REPLACES: &str = "replaces";
+
+/// A folder that is being made: all of it is on disk and has its name, or nothing. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Nascent {
+    banks: PathBuf,
+    folder: Folder,
+}
+
+impl Nascent {
+    pub(super) fn begin(banks: &Path, folder: Folder) -> Result<Self, StoreError> {
+        let path = banks.join(format!(".new-{:016x}", folder.record.incarnation));
+        fs::create_dir(&path).map_err(StoreError::io("make the folder", &path))?;
+        let nascent = Self { banks: banks.to_owned(), folder: Folder { path, ..folder } };
+        Folder::write_record(&nascent.folder.path, &nascent.folder.record)?;
+        Ok(nascent)
+    }
+
+    /// Begins the snapshot that the bank begins with.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn begin_snapshot(&self, sequence: u64) -> Result<SnapshotFile, StoreError> {
+        self.folder.begin_snapshot(sequence)
+    }
+
+    /// Gives it its name, and a log that goes on after `sequence`. The folder `replaced` is removed: if this is cut short, the next start
+    /// finds one of the two.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn finish(self, sequence: u64, replaced: Option<&Path>) -> Result<(Folder, Log), StoreError> {
+        Log::create(&self.folder, sequence + 1)?;
+        let replaced = replaced.and_then(|path| Some((path, path.file_name()?.to_str()?)));
+        if let Some((_, name)) = replaced {
+            sync::new_file(&self.folder.path.join(REPLACES), name.as_bytes())?;
+        }
+        let path = self.banks.join(Self::name_of(&self.folder.record));
+        fs::rename(&self.folder.path, &path).map_err(StoreError::io("rename", &self.folder.path))?;
+        sync::folder(&self.banks)?;
+        let folder = Folder { path, ..self.folder.clone() };
+        if replaced.is_some() {
+            settle(&self.banks, &folder.path)?;
+        }
+        let (log, _) = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned()))?;
+        Ok((folder, log))
+    }
+
+    fn name_of(record: &BankRecord) -> String {
+        format!("{}@{:016x}", record.name, record.incarnation)
+    }
+}
+
+impl Drop for Nascent {
+    fn drop(&mut self) {
+        // Finished, there is no such folder any more; what can't be removed now is swept away at the next start.
+        let _gone = fs::remove_dir_all(&self.folder.path);
+    }
+}
+
+/// Removes the sibling that a folder says it replaces.
+pub(super) fn settle(banks: &Path, path: &Path) -> Result<(), StoreError> {
+    let note = path.join(REPLACES);
+    let Ok(name) = fs::read_to_string(&note) else { return Ok(()) };
+    let sibling = banks.join(&name);
+    if !name.contains(['/', '\0']) && sibling != path && sibling.is_dir() {
+        remove(banks, &sibling)?;
+    }
+    fs::remove_file(&note).map_err(StoreError::io("remove", &note))?;
+    sync::folder(path)
+}
+
+/// Removes a bank's folder; when this returns it will not come back.
+pub(super) fn remove(banks: &Path, path: &Path) -> Result<(), StoreError> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    let doomed = banks.join(format!(".gone-{name}"));
+    fs::rename(path, &doomed).map_err(StoreError::io("rename", path))?;
+    sync::folder(banks)?;
+    // Its committer may still have written into it: what stays is swept away at the next start.
+    let _left = fs::remove_dir_all(&doomed);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::REPLACES;
+    use crate::codec::BankRecord;
+    use crate::durability::{Config, Store};
+    use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
+
+    fn record(incarnation: u64) -> BankRecord {
+        let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+        BankRecord {
+            name: BankName::parse("name", "b").unwrap(),
+            spec,
+            incarnation,
+            durability: Durability::Always,
+            lineage: Lineage::default(),
+        }
+    }
+
+    #[test]
+    fn whichever_moment_ends_a_replacement_one_bank_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(dir.path(), &Config::default()).unwrap();
+        let incarnations = |store: &Store| -> Vec<u64> {
+            store.banks().unwrap().into_iter().map(|found| found.folder.unwrap().record().incarnation).collect()
+        };
+        let store = open();
+        let old = store.create(&record(1)).unwrap().0.path().to_owned();
+        drop(store);
+        // Ended before it had its name.
+        fs::create_dir(dir.path().join("banks/.new-0000000000000002")).unwrap();
+        let store = open();
+        assert_eq!(incarnations(&store), [1]);
+        // Ended between the new name and the end of the old one.
+        let new = store.begin(&record(3)).unwrap().finish(7, None).unwrap().0.path().to_owned();
+        fs::write(new.join(REPLACES), old.file_name().unwrap().to_str().unwrap()).unwrap();
+        assert_eq!(incarnations(&store), [1, 3]);
+        drop(store);
+        let store = open();
+        assert_eq!(incarnations(&store), [3]);
+        assert!(!new.join(REPLACES).exists());
+        // Given up, and whole.
+        drop(store.begin(&record(4)).unwrap());
+        assert_eq!(fs::read_dir(dir.path().join("banks")).unwrap().count(), 1);
+        let newest = store.begin(&record(5)).unwrap().finish(8, Some(&new)).unwrap().0.path().to_owned();
+        assert_eq!(incarnations(&store), [5]);
+        assert!(!newest.join(REPLACES).exists() && !new.exists());
+    }
+}

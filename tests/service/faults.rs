@@ -1,0 +1,140 @@
+//! A disk that refuses: an error or a correct bank, never a wrong one. `faults.c` is the disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use negbank::client::{Client, ClientError, Code, Options, rows};
+use negbank::proto::v1;
+
+use crate::durable::seen_of;
+use crate::lifecycle::Process;
+use crate::live::keyed;
+
+/// A server with a disk that fails when it is told to.
+struct Frail {
+    dir: tempfile::TempDir,
+    shim: PathBuf,
+}
+
+impl Frail {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let shim = dir.path().join("faults.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/faults.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
+        assert!(built.expect("a C compiler, which Rust links with").success());
+        fs::create_dir(dir.path().join("faults")).unwrap();
+        Self { dir, shim }
+    }
+
+    async fn start(&self) -> (Process, Client) {
+        let at = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
+        command.env("LD_PRELOAD", &self.shim).env("FAULTS", at("faults"));
+        let (data, checkpoints) =
+            (format!("durability.dir={}", at("data")), format!("checkpoints.location={}", at("checkpoints")));
+        let arguments = ["--listen", "127.0.0.1:0", "--set", &data, "--set", &checkpoints];
+        let server = Process::start_by(command, "address=", &arguments);
+        let client = Client::connect(&server.address, Options { retries: 0, ..Options::default() }).await.unwrap();
+        (server, client)
+    }
+
+    fn fail(&self, fault: &str, fails: bool) {
+        let path = self.dir.path().join("faults").join(fault);
+        if fails { fs::write(path, "").unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+}
+
+fn bank(name: &str, durability: v1::Durability) -> v1::CreateBankRequest {
+    v1::CreateBankRequest { durability: durability.into(), ..keyed(name, 4, 2) }
+}
+
+async fn write(client: &Client, bank: &str, number: u64) -> Result<v1::WriteResponse, ClientError> {
+    let request = v1::WriteRequest {
+        bank: bank.into(),
+        ids: vec![number, number + 1],
+        embeddings: Some(rows(&[number as f32 + 1.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0, number as f32 - 7.5])),
+        origin: Some(v1::Origin { writer: "w".into(), incarnation: 1, number: number + 1 }),
+        ..Default::default()
+    };
+    client.write(request).await
+}
+
+async fn sequence(client: &Client, bank: &str) -> u64 {
+    client.get_bank(v1::GetBankRequest { name: bank.into() }).await.unwrap().sequence
+}
+
+async fn checkpoint(client: &Client, bank: &str, tag: &str) -> Result<v1::Checkpoint, ClientError> {
+    let request = v1::CreateCheckpointRequest { bank: bank.into(), tag: tag.into(), ..Default::default() };
+    Ok(client.create_checkpoint(request).await?.done().await?.checkpoint.unwrap())
+}
+
+async fn restore(client: &Client, bank: &str, tag: &str) -> Result<v1::Bank, ClientError> {
+    let request = v1::RestoreCheckpointRequest { bank: bank.into(), tag: tag.into(), ..Default::default() };
+    Ok(client.restore_checkpoint(request).await?.done().await?.restored.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_refused_once_is_not_trusted_until_the_restart() {
+    for (fault, says) in [("sync", "Input/output error"), ("full", "No space left")] {
+        let frail = Frail::new();
+        let (server, client) = frail.start().await;
+        client.create_bank(bank("b", v1::Durability::Always)).await.unwrap();
+        client.create_bank(bank("m", v1::Durability::Memory)).await.unwrap();
+        for number in 0..5 {
+            write(&client, "b", number).await.unwrap();
+        }
+        frail.fail(fault, true);
+        let refused = write(&client, "b", 5).await.unwrap_err();
+        assert!(refused.code() == Code::FailedPrecondition && refused.to_string().contains(says), "{refused}");
+        frail.fail(fault, false);
+        let again = write(&client, "b", 6).await.unwrap_err();
+        assert_eq!(again.to_string(), refused.to_string(), "the disk is well again, and what it holds is not known");
+        assert_eq!(sequence(&client, "b").await, 5, "reads go on, and see nothing that was not acknowledged");
+        write(&client, "m", 0).await.unwrap();
+        drop(server);
+
+        let (_server, client) = frail.start().await;
+        let there = sequence(&client, "b").await;
+        // A record whose sync failed may be there all the same; it was never acknowledged, and is known when it comes again.
+        assert!((5..=6).contains(&there), "{fault}: {there}");
+        assert_eq!(write(&client, "b", 5).await.unwrap().duplicate, there == 6);
+        write(&client, "b", 6).await.unwrap();
+        assert_eq!(sequence(&client, "b").await, 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_meets_a_bad_disk_leaves_nothing_and_the_bank_goes_on() {
+    let frail = Frail::new();
+    let (server, client) = frail.start().await;
+    client.create_bank(bank("b", v1::Durability::Interval)).await.unwrap();
+    for number in 0..5 {
+        write(&client, "b", number).await.unwrap();
+    }
+    checkpoint(&client, "b", "5").await.unwrap();
+    for number in 5..8 {
+        write(&client, "b", number).await.unwrap();
+    }
+    // So that no sync of the log is due.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let before = seen_of(&client, "b", 4).await;
+    for fault in ["sync", "full"] {
+        frail.fail(fault, true);
+        let refused = checkpoint(&client, "b", "8").await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{fault}: {refused}");
+        let refused = restore(&client, "b", "5").await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{fault}: {refused}");
+        frail.fail(fault, false);
+    }
+    assert!(seen_of(&client, "b", 4).await == before);
+    let listed = client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints;
+    assert_eq!(listed.iter().map(|made| made.tag.as_str()).collect::<Vec<_>>(), ["5"]);
+    write(&client, "b", 8).await.unwrap();
+    checkpoint(&client, "b", "8").await.unwrap();
+    drop(server);
+    let (_server, client) = frail.start().await;
+    assert_eq!(sequence(&client, "b").await, 9);
+    assert_eq!(restore(&client, "b", "5").await.unwrap().sequence, 5);
+}
