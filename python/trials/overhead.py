@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,33 @@ from torch.nn.functional import normalize
 import negbank
 from negbank.torch import info_nce, similarities
 
-DIM, BATCH, QUEUE, RANDOM, HARD, STEPS, WARM_UP = 128, 256, 65_536, 4_096, 64, 60, 5
+
+@dataclass(frozen=True)
+class Size:
+    """Floats of a key, anchors a step, keys in the queue, negatives of either kind, and steps timed and before."""
+
+    dim: int = 128
+    batch: int = 256
+    queue: int = 65_536
+    random: int = 4_096
+    hard: int = 64
+    steps: int = 60
+    warm_up: int = 5
+
+
+FULL = Size()
 
 
 class Training:
     """The step's own work: a batch of inputs, the encoder, the loss, the optimiser."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: Size) -> None:
         torch.manual_seed(0)
-        self.encoder = nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, DIM))
+        self.encoder = nn.Sequential(
+            nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, size.dim)
+        )
         self.optimizer = torch.optim.SGD(self.encoder.parameters(), lr=0.01)
-        self.batches = itertools.cycle(torch.randn(16, BATCH, 512, generator=torch.Generator().manual_seed(1)))
+        self.batches = itertools.cycle(torch.randn(16, size.batch, 512, generator=torch.Generator().manual_seed(1)))
 
     def anchors(self, inputs: Tensor) -> Tensor:
         return normalize(self.encoder(inputs), dim=1)
@@ -44,21 +61,21 @@ class Training:
         self.optimizer.step()
 
 
-def measure(address: str, seeds: int, workers: int) -> dict[str, Any]:
+def measure(address: str, seeds: int, workers: int, size: Size = FULL) -> dict[str, Any]:
     """Median milliseconds of a step and their quartiles, by kind of negatives and way of getting them."""
     torch.set_num_threads(1)
     client = negbank.connect(address)
-    found: dict[str, Any] = {"steps": STEPS, "load": round(os.getloadavg()[0], 1), "ms": {}}
+    found: dict[str, Any] = {"steps": size.steps, "load": round(os.getloadavg()[0], 1), "ms": {}}
     for kind in ("random", "hard"):
-        ways = {"local": local(kind), "service": served(client, kind, "now")}
+        ways = {"local": local(kind, size), "service": served(client, kind, "now", size)}
         if kind == "random":  # the nearest depend on the anchors, which a step ahead aren't there yet
-            ways["service, a step ahead"] = served(client, kind, "ahead")
+            ways["service, a step ahead"] = served(client, kind, "ahead", size)
         times: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(WARM_UP + STEPS):
+        for _ in range(size.warm_up + size.steps):
             for way, steps in ways.items():
                 times[way].append(next(steps))
         found["ms"][kind] = {
-            way: [round(1e3 * float(np.percentile(those[WARM_UP:], share)), 2) for share in (25, 50, 75)]
+            way: [round(1e3 * float(np.percentile(those[size.warm_up :], share)), 2) for share in (25, 50, 75)]
             for way, those in times.items()
         }
         for way in ("now", "ahead"):
@@ -67,36 +84,36 @@ def measure(address: str, seeds: int, workers: int) -> dict[str, Any]:
     return found
 
 
-def first_keys() -> Tensor:
-    return normalize(torch.randn(QUEUE, DIM, generator=torch.Generator().manual_seed(2)), dim=1)
+def first_keys(size: Size) -> Tensor:
+    return normalize(torch.randn(size.queue, size.dim, generator=torch.Generator().manual_seed(2)), dim=1)
 
 
-def local(kind: str) -> Iterator[float]:
+def local(kind: str, size: Size) -> Iterator[float]:
     """A ring of tensors, as MoCo's code has it."""
-    training, queue, at = Training(), first_keys(), 0
+    training, queue, at = Training(size), first_keys(size), 0
     while True:
         inputs = next(training.batches)
         began = time.perf_counter()
         anchors = training.anchors(inputs)
         if kind == "random":
-            negatives = queue[torch.randint(QUEUE, (RANDOM,))]
+            negatives = queue[torch.randint(size.queue, (size.random,))]
         else:
-            negatives = queue[(anchors.detach() @ queue.T).topk(HARD, dim=1).indices]
+            negatives = queue[(anchors.detach() @ queue.T).topk(size.hard, dim=1).indices]
         training.learn(anchors, negatives)
-        queue[at : at + BATCH] = anchors.detach()
-        at = (at + BATCH) % QUEUE
+        queue[at : at + size.batch] = anchors.detach()
+        at = (at + size.batch) % size.queue
         yield time.perf_counter() - began
 
 
-def served(client: negbank.Client, kind: str, when: str) -> Iterator[float]:
+def served(client: negbank.Client, kind: str, when: str, size: Size) -> Iterator[float]:
     """The same from a bank."""
-    training = Training()
-    bank = client.create_bank(f"overhead-{kind}-{when}", dim=DIM, kind="queue", capacity=QUEUE)
-    for rows in first_keys().split(8_192):
+    training = Training(size)
+    bank = client.create_bank(f"overhead-{kind}-{when}", dim=size.dim, kind="queue", capacity=size.queue)
+    for rows in first_keys(size).split(8_192):
         bank.enqueue(rows)
-    draw = negbank.Uniform(RANDOM, scope="shared") if kind == "random" else negbank.Nearest(HARD)
+    draw = negbank.Uniform(size.random, scope="shared") if kind == "random" else negbank.Nearest(size.hard)
     sampler = negbank.Sampler(bank, draw, seed=0, columns=["embeddings"])
-    ahead = negbank.Prefetch(sampler, training.batches, lambda batch: {"anchors": BATCH})
+    ahead = negbank.Prefetch(sampler, training.batches, lambda batch: {"anchors": size.batch})
     while True:
         if when == "ahead":
             began = time.perf_counter()
@@ -106,7 +123,7 @@ def served(client: negbank.Client, kind: str, when: str) -> Iterator[float]:
             inputs = next(training.batches)
             began = time.perf_counter()
             anchors = training.anchors(inputs)
-            negs = sampler.sample(BATCH if kind == "random" else anchors)
+            negs = sampler.sample(size.batch if kind == "random" else anchors)
         negatives = torch.as_tensor(negs.embeddings)
         training.learn(anchors, negatives if kind == "random" else negatives[negs.indices])
         sampler.write(anchors)
