@@ -1,6 +1,8 @@
-/* A disk that fails when it is told to: preloaded into a server, it refuses what the files in the folder FAULTS name. */
+/* A disk that fails when it is told to: preloaded into a server, it refuses what the files in the folder FAULTS name. And one that
+ * remembers: its file "synced" tells of each file that was synced its inode and how long it was then. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -27,9 +29,29 @@ static int refuse(int error) {
     return -1;
 }
 
-int fsync(int fd) { return told("sync") ? refuse(EIO) : (int)syscall(SYS_fsync, fd); }
+/* What was written before the sync began, and no more, is what it promises. */
+static int synced(int fd, long call) {
+    const char *folder = getenv("FAULTS");
+    struct stat about;
+    if (told("sync")) return refuse(EIO);
+    int known = folder != NULL && fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+    int done = (int)syscall(call, fd);
+    if (done == 0 && known) {
+        char path[4096], line[64];
+        snprintf(path, sizeof path, "%s/synced", folder);
+        int length = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)about.st_ino, (long long)about.st_size);
+        int record = open(path, O_WRONLY | O_APPEND | O_CREAT, 0600);
+        if (record >= 0) {
+            syscall(SYS_write, record, line, length);
+            close(record);
+        }
+    }
+    return done;
+}
 
-int fdatasync(int fd) { return told("sync") ? refuse(EIO) : (int)syscall(SYS_fdatasync, fd); }
+int fsync(int fd) { return synced(fd, SYS_fsync); }
+
+int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
     return is_file(fd) && told("full") ? refuse(ENOSPC) : syscall(SYS_write, fd, bytes, count);

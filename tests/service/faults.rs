@@ -1,6 +1,8 @@
 //! A disk that refuses: an error or a correct bank, never a wrong one. `faults.c` is the disk.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,12 +31,17 @@ impl Frail {
     }
 
     async fn start(&self) -> (Process, Client) {
+        self.start_with(&[]).await
+    }
+
+    async fn start_with(&self, settings: &[&str]) -> (Process, Client) {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
         command.env("LD_PRELOAD", &self.shim).env("FAULTS", at("faults"));
         let (data, checkpoints) =
             (format!("durability.dir={}", at("data")), format!("checkpoints.location={}", at("checkpoints")));
-        let arguments = ["--listen", "127.0.0.1:0", "--set", &data, "--set", &checkpoints];
+        let mut arguments = vec!["--listen", "127.0.0.1:0", "--set", &data, "--set", &checkpoints];
+        settings.iter().for_each(|&setting| arguments.extend(["--set", setting]));
         let server = Process::start_by(command, "address=", &arguments);
         let client = Client::connect(&server.address, Options { retries: 0, ..Options::default() }).await.unwrap();
         (server, client)
@@ -43,6 +50,47 @@ impl Frail {
     fn fail(&self, fault: &str, fails: bool) {
         let path = self.dir.path().join("faults").join(fault);
         if fails { fs::write(path, "").unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+}
+
+/// Files below a folder, with their metadata.
+fn files(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: PathBuf| match path.metadata() {
+        Ok(about) if about.is_dir() => files(&path),
+        Ok(about) => vec![(path, about)],
+        // It went while we looked.
+        Err(_) => Vec::new(),
+    };
+    entries.flat_map(of).collect()
+}
+
+impl Frail {
+    /// How long each file was when it was last synced, by inode.
+    fn synced(&self) -> HashMap<u64, u64> {
+        let told = fs::read_to_string(self.dir.path().join("faults/synced")).unwrap_or_default();
+        let line = |line: &str| line.split_once(' ').map(|(inode, len)| (inode.parse().unwrap(), len.parse().unwrap()));
+        told.lines().filter_map(line).collect()
+    }
+
+    /// Logs that are longer than what was synced of them.
+    fn unsynced(&self) -> usize {
+        let synced = self.synced();
+        let of_log = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"));
+        let is_longer = |about: &fs::Metadata| synced.get(&about.ino()).is_none_or(|&len| about.len() > len);
+        files(&self.dir.path().join("data")).iter().filter(|(path, about)| of_log(path) && is_longer(about)).count()
+    }
+
+    /// The power goes: what was not synced is not there.
+    fn cut(&self, server: Process) {
+        server.killed();
+        let synced = self.synced();
+        for (path, about) in files(&self.dir.path().join("data")) {
+            let kept = synced.get(&about.ino()).copied().unwrap_or(0);
+            if kept < about.len() {
+                fs::File::options().write(true).open(path).unwrap().set_len(kept).unwrap();
+            }
+        }
     }
 }
 
@@ -137,4 +185,55 @@ async fn a_checkpoint_that_meets_a_bad_disk_leaves_nothing_and_the_bank_goes_on(
     let (_server, client) = frail.start().await;
     assert_eq!(sequence(&client, "b").await, 9);
     assert_eq!(restore(&client, "b", "5").await.unwrap().sequence, 5);
+}
+
+/// What may be lost is what the policy says: nothing, what came after the last sync, or everything; and never anything in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_power_cut_takes_is_what_the_policy_says() {
+    let frail = Frail::new();
+    let names = ["always", "interval", "memory"];
+    let (mut server, mut client) = frail.start_with(&["durability.interval_ms=50", "durability.segment_bytes=4096"]).await;
+    let policies = [v1::Durability::Always, v1::Durability::Interval, v1::Durability::Memory];
+    for (name, durability) in names.into_iter().zip(policies) {
+        client.create_bank(bank(name, durability)).await.unwrap();
+    }
+    let mut acknowledged = 0;
+    for round in 0..4 {
+        for _ in 0..40 {
+            for name in &names[..2] {
+                write(&client, name, acknowledged).await.unwrap();
+            }
+            acknowledged += 1;
+        }
+        let everything_is_synced = async {
+            while frail.unsynced() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), everything_is_synced).await.expect("no sync was made");
+        let safe = acknowledged;
+        for number in safe..safe + 40 {
+            for name in &names[..2] {
+                write(&client, name, number).await.unwrap();
+            }
+        }
+        acknowledged += 40;
+        if round == 0 {
+            write(&client, "memory", 0).await.unwrap();
+        }
+        frail.cut(server);
+
+        (server, client) = frail.start_with(&["durability.interval_ms=50", "durability.segment_bytes=4096"]).await;
+        assert_eq!(sequence(&client, "always").await, acknowledged, "what was acknowledged is lost");
+        let kept = sequence(&client, "interval").await;
+        assert!((safe..=acknowledged).contains(&kept), "{kept} of {acknowledged}, of which {safe} were synced");
+        let gone = client.get_bank(v1::GetBankRequest { name: "memory".into() }).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+        // It is the bank that the first so many writes make: the others come again, and it is the one that lost nothing.
+        for number in kept..acknowledged {
+            assert!(!write(&client, "interval", number).await.unwrap().duplicate);
+        }
+        let [(_, always, ..), (_, interval, ..)] = [seen_of(&client, "always", 4).await, seen_of(&client, "interval", 4).await];
+        assert!(always == interval, "a write in the middle is missing");
+    }
 }
