@@ -57,7 +57,8 @@ A MoCo-like step on the CPU (an encoder of 2 million parameters, one thread, 256
 floats), with the queue as a tensor in the process and as a bank: `random` takes 4,096 keys for all anchors, `hard` the 64
 nearest of each. The write of the step's keys is part of it. Median milliseconds of {steps} steps and their quartiles,
 {machine}, load average {load} before it began; server and trainer share these cores, which a trainer on a GPU would leave to
-the server.
+the server. What `hard` saves is the local search, one product and one top-k on the trainer's one thread, which the server
+does over codes on both cores. It has no step ahead: the nearest depend on the anchors, which are not there yet.
 
 | negatives | way | ms a step | quartiles | over local |
 |---|---|---|---|---|

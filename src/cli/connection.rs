@@ -10,19 +10,19 @@ use crate::client::Security;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Connection {
     /// Token that the server knows the caller by.
-    #[arg(long, value_name = "TOKEN", env = "NEGBANK_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "TOKEN", env = "NEGBANK_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// PEM file of the authorities that the server's certificate may be of, at an https:// address; default: the system's.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// PEM file of the client's own certificate, for a server that wants one.
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
     /// PEM file of its key.
-    #[arg(long, value_name = "FILE", requires = "certificate")]
+    #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
     /// Name that the server's certificate must be of; default: the address's host.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     server_name: Option<String>,
 }
 

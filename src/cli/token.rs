@@ -14,7 +14,8 @@ pub(super) struct Args {
     /// Whom the token stands for, as in logs and in messages to its owner.
     #[arg(long, value_name = "NAME")]
     subject: String,
-    /// read: reading and drawing; write: entries and gathers, too; admin: creating and deleting banks, too.
+    /// read: reading and drawing; write: entries and gathers, too; admin: creating, deleting, keeping and
+    /// restoring banks, too.
     #[arg(long, value_parser = ["read", "write", "admin"])]
     role: String,
     /// Names of the banks that it is for, in which * stands for any characters; may be repeated.

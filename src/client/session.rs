@@ -105,7 +105,7 @@ impl Client {
             .await
             .map_err(|fault| {
                 let cause = deepest(&fault);
-                ClientError::Unavailable(format!("no negbank answers at {address}: {cause}; start one with `negbank serve`"))
+                ClientError::Unavailable(format!("no negbank answers at {address}: {cause}{}", what_to_do(&cause)))
             })?;
         Ok(Self {
             line: Line::new(channel, authorization),
@@ -351,6 +351,21 @@ fn endpoint(address: &str, security: &Security) -> Result<Endpoint, ClientError>
         let message = format!("the certificates given for {address} cannot be used: {}", deepest(&fault));
         ClientError::InvalidArgument { message, violations: Vec::new() }
     })
+}
+
+/// What helps against the cause of a connection that could not be made.
+fn what_to_do(cause: &str) -> &'static str {
+    let known = [
+        ("refused", "; start one with `negbank serve`"),
+        (
+            "UnknownIssuer",
+            "; the server's certificate is of no authority that is trusted: give the file of its authority as `ca`",
+        ),
+        ("CaUsedAsEndEntity", "; the server shows an authority's own certificate: it needs one that the authority issued"),
+        ("not valid for name", "; give the name that the certificate is of as `server_name`"),
+        ("InvalidContentType", "; it speaks no TLS: leave https:// out"),
+    ];
+    known.iter().find(|(sign, _)| cause.contains(sign)).map_or("", |(_, help)| help)
 }
 
 /// The deepest cause of a fault of the transport.

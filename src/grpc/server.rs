@@ -113,8 +113,16 @@ impl Server {
         });
         let tokens = tokens.transpose().map_err(wrong("auth.tokens"))?;
         if let Some(tokens) = &tokens {
-            let (known, encrypted) = (tokens.get().len(), tls.is_some());
-            tracing::info!(known, encrypted, "calls need a token; without TLS whoever hears one can use it");
+            let known = tokens.get().len();
+            tracing::info!(known, "calls need a token");
+            if known == 0 {
+                tracing::warn!(
+                    "the file of auth.tokens has no token: nobody can call; `negbank token --append FILE` makes one"
+                );
+            }
+            if tls.is_none() && config.listen.is_some() {
+                tracing::warn!("tokens cross the network in the clear, and whoever hears one can use it: set tls.certificate");
+            }
         }
         let tcp = match config.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?),

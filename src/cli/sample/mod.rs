@@ -8,6 +8,7 @@ use std::io::Write as _;
 use shown::{Anchor, Shown};
 
 use super::bench::draw::DrawArg;
+use super::connection::Connection;
 use crate::client::{Client, ClientError, Options, messages as v1, rows};
 
 /// Arguments of `sample`.
@@ -16,9 +17,11 @@ pub(super) struct Args {
     /// The bank.
     #[arg(value_name = "BANK")]
     bank: String,
-    /// host:port or unix:/path of the server.
+    /// host:port, https://host:port or unix:/path of the server.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
     address: String,
+    #[command(flatten)]
+    connection: Connection,
     /// An anchor that is an entry of the bank, which lends it embedding, label and group; may be repeated.
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<u64>,
@@ -59,7 +62,8 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 async fn probe(args: &Args) -> Result<Shown, Box<dyn Error>> {
-    let client = Client::connect(&args.address, Options::default()).await?;
+    let options = Options { security: args.connection.security()?, ..Options::default() };
+    let client = Client::connect(&args.address, options).await?;
     let bank = client.get_bank(v1::GetBankRequest { name: args.bank.clone() }).await?;
     let anchors = anchors(args, &client).await?;
     let draws: Vec<v1::Draw> = args.draws.iter().map(|draw| draw.of(args.k)).collect();
