@@ -78,6 +78,14 @@ def tokens(texts: list[str]) -> Tensor:
     return torch.tensor([one + [0] * (max(map(len, words)) - len(one)) for one in words])
 
 
+def word_pairs() -> tuple[Tensor, Tensor]:
+    """Words of docstrings, each with the one after it, i64 [N, 2]; and how often each word is a second one, i64 [WORDS]."""
+    text = tokens(docstrings()[1][:200])
+    pairs = torch.stack([text[:, :-1].flatten(), text[:, 1:].flatten()], dim=1)
+    pairs = pairs[(pairs > 0).all(dim=1)]
+    return pairs, torch.bincount(pairs[:, 1], minlength=WORDS)
+
+
 def text_encoder(dim: int) -> nn.Module:
     """Embeddings [B, dim] of token numbers [B, L]."""
     return nn.EmbeddingBag(WORDS, dim, mode="mean", padding_idx=0)

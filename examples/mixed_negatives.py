@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import negbank
-from data import WORDS, batches, docstrings, tokens
+from data import WORDS, batches, word_pairs
 from negbank.torch import info_nce
 
 
 def train(client: negbank.Client, even: int = 64, epochs: int = 1) -> dict[str, float]:
     """Cross-entropy over all words before and after, and over the last batches, as sampled and exactly."""
     torch.manual_seed(0)
-    text = tokens(docstrings()[1][:200])
-    pairs = torch.stack([text[:, :-1].flatten(), text[:, 1:].flatten()], dim=1)  # a word, and the one after it
-    pairs = pairs[(pairs > 0).all(dim=1)]
-    seen = torch.bincount(pairs[:, 1], minlength=WORDS)
+    pairs, seen = word_pairs()
     words = torch.nonzero(seen)[:, 0]
     vectors, outputs = nn.Embedding(WORDS, 32), nn.Embedding.from_pretrained(torch.zeros(WORDS, 32), freeze=False)
     optimizer = torch.optim.Adam([*vectors.parameters(), *outputs.parameters()], lr=1e-2)

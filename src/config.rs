@@ -228,6 +228,10 @@ impl Reader {
         let parsed = |given: &str| Durability::ALL.into_iter().find(|policy| policy.name() == given);
         self.take("durability.policy", &mut policy, |given| parsed(given).is_some(), "memory, interval or always");
         durability.policy = parsed(&policy).unwrap_or(durability.policy);
+        if durability.policy == Durability::Always && durability.dir.is_none() {
+            self.problems
+                .push("durability.policy: always promises what nothing keeps: set durability.dir, a folder".to_owned());
+        }
         let mut interval = durability.interval.as_millis() as u64;
         self.take("durability.interval_ms", &mut interval, |given| INTERVAL_MS.contains(given), "milliseconds, 1 to 3600000");
         durability.interval = Duration::from_millis(interval);
@@ -374,6 +378,17 @@ mod tests {
         assert!(server.listen.is_some() && server.unix_socket.is_none());
         assert!(load(&["server.listen=none"]).unwrap_err().to_string().contains("nobody could call"));
         assert!(load(&["server.unix_socket="]).unwrap_err().to_string().contains("server.unix_socket"));
+    }
+
+    #[test]
+    fn a_policy_that_nothing_keeps_is_refused() {
+        let load = |flags: &[&str]| {
+            let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+            Settings::load(&Sources { flags, ..Sources::default() })
+        };
+        assert!(load(&["durability.policy=always"]).unwrap_err().to_string().contains("set durability.dir"));
+        assert!(load(&["durability.policy=always", "durability.dir=/data"]).is_ok());
+        assert!(load(&["durability.policy=interval"]).is_ok());
     }
 
     #[test]

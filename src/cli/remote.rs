@@ -3,9 +3,6 @@
 use std::error::Error;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
 use super::connection::Connection;
 use super::figures::Figures;
 use crate::client::{Client, Options, Security};
@@ -34,7 +31,7 @@ pub(super) struct Answer {
 
 const WITHIN: Duration = Duration::from_secs(5);
 /// Metrics of a thousand banks are a few megabytes.
-const LARGEST: u64 = 64 << 20;
+const LARGEST: usize = 64 << 20;
 
 impl Remote {
     /// Connects; calls are tried once, for a few seconds.
@@ -58,45 +55,36 @@ impl Remote {
         if answer.status == 200 { Ok(Figures::parse(&answer.body)) } else { Err(format!("/metrics: {}", answer.status).into()) }
     }
 
-    /// Asks over HTTP/1.1.
+    /// Asks over HTTP.
     pub(super) async fn get(&self, path: &str) -> Result<Answer, Box<dyn Error + Send + Sync>> {
         let probes = &self.probes;
-        let asked = tokio::time::timeout(WITHIN, self.ask(path)).await;
-        let missing =
-            |fault: &dyn std::fmt::Display| format!("no probes answer at {probes} (the server's http.listen): {fault}");
-        let text = asked.map_err(|_| missing(&format!("nothing within {WITHIN:?}")))?.map_err(|fault| missing(&fault))?;
-        parse(&text).ok_or_else(|| format!("what answers at {probes} is no negbank's probes").into())
+        self.ask(path).await.map_err(|fault| {
+            let cause = deepest(&fault);
+            if fault.is_connect() || fault.is_timeout() || fault.is_builder() {
+                format!("no probes answer at {probes} (the server's http.listen): {cause}").into()
+            } else {
+                format!("what answers at {probes} is no negbank's probes: {cause}").into()
+            }
+        })
     }
 
-    async fn ask(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(&self.probes).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.probes);
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(LARGEST).read_to_end(&mut answer).await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    }
-}
-
-fn parse(text: &str) -> Option<Answer> {
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-    let date = lines.filter_map(header).find_map(|(name, value)| (name == "date").then_some(value));
-    Some(Answer { status, date, body: body.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn an_answer_is_read_or_refused() {
-        let answer = parse("HTTP/1.1 503 Service Unavailable\r\nDate: now\r\nx: y\r\n\r\ndraining\n").unwrap();
-        assert_eq!((answer.status, answer.date.as_deref(), answer.body.as_str()), (503, Some("now"), "draining\n"));
-        for wrong in ["", "HTTP/1.1 20", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
-            assert!(parse(wrong).is_none(), "{wrong}");
+    async fn ask(&self, path: &str) -> reqwest::Result<Answer> {
+        // The client wants one, whatever it speaks; another part of the program may have chosen it already.
+        let _chosen = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(WITHIN).build()?;
+        let mut answered = http.get(format!("http://{}{path}", self.probes)).send().await?;
+        let (status, date) = (answered.status().as_u16(), answered.headers().get(reqwest::header::DATE));
+        let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while let Some(piece) = answered.chunk().await?.filter(|_| body.len() < LARGEST) {
+            body.extend_from_slice(&piece);
         }
+        Ok(Answer { status, date, body: String::from_utf8_lossy(&body).into_owned() })
     }
+}
+
+/// The deepest cause of a fault.
+fn deepest(fault: &reqwest::Error) -> String {
+    let causes = std::iter::successors(Some(fault as &dyn Error), |&fault| fault.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }

@@ -34,12 +34,17 @@ impl Security {
 
     /// How TLS is spoken.
     pub(super) fn tls(&self) -> ClientTlsConfig {
-        let tls = match &self.ca {
+        let mut tls = match &self.ca {
             Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        let tls = self.server_name.iter().fold(tls, |tls, name| tls.domain_name(name));
-        self.identity.iter().fold(tls, |tls, (certificate, key)| tls.identity(Identity::from_pem(certificate, key)))
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        tls
     }
 
     /// Whether anything is given that only TLS makes use of.
