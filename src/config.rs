@@ -1,6 +1,7 @@
 //! Loading: settings from a TOML file, overridden by the environment, overridden by flags. What each setting means stands
 //! with the part that owns it.
 
+mod keeping;
 mod listening;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +15,6 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat, Source as _, Value, ValueKind};
 use serde::Deserialize;
 
-use crate::engine::Durability;
 pub use crate::grpc::{Role, TokenEntry, fingerprint};
 use crate::{engine, grpc, telemetry};
 
@@ -77,7 +77,7 @@ impl Settings {
         reader.security(&mut settings.server);
         reader.limits(&mut settings.limits);
         reader.compute(&mut settings.engine);
-        settings.engine.max_entries = settings.limits.max_entries;
+        (settings.engine.max_dim, settings.engine.max_entries) = (settings.limits.max_dim, settings.limits.max_entries);
         reader.index(&mut settings.engine.index);
         reader.gather(&mut settings.engine.gather);
         reader.durability(&mut settings.engine.durability);
@@ -115,8 +115,6 @@ const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 const INBOUND_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 40;
-const INTERVAL_MS: RangeInclusive<u64> = 1..=3_600_000;
-const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 40;
 const COUNT: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 impl Reader {
@@ -219,39 +217,6 @@ impl Reader {
                 gather.max_total_bytes, gather.max_bytes
             ));
         }
-    }
-
-    /// Where banks are kept: `none` keeps none.
-    fn durability(&mut self, durability: &mut engine::DurabilityConfig) {
-        durability.dir = self.path("durability.dir", "a folder");
-        let mut policy = durability.policy.name().to_owned();
-        let parsed = |given: &str| Durability::ALL.into_iter().find(|policy| policy.name() == given);
-        self.take("durability.policy", &mut policy, |given| parsed(given).is_some(), "memory, interval or always");
-        durability.policy = parsed(&policy).unwrap_or(durability.policy);
-        if durability.policy == Durability::Always && durability.dir.is_none() {
-            self.problems
-                .push("durability.policy: always promises what nothing keeps: set durability.dir, a folder".to_owned());
-        }
-        let mut interval = durability.interval.as_millis() as u64;
-        self.take("durability.interval_ms", &mut interval, |given| INTERVAL_MS.contains(given), "milliseconds, 1 to 3600000");
-        durability.interval = Duration::from_millis(interval);
-        let wanted = format!("bytes, {} to {}", SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
-        let fits = |given: &u64| SEGMENT_BYTES.contains(given);
-        self.take("durability.segment_bytes", &mut durability.segment_bytes, fits, &wanted);
-        self.take("durability.snapshot_log_bytes", &mut durability.snapshot_log_bytes, fits, &wanted);
-        self.within("durability.snapshot_memory_bytes", &mut durability.snapshot_memory_bytes, INBOUND_BYTES);
-    }
-
-    /// Where checkpoints are kept: `none` keeps none.
-    fn checkpoints(&mut self, checkpoints: &mut engine::CheckpointsConfig) {
-        let mut location = NONE.to_owned();
-        self.take("checkpoints.location", &mut location, |given| !given.is_empty(), "a directory, s3://bucket/prefix, or none");
-        checkpoints.location = (location != NONE).then_some(location);
-        self.within("checkpoints.keep", &mut checkpoints.keep, 0..=u32::MAX as usize);
-        self.within("checkpoints.memory_bytes", &mut checkpoints.memory_bytes, INBOUND_BYTES);
-        let mut spool = NONE.to_owned();
-        self.take("checkpoints.spool", &mut spool, |given| !given.is_empty(), "a folder, or none");
-        checkpoints.spool = (spool != NONE).then(|| PathBuf::from(spool));
     }
 
     fn log(&mut self, log: &mut telemetry::Config) {

@@ -96,6 +96,7 @@ pub(crate) struct BankDescription {
     writers: u64,
     stages: Vec<StageDescription>,
     durability: &'static str,
+    damage: Option<String>,
     index: Option<IndexDescription>,
 }
 
@@ -146,6 +147,7 @@ impl From<Bank> for BankDescription {
                 Durability::Interval => "interval",
                 Durability::Always => "always",
             },
+            damage: bank.damage,
             writers: bank.writers,
             stages: bank.stages.into_iter().map(StageDescription::from).collect(),
             index: bank.index.map(IndexDescription::from),

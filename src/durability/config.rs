@@ -12,7 +12,9 @@ pub struct Config {
     pub dir: Option<PathBuf>,
     /// Durability of a bank that is created without one.
     pub policy: Durability,
-    /// What a bank of [`Durability::Interval`] may lose.
+    /// What becomes of a bank whose log is damaged.
+    pub damaged: Damaged,
+    /// What a bank of [`Durability::Interval`] may lose, if a sync takes no longer than half of it.
     pub interval: Duration,
     /// Bytes after which a log begins a new file.
     pub segment_bytes: u64,
@@ -22,11 +24,34 @@ pub struct Config {
     pub snapshot_memory_bytes: usize,
 }
 
+/// What becomes of a bank whose log is damaged in the middle. One whose snapshot is damaged is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damaged {
+    /// It is not served.
+    Refuse,
+    /// It is served as it was before the damage, and takes no writes.
+    ReadOnly,
+}
+
+impl Damaged {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::ReadOnly];
+
+    /// As settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::ReadOnly => "read_only",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             dir: None,
             policy: Durability::Interval,
+            damaged: Damaged::Refuse,
             interval: Duration::from_millis(1_000),
             segment_bytes: 64 << 20,
             snapshot_log_bytes: 256 << 20,

@@ -26,6 +26,14 @@ pub enum StoreError {
         /// What is wrong there.
         what: String,
     },
+    /// It may be whole, and there is no room for it.
+    #[error("there is not enough memory for what is in {}: {what}", path.display())]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// What could not be had.
+        what: String,
+    },
     /// Another server has the folder.
     #[error("{} is in use by another server{by} (setting durability.dir): two servers can't share it", dir.display())]
     Locked {
@@ -34,6 +42,30 @@ pub enum StoreError {
         /// As in ", process 77"; empty if it is not known.
         by: String,
     },
+}
+
+/// Why what was read of a file can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Complaint {
+    /// It is not what was written.
+    Damaged(String),
+    /// There is no room for it.
+    OutOfMemory(String),
+}
+
+impl Complaint {
+    pub(super) fn about(self, path: &Path, offset: u64) -> StoreError {
+        match self {
+            Self::Damaged(what) => StoreError::damaged(path, offset, what),
+            Self::OutOfMemory(what) => StoreError::OutOfMemory { path: path.to_owned(), what },
+        }
+    }
+}
+
+impl From<String> for Complaint {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
 }
 
 impl StoreError {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::log::{Apply, Log, Replayed};
 use super::snapshot::{self, Snapshot, SnapshotFile};
-use super::{StoreError, frames, sync};
+use super::{Complaint, StoreError, frames, sync};
 use crate::codec::BankRecord;
 
 /// A bank on disk: its settings and its log.
@@ -54,16 +54,16 @@ impl Folder {
     }
 
     /// Gives `section` the sections of the newest snapshot, in order; it says of each whether it is the last, and what it complains about
-    /// is reported as damage of that section.
+    /// is reported with that section's place.
     ///
     /// # Errors
     /// [`StoreError`]: anything but a whole snapshot, or none.
-    pub fn read_snapshot(&self, section: &mut dyn FnMut(&[u8]) -> Result<bool, String>) -> Result<Snapshot, StoreError> {
+    pub fn read_snapshot(&self, section: &mut dyn FnMut(&[u8]) -> Result<bool, Complaint>) -> Result<Snapshot, StoreError> {
         snapshot::read(self, section)
     }
 
     /// Opens the log and replays what comes after sequence `after`: each record with the sequence it was appended under. Whatever
-    /// `apply` complains about is reported as damage of that record.
+    /// `apply` complains about is reported with that record's place.
     ///
     /// # Errors
     /// [`StoreError`]: anything but a whole log, or one whose last record was cut short.

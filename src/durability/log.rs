@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::folder::Folder;
 use super::frames::{self, Broken, Frames};
 use super::segment::Segment;
-use super::{StoreError, sync};
+use super::unsynced::{Unsynced, Until};
+use super::{Complaint, StoreError, sync};
 
 /// Takes a record and the sequence it was appended under, and complains of what can't be.
-pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
+pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), Complaint>;
 
 /// What was applied to a bank, in order, in files of about `segment_bytes`. Once a call has failed, nobody knows what is on disk until
 /// the log is opened anew: it must not be used any more.
@@ -25,9 +26,15 @@ pub struct Log {
     file: File,
     /// Of the last frame.
     checksum: u32,
+    /// Bytes appended since it was opened, and how many of them are known to be on disk.
+    appended: u64,
+    synced: u64,
     /// Keeps other servers away for as long as this may write.
     _lock: Arc<File>,
 }
+
+/// Of a file, the share that may be unsynced when another follows it.
+const SETTLED_SHARE: u64 = 8;
 
 /// What was found when a log was opened.
 #[derive(Debug, Default)]
@@ -68,6 +75,8 @@ impl Log {
             segments,
             file,
             checksum,
+            appended: 0,
+            synced: 0,
             _lock: Arc::clone(&folder.lock),
         }
     }
@@ -100,12 +109,13 @@ impl Log {
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }
 
-    /// Appends a record. It is on disk once [`Self::sync`] has returned.
+    /// Appends a record. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once that costs no
+    /// long wait, or when it is twice as large as it should be.
     ///
     /// # Errors
     /// [`StoreError::Io`]
     pub fn append(&mut self, sequence: u64, payload: &[u8]) -> Result<(), StoreError> {
-        if self.current().is_some_and(|segment| segment.bytes >= self.segment_bytes) {
+        if self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes) {
             self.begin_file(sequence)?;
         }
         let written = frames::write(&mut self.file, self.checksum, sequence, payload).and_then(|written| {
@@ -114,10 +124,21 @@ impl Log {
         });
         let (checksum, bytes) = written.map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
+        self.appended += bytes;
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes += bytes;
         }
         Ok(())
+    }
+
+    /// True if the next record should go to a new file.
+    pub fn is_full(&self) -> bool {
+        self.file_bytes() >= self.segment_bytes
+    }
+
+    /// True if little is left to sync, so that beginning a new file takes no long wait.
+    pub fn is_settled(&self) -> bool {
+        self.appended - self.synced <= self.segment_bytes / SETTLED_SHARE
     }
 
     /// Begins a new file with the record of sequence `first`, the next one: so everything before it can be dropped.
@@ -140,7 +161,24 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.file.sync_data().map_err(|source| self.failed("sync", source))
+        self.file.sync_data().map_err(|source| self.failed("sync", source))?;
+        self.synced = self.appended;
+        Ok(())
+    }
+
+    /// What was appended and may not be on disk, for another thread to sync while this one goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn unsynced(&self) -> Result<Unsynced, StoreError> {
+        let file = self.file.try_clone().map_err(|source| self.failed("sync", source))?;
+        let path = self.current().map_or_else(|| self.folder.clone(), |segment| segment.path.clone());
+        Ok(Unsynced::new(file, path, self.appended))
+    }
+
+    /// Another thread has synced what was appended until then.
+    pub fn note_synced(&mut self, until: Until) {
+        self.synced = self.synced.max(until.bytes());
     }
 
     /// Removes the files that hold nothing after `sequence`.
@@ -158,6 +196,10 @@ impl Log {
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.current().map_or(0, |segment| segment.bytes)
     }
 
     fn current(&self) -> Option<&Segment> {
@@ -204,7 +246,7 @@ fn read_segment(
                 replayed.bytes += frames.at() - whole;
                 if frame.sequence > after {
                     let applied = apply(frame.sequence, &frame.payload);
-                    applied.map_err(|what| StoreError::damaged(path, frame.at, what))?;
+                    applied.map_err(|complaint| complaint.about(path, frame.at))?;
                 }
             }
             Ok(None) if heads == 1 => return Ok(Read { bytes: whole, checksum: frames.checksum(), torn_head: false }),
@@ -239,152 +281,4 @@ fn cut(segment: &Segment, at: u64, what: String, frames: &Frames, replayed: &mut
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-
-    use super::{Log, Replayed};
-    use crate::codec::BankRecord;
-    use crate::durability::{Config, Folder, Store, StoreError};
-    use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
-
-    fn record() -> BankRecord {
-        let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
-        BankRecord {
-            name: BankName::parse("name", "b").unwrap(),
-            spec,
-            incarnation: 7,
-            durability: Durability::Always,
-            lineage: Lineage::default(),
-        }
-    }
-
-    fn store(dir: &Path, segment_bytes: u64) -> Store {
-        Store::open(dir, &Config { segment_bytes, ..Config::default() }).unwrap()
-    }
-
-    fn payload(sequence: u64) -> Vec<u8> {
-        (0..sequence % 13 + 1).map(|at| (sequence * 31 + at) as u8).collect()
-    }
-
-    fn append(log: &mut Log, sequences: std::ops::RangeInclusive<u64>) {
-        for sequence in sequences {
-            log.append(sequence, &payload(sequence)).unwrap();
-        }
-        log.sync().unwrap();
-    }
-
-    /// The sequences that are read back, if every payload is what it was.
-    fn read(folder: &Folder, after: u64) -> Result<(Vec<u64>, Log, Replayed), StoreError> {
-        let mut sequences = Vec::new();
-        let (log, replayed) = folder.replay(after, &mut |sequence, bytes| {
-            sequences.push(sequence);
-            if bytes == payload(sequence) { Ok(()) } else { Err("another payload".to_owned()) }
-        })?;
-        Ok((sequences, log, replayed))
-    }
-
-    fn files(folder: &Folder) -> Vec<PathBuf> {
-        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let mut logs: Vec<PathBuf> = names.filter(|path| path.to_str().unwrap().contains("log-")).collect();
-        logs.sort();
-        logs
-    }
-
-    #[test]
-    fn what_was_appended_is_read_over_many_files_and_what_lies_behind_can_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let (folder, mut log) = store(dir.path(), 200).create(&record()).unwrap();
-        append(&mut log, 1..=40);
-        assert!(files(&folder).len() > 5);
-        let on_disk: u64 = files(&folder).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-        assert_eq!(log.bytes(), on_disk);
-        drop(log);
-        let (sequences, mut log, _) = read(&folder, 0).unwrap();
-        assert_eq!((sequences, log.bytes()), ((1..=40).collect(), on_disk));
-        append(&mut log, 41..=50);
-        log.drop_behind(30).unwrap();
-        assert_eq!(read(&folder, 30).unwrap().0, (31..=50).collect::<Vec<_>>());
-        let refused = read(&folder, 0).unwrap_err().to_string();
-        assert!(refused.contains("no file of the log begins at or before 1"), "{refused}");
-        log.drop_behind(1_000).unwrap();
-        assert_eq!(files(&folder).len(), 1, "the file that is written to stays");
-    }
-
-    /// Each byte of three files, one bit or all of it: in the last record it is a torn end, in the head of a file without records a torn
-    /// beginning, anywhere else it is refused with the file and the record's offset.
-    #[test]
-    fn every_changed_byte_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
-        append(&mut log, 1..=14);
-        drop(log);
-        let files = files(&folder);
-        assert_eq!(files.len(), 3, "{files:?}");
-        let last_record = {
-            let whole = fs::metadata(&files[2]).unwrap().len();
-            whole - 32 - (payload(14).len() as u64).next_multiple_of(8)
-        };
-        let mut refused = 0;
-        for path in &files {
-            let whole = fs::read(path).unwrap();
-            for (at, flip) in (0..whole.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xFF)]) {
-                let mut damaged = whole.clone();
-                damaged[at] ^= flip;
-                fs::write(path, &damaged).unwrap();
-                let found = read(&folder, 0);
-                if *path == files[2] && at as u64 >= last_record {
-                    let (sequences, _, replayed) = found.unwrap();
-                    let torn = replayed.torn.unwrap();
-                    assert_eq!((sequences, torn.offset, &torn.path), ((1..=13).collect(), last_record, path), "byte {at}");
-                } else {
-                    let Err(StoreError::Damaged { path: named, offset, .. }) = found else {
-                        panic!("{}: byte {at}, {flip:#x} was not refused: {found:?}", path.display());
-                    };
-                    assert_eq!(&named, path, "byte {at}");
-                    assert!(offset <= at as u64 && at as u64 - offset < 64, "byte {at} was found at {offset}");
-                    assert_eq!(fs::read(path).unwrap(), damaged, "a refused file is left alone");
-                    refused += 1;
-                }
-                fs::write(path, &whole).unwrap();
-            }
-        }
-        assert!(refused > 1_000, "{refused}");
-    }
-
-    /// A file that ends anywhere is read up to its last whole record, and written on from there; an earlier one is refused.
-    #[test]
-    fn a_write_that_was_cut_short_anywhere_leaves_what_was_before_it() {
-        for damage in ["shorter", "zeros", "noise"] {
-            let dir = tempfile::tempdir().unwrap();
-            let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
-            append(&mut log, 1..=14);
-            drop(log);
-            let saved: Vec<(PathBuf, Vec<u8>)> =
-                files(&folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
-            let (last_path, whole) = &saved[2];
-            for len in 0..whole.len() {
-                files(&folder).iter().for_each(|path| fs::remove_file(path).unwrap());
-                saved.iter().for_each(|(path, content)| fs::write(path, content).unwrap());
-                let mut cut = whole[..len].to_vec();
-                match damage {
-                    "zeros" => cut.resize(whole.len() + 100, 0),
-                    "noise" => cut.extend((0..77u32).map(|at| (at * 89 + 5) as u8)),
-                    _ => {}
-                }
-                fs::write(last_path, &cut).unwrap();
-                let (sequences, mut log, replayed) = read(&folder, 0).unwrap();
-                let last = *sequences.last().unwrap();
-                assert_eq!(sequences, (1..=last).collect::<Vec<_>>(), "{damage} from {len} on");
-                assert!(replayed.torn.is_some() || damage == "shorter");
-                append(&mut log, last + 1..=last + 3);
-                let (sequences, _, replayed) = read(&folder, 0).unwrap();
-                assert_eq!(sequences, (1..=last + 3).collect::<Vec<_>>(), "{damage} from {len} on");
-                assert!(replayed.torn.is_none());
-            }
-            let (path, content) = &saved[1];
-            fs::write(path, &content[..100]).unwrap();
-            assert!(read(&folder, 0).unwrap_err().to_string().contains(path.to_str().unwrap()), "a file that has a successor");
-        }
-    }
-}
+mod tests;

@@ -13,11 +13,13 @@ mod segment;
 mod snapshot;
 mod store;
 mod sync;
+mod unsynced;
 
-pub use config::Config;
-pub use error::StoreError;
+pub use config::{Config, Damaged};
+pub use error::{Complaint, StoreError};
 pub use folder::Folder;
 pub use log::{Apply, Log, Replayed, Torn};
 pub use nascent::Nascent;
 pub use snapshot::{Snapshot, SnapshotFile};
 pub use store::{Found, Store};
+pub use unsynced::{Unsynced, Until};

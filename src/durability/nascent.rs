@@ -54,7 +54,7 @@ impl Nascent {
         if replaced.is_some() {
             settle(&self.banks, &folder.path)?;
         }
-        let (log, _) = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned()))?;
+        let (log, _) = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))?;
         Ok((folder, log))
     }
 

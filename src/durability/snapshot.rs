@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::frames::{self, Frames};
-use super::{StoreError, sync};
+use super::{Complaint, StoreError, sync};
 
 const MAGIC: &[u8; 13] = b"negbank bank\n";
 const VERSION: u32 = 1;
@@ -91,7 +91,7 @@ pub struct Snapshot {
 
 /// Gives `section` the sections of the newest snapshot, in order; it says of each whether it is the last. What was left of one that was not
 /// finished is removed.
-pub(super) fn read(folder: &Folder, section: &mut dyn FnMut(&[u8]) -> Result<bool, String>) -> Result<Snapshot, StoreError> {
+pub(super) fn read(folder: &Folder, section: &mut dyn FnMut(&[u8]) -> Result<bool, Complaint>) -> Result<Snapshot, StoreError> {
     for entry in folder.path.read_dir().map_err(StoreError::io("list", &folder.path))? {
         let path = entry.map_err(StoreError::io("list", &folder.path))?.path();
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NASCENT.as_bytes())) {
@@ -115,7 +115,7 @@ pub(super) fn read(folder: &Folder, section: &mut dyn FnMut(&[u8]) -> Result<boo
             return Err(damaged(format!("it is no snapshot of version {VERSION} of this bank, as its name says")));
         }
         if expected > 0 {
-            ended = section(&frame.payload).map_err(damaged)?;
+            ended = section(&frame.payload).map_err(|complaint| complaint.about(&path, frame.at))?;
         }
         expected += 1;
     }

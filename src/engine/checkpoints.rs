@@ -12,7 +12,7 @@ use super::snapshots::{Restoring, sections};
 use crate::archive::{ArchiveError, Spool, Spooled};
 use crate::bank::{Bank, Cut};
 use crate::codec::{BankRecord, Section, StateHash, TensorReader, begin_tensors};
-use crate::durability::{Nascent, Snapshot, SnapshotFile, Store};
+use crate::durability::{Complaint, Nascent, Snapshot, SnapshotFile, Store};
 use crate::model::{BankImage, BankSpec, Checkpoint};
 use crate::rows::Shared;
 
@@ -90,19 +90,18 @@ impl Returning {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
         self.checksum.update(bytes);
         let (restoring, kept) = (&mut self.restoring, &mut self.kept);
-        let mut disk = None;
+        let mut failed = None;
         let read = self.tensors.push(bytes, &mut |section| {
-            restoring.section(section)?;
-            let put = kept.as_mut().map_or(Ok(()), |(_, file)| file.put(section));
-            put.map_err(|fault| {
-                let what = fault.to_string();
-                disk = Some(fault);
-                what
-            })
+            let took = match restoring.section(section) {
+                Ok(_) => kept.as_mut().map_or(Ok(()), |(_, file)| file.put(section)).map_err(EngineError::from),
+                Err(Complaint::Damaged(what)) => return Err(what),
+                Err(Complaint::OutOfMemory(what)) => Err(EngineError::OutOfMemory(what)),
+            };
+            took.map_err(|fault| failed.insert(fault).to_string())
         });
-        match (read, disk) {
+        match (read, failed) {
             (Ok(()), _) => Ok(()),
-            (Err(_), Some(fault)) => Err(fault.into()),
+            (Err(_), Some(fault)) => Err(fault),
             (Err(what), None) => Err(self.damaged(what)),
         }
     }
@@ -116,7 +115,10 @@ impl Returning {
         let hash = self.restoring.hash().value();
         let mut end = Vec::new();
         Section::encode_end(hash, &mut end);
-        self.restoring.section(&end).map_err(|what| damaged(&self.checkpoint, what))?;
+        self.restoring.section(&end).map_err(|complaint| match complaint {
+            Complaint::Damaged(what) => damaged(&self.checkpoint, what),
+            Complaint::OutOfMemory(what) => EngineError::OutOfMemory(what),
+        })?;
         if hash != self.checkpoint.state_hash {
             return Err(self.damaged("the bank in it has not the state hash that its manifest tells".into()));
         }

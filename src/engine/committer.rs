@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::EngineError;
 use super::group::Group;
@@ -43,10 +43,13 @@ enum Request {
 
 /// What a committer works on.
 pub(super) struct Work {
+    pub(super) name: BankName,
     pub(super) bank: Arc<Shared<Bank>>,
     pub(super) index: Option<Arc<BankIndex>>,
     /// `None`: nothing outlives the process.
     pub(super) journal: Option<Journal>,
+    /// What is wrong with its files, if that is why it takes no writes.
+    pub(super) damage: Option<String>,
     /// Entries to which a keyed bank without a capacity grows at most.
     pub(super) max_entries: usize,
     /// Hears of a mutation before whoever sent it does.
@@ -55,9 +58,9 @@ pub(super) struct Work {
 
 impl Committer {
     /// Starts the committer of a bank, with room for `bound` waiting mutations.
-    pub(super) fn start(name: &BankName, work: Work, bound: usize) -> std::io::Result<Self> {
+    pub(super) fn start(work: Work, bound: usize) -> std::io::Result<Self> {
         let (queue, requests) = bounded(bound);
-        thread::Builder::new().name(format!("commit-{name}")).spawn(move || work.run(&requests))?;
+        thread::Builder::new().name(format!("commit-{}", work.name)).spawn(move || work.run(&requests))?;
         Ok(Self { queue, bound })
     }
 
@@ -108,15 +111,18 @@ impl Work {
         let _failed = self.sync();
     }
 
-    /// The next request; what is due to be synced is synced meanwhile.
+    /// The next request; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
     fn next(&mut self, requests: &Receiver<Request>) -> Option<Request> {
         loop {
-            let Some(due) = self.journal.as_ref().and_then(Journal::due) else { return requests.recv().ok() };
-            match requests.recv_deadline(due) {
-                Ok(request) => return Some(request),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                // The journal remembers a failure, and tells whoever writes next.
-                Err(RecvTimeoutError::Timeout) => drop(self.sync()),
+            let Some(journal) = &mut self.journal else { return requests.recv().ok() };
+            let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+            select! {
+                recv(requests) -> request => return request.ok(),
+                recv(journal.synced()) -> synced => match synced {
+                    Ok(synced) => drop(journal.note_synced(synced)),
+                    Err(_) => return requests.recv().ok(),
+                },
+                recv(due) -> _ => drop(journal.keep_up()),
             }
         }
     }
@@ -127,7 +133,7 @@ impl Work {
     }
 
     fn sync(&mut self) -> Result<(), EngineError> {
-        self.journal.as_mut().filter(|journal| journal.due().is_some()).map_or(Ok(()), Journal::sync)
+        self.journal.as_mut().map_or(Ok(()), Journal::sync)
     }
 
     /// Logs and applies a mutation, together with those that wait already; returns the request that comes after them, if that was taken.
@@ -169,6 +175,9 @@ impl Work {
     }
 
     fn decide(&self, mutation: &Mutation, group: &Group) -> Result<Decided, EngineError> {
+        if let Some(what) = &self.damage {
+            return Err(EngineError::ReadOnly { name: self.name.clone(), what: what.clone() });
+        }
         // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
         let (arrivals, entries, kind) = {
             let bank = self.bank.read()?;

@@ -13,6 +13,8 @@ pub struct Config {
     pub write_queue: usize,
     /// Banks at most.
     pub max_banks: usize,
+    /// Dimension of a bank that is restored at most.
+    pub max_dim: usize,
     /// Entries of a keyed bank at most.
     pub max_entries: usize,
     /// Staged writes of a bank that may wait for their ranks.
@@ -36,6 +38,7 @@ impl Default for Config {
             queue: 4_096,
             write_queue: 64,
             max_banks: 1_024,
+            max_dim: 65_536,
             max_entries: 100_000_000,
             max_stages: 64,
             max_staged_rows: 1_048_576,

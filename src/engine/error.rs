@@ -110,6 +110,17 @@ pub enum EngineError {
     /// The system has no memory to give.
     #[error("{0}")]
     OutOfMemory(String),
+    /// Restore a checkpoint into it, or delete it.
+    #[error(
+        "bank {name} takes no writes: its files are damaged and it was opened as it was before the damage (setting durability.damaged): \
+         {what}. Restore a checkpoint into it, or delete it"
+    )]
+    ReadOnly {
+        /// The bank.
+        name: BankName,
+        /// The file, the offset and what is wrong there.
+        what: String,
+    },
     /// Restart the server; what is wrong with the disk is in the message and in the logs.
     #[error(
         "bank {name} takes no more writes until the server is restarted, since its log has failed: {why}. It is still read. Whether \

@@ -79,6 +79,8 @@ pub struct BankHandle {
     durability: Durability,
     /// Where it lies on disk.
     folder: Option<Folder>,
+    /// What is wrong with its files, if that is why it takes no writes.
+    damage: Option<String>,
     state: Arc<Shared<Bank>>,
     /// The graph that it may be searched by; keyed banks only.
     index: Option<Arc<BankIndex>>,
@@ -140,7 +142,7 @@ impl Engine {
         let bank = Arc::clone(bank);
         self.compute(deadline, move |_| {
             let info = BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe())?;
-            Ok(BankInfo { durability: bank.durability, ..info })
+            Ok(BankInfo { durability: bank.durability, damage: bank.damage.clone(), ..info })
         })
         .await
     }

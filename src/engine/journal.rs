@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam_channel::Receiver;
+
 use super::EngineError;
 use super::snapshots::{Job, Outcome, Snapshots};
+use super::syncer::{Synced, Syncer};
 use crate::bank::{Bank, Budget};
 use crate::codec::encode_group;
 use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
@@ -20,8 +23,9 @@ pub(super) struct Journal {
     bank: BankName,
     log: Log,
     durability: Durability,
-    /// When the log must be synced; `None` if it is.
+    /// When the next sync must begin; `None` if everything is on disk or on its way there.
     due: Option<Instant>,
+    syncer: Syncer,
     failure: Option<String>,
     alarm: Alarm,
     scratch: Vec<u8>,
@@ -36,6 +40,24 @@ pub(super) struct Journal {
     outcome: Option<Outcome>,
 }
 
+/// How a bank stands with the disk.
+pub(super) enum Keeping {
+    /// Nothing of it outlives the server.
+    Not,
+    Kept(Kept),
+    /// Its log is damaged: it is what could be read before the damage, and takes no writes.
+    Damaged {
+        folder: Folder,
+        what: String,
+    },
+}
+
+impl From<Option<Kept>> for Keeping {
+    fn from(kept: Option<Kept>) -> Self {
+        kept.map_or(Self::Not, Self::Kept)
+    }
+}
+
 /// What a journal writes to.
 pub(super) struct Kept {
     pub(super) folder: Folder,
@@ -48,14 +70,16 @@ pub(super) struct Kept {
 const KEPT_SCRATCH: usize = 16 << 20;
 
 impl Journal {
-    pub(super) fn new(kept: Kept, limits: &Config, snapshots: Snapshots, alarm: Alarm) -> Self {
+    pub(super) fn new(kept: Kept, limits: &Config, snapshots: Snapshots, alarm: Alarm) -> std::io::Result<Self> {
         let Kept { folder, log, snapshot } = kept;
         let (bank, durability) = (folder.record().name.clone(), folder.record().durability);
+        let syncer = Syncer::start(&bank)?;
         let mut journal = Self {
             bank,
             log,
             durability,
             due: None,
+            syncer,
             failure: None,
             alarm,
             scratch: Vec::new(),
@@ -67,7 +91,7 @@ impl Journal {
             outcome: None,
         };
         journal.outgrown = journal.threshold(0);
-        journal
+        Ok(journal)
     }
 
     /// True if the log has outgrown the last snapshot, and no other is being taken.
@@ -86,7 +110,13 @@ impl Journal {
                 None => self.outgrown = self.threshold(self.log.bytes()),
             }
         }
-        self.outcome.is_none() && self.failure.is_none() && self.log.bytes() >= self.outgrown
+        let may_begin = self.outcome.is_none() && self.failure.is_none() && self.log.bytes() >= self.outgrown;
+        may_begin && (self.log.is_settled() || self.log.bytes() >= 2 * self.outgrown)
+    }
+
+    /// True if a new file is wanted, which is to wait until little of this one is left to sync.
+    fn wants_file(&self) -> bool {
+        self.log.is_full() || (self.outcome.is_none() && self.log.bytes() >= self.outgrown)
     }
 
     /// Bytes of log, beyond `from`, that are worth a snapshot.
@@ -97,6 +127,7 @@ impl Journal {
     /// Begins a snapshot of the bank as it is now.
     pub(super) fn begin_snapshot(&mut self, bank: &Arc<Shared<Bank>>) -> Result<(), EngineError> {
         let image = bank.read()?.image();
+        self.wait_for_syncer()?;
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
         self.due = None;
@@ -108,9 +139,21 @@ impl Journal {
         Ok(())
     }
 
-    /// Until when what was recorded must be synced.
+    /// When to call [`Self::keep_up`]; `None`: after the next record.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Hears of the end of a sync in the background, which [`Self::note_synced`] is to be told.
+    pub(super) fn synced(&self) -> &Receiver<Synced> {
+        self.syncer.synced()
+    }
+
+    /// A sync in the background has ended.
+    pub(super) fn note_synced(&mut self, synced: Synced) -> Result<(), EngineError> {
+        self.syncer.note_ended();
+        let until = synced.map(|until| self.log.note_synced(until));
+        self.note(until)
     }
 
     /// Why nothing can be recorded, if the log has failed.
@@ -133,22 +176,53 @@ impl Journal {
         let appended = self.log.append(first, &self.scratch);
         self.scratch.shrink_to(KEPT_SCRATCH);
         self.note(appended)?;
-        let now = clock::now();
         match self.durability {
             Durability::Always => self.sync(),
-            Durability::Memory | Durability::Interval => {
-                let due = *self.due.get_or_insert(now + self.limits.interval);
-                if now >= due { self.sync() } else { Ok(()) }
-            }
+            Durability::Memory | Durability::Interval => self.keep_up(),
         }
     }
 
-    /// Syncs what is not synced yet.
-    pub(super) fn sync(&mut self) -> Result<(), EngineError> {
+    /// Begins a sync in the background when half of the interval is over, so that a disk that takes no longer than the other half keeps
+    /// to it; waits only for a sync that takes longer.
+    pub(super) fn keep_up(&mut self) -> Result<(), EngineError> {
+        while let Ok(synced) = self.syncer.synced().try_recv() {
+            self.note_synced(synced)?;
+        }
         self.check()?;
+        let now = clock::now();
+        let due = *self.due.get_or_insert(now + self.limits.interval / 2);
+        let early = self.wants_file() && !self.log.is_settled() && !self.syncer.is_busy();
+        if now < due && !early {
+            return Ok(());
+        }
+        self.wait_for_syncer()?;
+        self.due = None;
+        let unsynced = self.log.unsynced();
+        let unsynced = unsynced.map(|unsynced| self.syncer.begin(unsynced));
+        self.note(unsynced)
+    }
+
+    /// Returns when everything recorded is on disk.
+    pub(super) fn sync(&mut self) -> Result<(), EngineError> {
+        self.wait_for_syncer()?;
         self.due = None;
         let synced = self.log.sync();
         self.note(synced)
+    }
+
+    fn wait_for_syncer(&mut self) -> Result<(), EngineError> {
+        self.check()?;
+        while self.syncer.is_busy() {
+            match self.syncer.synced().recv() {
+                Ok(synced) => self.note_synced(synced)?,
+                Err(_) => self.note(Err(StoreError::Io {
+                    doing: "sync",
+                    path: self.folder.path().to_owned(),
+                    source: std::io::Error::other("the thread that syncs has ended"),
+                }))?,
+            }
+        }
+        Ok(())
     }
 
     fn note(&mut self, done: Result<(), StoreError>) -> Result<(), EngineError> {

@@ -22,10 +22,11 @@ mod snapshots;
 mod stages;
 mod staging;
 mod stalest;
+mod syncer;
 
 pub use crate::archive::Config as CheckpointsConfig;
 pub use crate::bank::Entry;
-pub use crate::durability::Config as DurabilityConfig;
+pub use crate::durability::{Config as DurabilityConfig, Damaged};
 pub use crate::gather::{Config as GatherConfig, Contribution, GatherId, GatherInfo, Gathered, Part, Seat};
 pub use crate::model::Durability;
 pub use config::Config;

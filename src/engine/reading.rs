@@ -30,6 +30,8 @@ pub struct BankInfo {
     pub spec: BankSpec,
     /// When its writes reach the disk.
     pub durability: Durability,
+    /// What is wrong with its files, if that is why it takes no writes.
+    pub damage: Option<String>,
     /// Entries held.
     pub entries: usize,
     /// Mutations applied.
@@ -110,6 +112,7 @@ impl BankInfo {
             name: name.clone(),
             spec: *bank.spec(),
             durability: Durability::Memory,
+            damage: None,
             entries: bank.entries(),
             sequence: bank.sequence(),
             step: bank.step(),

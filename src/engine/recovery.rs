@@ -6,21 +6,34 @@ use super::EngineError;
 use super::snapshots::Restoring;
 use crate::bank::Bank;
 use crate::codec::decode_group;
-use crate::durability::{Folder, Log, Snapshot, StoreError};
+use crate::durability::{Complaint, Folder, Log, Snapshot, StoreError};
 use crate::model::{Applied, clock};
 
 /// Between two lines that tell how far a recovery has come.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
+/// What could be made of a bank's folder.
+pub(super) struct Recovered {
+    pub(super) bank: Bank,
+    /// The log to go on with, or what is wrong with it: then the bank is as it was before the damage.
+    pub(super) log: Result<Log, StoreError>,
+    pub(super) snapshot: Snapshot,
+}
+
 /// A bank from what its folder holds: the newest snapshot, and the log after it, replayed through the code that applied it.
-pub(super) fn recover(folder: &Folder) -> Result<(Bank, Log, Snapshot), StoreError> {
+pub(super) fn recover(folder: &Folder) -> Result<Recovered, StoreError> {
     let record = folder.record();
     let began = clock::now();
     let mut restoring = Restoring::new(record.spec);
     let snapshot = folder.read_snapshot(&mut |section| restoring.section(section))?;
     let mut recovery = Recovery { bank: restoring.finish(), told: clock::now(), name: record.name.to_string() };
-    let (log, replayed) = folder.replay(snapshot.sequence, &mut |sequence, payload| recovery.apply(sequence, payload))?;
+    let replayed = folder.replay(snapshot.sequence, &mut |sequence, payload| recovery.apply(sequence, payload));
     let bank = recovery.bank;
+    let (log, replayed) = match replayed {
+        Ok(replayed) => replayed,
+        Err(damage @ StoreError::Damaged { .. }) => return Ok(Recovered { bank, log: Err(damage), snapshot }),
+        Err(fault) => return Err(fault),
+    };
     if let Some(torn) = replayed.torn {
         tracing::warn!(
             bank = %record.name, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes, what = torn.what,
@@ -31,7 +44,7 @@ pub(super) fn recover(folder: &Folder) -> Result<(Bank, Log, Snapshot), StoreErr
         bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records,
         bytes = replayed.bytes, seconds = began.elapsed().as_secs_f64(), "recovered"
     );
-    Ok((bank, log, snapshot))
+    Ok(Recovered { bank, log: Ok(log), snapshot })
 }
 
 struct Recovery {
@@ -41,15 +54,15 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn apply(&mut self, sequence: u64, payload: &[u8]) -> Result<(), String> {
+    fn apply(&mut self, sequence: u64, payload: &[u8]) -> Result<(), Complaint> {
         let next = self.bank.sequence() + 1;
         if sequence != next {
-            return Err(format!("the record is of sequence {sequence}, and {next} comes next"));
+            return Err(format!("the record is of sequence {sequence}, and {next} comes next").into());
         }
         let mutations = decode_group(self.bank.spec(), payload).map_err(|unreadable| unreadable.to_string())?;
         for mutation in &mutations {
             let arrivals = self.bank.arrivals(mutation);
-            self.bank.reserve(&arrivals).map_err(|refused| refused.to_string())?;
+            self.bank.reserve(&arrivals).map_err(|refused| Complaint::OutOfMemory(refused.to_string()))?;
             let mut applied = Applied::default();
             self.bank.apply(mutation, 0, usize::MAX, &mut applied);
         }
@@ -63,6 +76,9 @@ impl Recovery {
 
 impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
-        Self::Storage(error.to_string())
+        match error {
+            StoreError::OutOfMemory { .. } => Self::OutOfMemory(error.to_string()),
+            _ => Self::Storage(error.to_string()),
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
-use crate::bank::{Bank, Cut};
+use crate::bank::{Bank, Cut, RestoreError};
 use crate::codec::{Section, StateHash};
-use crate::durability::{Folder, Snapshot};
+use crate::durability::{Complaint, Folder, Snapshot};
 use crate::model::{BankImage, BankSpec, clock};
 use crate::rows::Shared;
 
@@ -141,14 +141,14 @@ impl Restoring {
     }
 
     /// Takes the next section; true if it is the last.
-    pub(super) fn section(&mut self, bytes: &[u8]) -> Result<bool, String> {
+    pub(super) fn section(&mut self, bytes: &[u8]) -> Result<bool, Complaint> {
         let section = Section::decode(bytes).map_err(|unreadable| unreadable.to_string())?;
         if let Section::End { hash } = section {
             self.bank()?;
             return if hash == self.hash.value() {
                 Ok(true)
             } else {
-                Err("its sections are not those that were written".into())
+                Err("its sections are not those that were written".to_owned().into())
             };
         }
         match &section {
@@ -160,7 +160,7 @@ impl Restoring {
             Section::Shard(shard) => self.image.shards.push(shard),
             Section::Rows { shard, first, raw } => {
                 if !self.bank()?.load(shard as usize, first, &raw) {
-                    return Err(format!("shard {shard} has no such rows from slot {first} on"));
+                    return Err(format!("shard {shard} has no such rows from slot {first} on").into());
                 }
             }
             Section::End { .. } => {}
@@ -179,12 +179,20 @@ impl Restoring {
     }
 
     /// The bank without its rows, once everything else is there.
-    fn bank(&mut self) -> Result<&mut Bank, String> {
+    fn bank(&mut self) -> Result<&mut Bank, Complaint> {
         let bank = match self.bank.take() {
             Some(bank) => bank,
-            None => Bank::restore(self.spec, std::mem::take(&mut self.image)).map_err(|bad| bad.to_string())?,
+            None => Bank::restore(self.spec, std::mem::take(&mut self.image)).map_err(complaint)?,
         };
         Ok(self.bank.insert(bank))
+    }
+}
+
+fn complaint(refused: RestoreError) -> Complaint {
+    let what = refused.to_string();
+    match refused {
+        RestoreError::Bad(_) => Complaint::Damaged(what),
+        RestoreError::OutOfMemory(_) => Complaint::OutOfMemory(what),
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) fn engine(error: &EngineError) -> Status {
         | EngineError::OtherHistory(_)
         | EngineError::NotKeyed
         | EngineError::LogFailed { .. }
+        | EngineError::ReadOnly { .. }
         | EngineError::Storage(_)
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
         EngineError::Refused { .. } | EngineError::CheckpointDamaged { .. } => Status::data_loss(message),

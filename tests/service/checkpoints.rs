@@ -258,6 +258,23 @@ async fn what_cannot_be_done_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_servers_limits_forbid_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let live = Live::start(&[&at(dir.path())]).await;
+        live.create(keyed("b", 12, 2)).await;
+        written(&live.client, "b", &mut Seed(1).stream(0, 0), 0..10).await;
+        assert!(create(&live.client, "b", "1").await.unwrap().entries > 5);
+    }
+    for (limit, setting) in [("limits.max_dim=11", "limits.max_dim"), ("limits.max_entries=5", "limits.max_entries")] {
+        let live = Live::start(&[&at(dir.path()), limit]).await;
+        let refused = restore(&live.client, "b", "1", "").await.unwrap_err();
+        assert!(refused.code() == Code::ResourceExhausted && refused.to_string().contains(setting), "{refused}");
+        assert!(live.client.list_banks().await.unwrap().banks.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_are_kept_and_a_tag_can_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let live = Live::start(&[&at(dir.path()), "checkpoints.keep=3"]).await;

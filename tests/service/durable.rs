@@ -255,6 +255,49 @@ async fn a_damaged_bank_is_refused_by_file_and_offset_and_the_others_are_served(
     assert_eq!(live.create(keyed("bad", 2, 1)).await.entries, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_bank_is_served_as_it_was_before_the_damage_if_the_settings_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir_of(dir.path());
+    let bank = &banks()[0];
+    let mut after = Vec::new();
+    {
+        let live = Live::start(&[&flag]).await;
+        live.create(bank.clone()).await;
+        for id in 0..9 {
+            live.write(&bank.name, &[id], &random_rows(&mut Seed(id).stream(0, 0), 1, DIM as usize), &[]).await;
+            after.push(seen_of(&live.client, &bank.name, DIM as usize).await);
+        }
+    }
+    let file = logs(dir.path(), &bank.name).remove(0);
+    let mut content = fs::read(&file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 4;
+    fs::write(&file, &content).unwrap();
+    let live = Live::start(&[&flag, "durability.damaged=read_only"]).await;
+    let info = live.client.get_bank(of(&bank.name)).await.unwrap();
+    assert!((1..9).contains(&info.sequence) && info.damage().contains(file.to_str().unwrap()), "{info:?}");
+    let ((_, rows, draws), (_, rows_then, draws_then)) =
+        (seen_of(&live.client, &bank.name, DIM as usize).await, &after[info.sequence as usize - 1]);
+    assert!(rows == *rows_then && draws == *draws_then, "it is what it was after write {}", info.sequence);
+    let ids = vec![1];
+    let embeddings = Some(rows_of_one());
+    let write = v1::WriteRequest { bank: bank.name.clone(), ids: ids.clone(), embeddings, ..Default::default() };
+    for refused in [
+        live.client.write(write).await.unwrap_err(),
+        live.client.remove(v1::RemoveRequest { bank: bank.name.clone(), ids }).await.unwrap_err(),
+    ] {
+        assert!(refused.code() == Code::FailedPrecondition && refused.to_string().contains("durability.damaged"), "{refused}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), content, "its files are left alone");
+    live.client.delete_bank(v1::DeleteBankRequest { name: bank.name.clone() }).await.unwrap();
+    assert!(live.create(bank.clone()).await.damage.is_none());
+}
+
+fn rows_of_one() -> v1::Matrix {
+    rows(&[1.0; DIM as usize])
+}
+
 #[test]
 fn a_folder_has_one_server() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,8 +3,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -53,10 +55,48 @@ int fsync(int fd) { return synced(fd, SYS_fsync); }
 
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 
+static int refused_write(int fd) {
+    if (!is_file(fd)) return 0;
+    if (told("full")) return ENOSPC;
+    return told("readonly") ? EROFS : 0;
+}
+
 ssize_t write(int fd, const void *bytes, size_t count) {
-    return is_file(fd) && told("full") ? refuse(ENOSPC) : syscall(SYS_write, fd, bytes, count);
+    int error = refused_write(fd);
+    return error ? refuse(error) : syscall(SYS_write, fd, bytes, count);
 }
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
-    return is_file(fd) && told("full") ? refuse(ENOSPC) : syscall(SYS_writev, fd, parts, count);
+    int error = refused_write(fd);
+    return error ? refuse(error) : syscall(SYS_writev, fd, parts, count);
+}
+
+static int opened(const char *path, int flags, int mode) {
+    int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
+    if (writes && strncmp(path, "/dev/", 5) != 0 && told("readonly")) return refuse(EROFS);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    int mode = flags & O_CREAT ? va_arg(rest, int) : 0;
+    va_end(rest);
+    return opened(path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    int mode = flags & O_CREAT ? va_arg(rest, int) : 0;
+    va_end(rest);
+    return opened(path, flags, mode);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    return told("readonly") ? refuse(EROFS) : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
+int rename(const char *from, const char *to) {
+    return told("readonly") ? refuse(EROFS) : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }

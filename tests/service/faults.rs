@@ -187,6 +187,69 @@ async fn a_checkpoint_that_meets_a_bad_disk_leaves_nothing_and_the_bank_goes_on(
     assert_eq!(restore(&client, "b", "5").await.unwrap().sequence, 5);
 }
 
+/// A sync in the background that fails is as final as one that somebody waits for, though what came before it was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_nobody_waits_for_stops_the_writes_too() {
+    let frail = Frail::new();
+    let (server, client) = frail.start_with(&["durability.interval_ms=100"]).await;
+    client.create_bank(bank("b", v1::Durability::Interval)).await.unwrap();
+    frail.fail("sync", true);
+    let mut acknowledged = 0;
+    let refused = loop {
+        match write(&client, "b", acknowledged).await {
+            Ok(_) => acknowledged += 1,
+            Err(refused) => break refused,
+        }
+        assert!(acknowledged < 2_000, "no sync was made");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert!(acknowledged > 0, "the first write waits for no sync");
+    assert!(refused.code() == Code::FailedPrecondition && refused.to_string().contains("cannot sync"), "{refused}");
+    frail.fail("sync", false);
+    write(&client, "b", acknowledged).await.unwrap_err();
+    assert_eq!(sequence(&client, "b").await, acknowledged, "reads go on");
+    drop(server);
+    let (_server, client) = frail.start().await;
+    assert_eq!(sequence(&client, "b").await, acknowledged, "the process was killed, not the machine");
+    write(&client, "b", acknowledged).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_turns_read_only_stops_what_writes_and_is_named_at_the_start() {
+    let frail = Frail::new();
+    let (server, client) = frail.start().await;
+    for (name, durability) in [("b", v1::Durability::Always), ("m", v1::Durability::Memory)] {
+        client.create_bank(bank(name, durability)).await.unwrap();
+        write(&client, name, 0).await.unwrap();
+    }
+    checkpoint(&client, "b", "1").await.unwrap();
+    let before = seen_of(&client, "b", 4).await;
+    frail.fail("readonly", true);
+    for refused in [
+        write(&client, "b", 1).await.unwrap_err(),
+        client.create_bank(bank("c", v1::Durability::Always)).await.unwrap_err(),
+        checkpoint(&client, "b", "2").await.unwrap_err(),
+        restore(&client, "b", "1").await.unwrap_err(),
+    ] {
+        let says = refused.to_string();
+        assert!(refused.code() == Code::FailedPrecondition && says.contains("Read-only file system"), "{says}");
+    }
+    write(&client, "m", 1).await.unwrap();
+    assert!(seen_of(&client, "b", 4).await == before, "reads go on");
+    drop(server);
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
+    let data = format!("durability.dir={}", frail.dir.path().join("data").display());
+    command.env("LD_PRELOAD", &frail.shim).env("FAULTS", frail.dir.path().join("faults"));
+    let started = command.args(["serve", "--listen", "127.0.0.1:0", "--set", &data]).output().unwrap();
+    let says = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(!started.status.success() && says.contains("Read-only file system") && says.contains("data"), "{says}");
+    frail.fail("readonly", false);
+    let (_server, client) = frail.start().await;
+    assert!(seen_of(&client, "b", 4).await == before);
+    write(&client, "b", 1).await.unwrap();
+}
+
 /// What may be lost is what the policy says: nothing, what came after the last sync, or everything; and never anything in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_power_cut_takes_is_what_the_policy_says() {

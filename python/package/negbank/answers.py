@@ -29,6 +29,7 @@ class BankFields(TypedDict):
     stages: list[StageFields]
     index: IndexFields | None
     durability: Literal["memory", "interval", "always"]
+    damage: str | None
 
 
 class IndexFields(TypedDict):

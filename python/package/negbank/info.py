@@ -57,7 +57,7 @@ class BankInfo:
     `sequence` counts the write batches applied; `labels` and `groups` are the distinct ones held; `bytes_per_entry` is
     memory for the embedding and its columns; `writers` those whose writes are recognised when they come again; `stages` the
     staged writes that wait for ranks; `index` the graph that large banks are searched by, None in a queue;
-    `durability` when a write reaches the disk.
+    `durability` when a write reaches the disk; `damage` what is wrong with its files, if that is why it takes no writes.
     """
 
     name: str
@@ -78,6 +78,7 @@ class BankInfo:
     stages: list[OpenStage]
     durability: Literal["memory", "interval", "always"]
     index: IndexInfo | None = None
+    damage: str | None = None
 
     @classmethod
     def of(cls, fields: BankFields) -> BankInfo:

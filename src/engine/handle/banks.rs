@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use super::{BankHandle, Engine, Inner};
 use crate::bank::Bank;
 use crate::codec::BankRecord;
-use crate::durability::{Config, Folder, Found, Snapshot, Store};
+use crate::durability::{Config, Damaged, Folder, Found, Snapshot, Store};
 use crate::engine::EngineError;
 use crate::engine::committer::{Committer, Work};
 use crate::engine::differing::differing;
-use crate::engine::journal::{Journal, Kept};
-use crate::engine::recovery::recover;
+use crate::engine::journal::{Journal, Keeping, Kept};
+use crate::engine::recovery::{Recovered, recover};
 use crate::engine::served::Served;
 use crate::engine::stages::Stages;
 use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Lineage, Seed};
@@ -119,8 +119,19 @@ impl Inner {
     }
 
     fn reopen(&self, folder: &Folder) -> Result<(), EngineError> {
-        let (bank, log, snapshot) = recover(folder)?;
-        self.open(folder.record(), bank, Some(Kept { folder: folder.clone(), log, snapshot })).map(|_| ())
+        let Recovered { bank, log, snapshot } = recover(folder)?;
+        let folder = folder.clone();
+        let record = folder.record().clone();
+        let keeping = match log {
+            Ok(log) => Keeping::Kept(Kept { folder, log, snapshot }),
+            Err(damage) if self.config.durability.damaged == Damaged::ReadOnly => {
+                let sequence = bank.sequence();
+                tracing::error!(bank = %record.name, %damage, sequence, "the bank is served as it was before the damage, and takes no writes");
+                Keeping::Damaged { folder, what: damage.to_string() }
+            }
+            Err(damage) => return Err(damage.into()),
+        };
+        self.open(&record, bank, keeping).map(|_| ())
     }
 
     fn create(&self, name: BankName, spec: BankSpec, durability: Option<Durability>) -> Result<Arc<BankHandle>, EngineError> {
@@ -147,9 +158,9 @@ impl Inner {
         let kept = match &self.store {
             Some(store) if durability != Durability::Memory => {
                 let (folder, log) = store.create(&record)?;
-                Some(Kept { folder, log, snapshot: Snapshot::default() })
+                Keeping::Kept(Kept { folder, log, snapshot: Snapshot::default() })
             }
-            _ => None,
+            _ => Keeping::Not,
         };
         self.open(&record, Bank::new(spec), kept)
     }
@@ -167,7 +178,7 @@ impl Inner {
     }
 
     /// Begins to serve a bank.
-    pub(super) fn open(&self, record: &BankRecord, bank: Bank, kept: Option<Kept>) -> Result<Arc<BankHandle>, EngineError> {
+    pub(super) fn open(&self, record: &BankRecord, bank: Bank, keeping: Keeping) -> Result<Arc<BankHandle>, EngineError> {
         let BankRecord { name, spec, incarnation, durability, lineage } = record.clone();
         let (sequence, staged) = (bank.sequence(), bank.staged().clone());
         let state = Arc::new(Shared::new(bank));
@@ -178,16 +189,23 @@ impl Inner {
             let acknowledged = acknowledged.clone();
             Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
         };
-        let folder = kept.as_ref().map(|kept| kept.folder.clone());
+        let (folder, kept, damage) = match keeping {
+            Keeping::Not => (None, None, None),
+            Keeping::Kept(kept) => (Some(kept.folder.clone()), Some(kept), None),
+            Keeping::Damaged { folder, what } => (Some(folder), None, Some(what)),
+        };
         let alarm = self.log_failed.clone();
         let alarm = Box::new(move || {
             alarm.send_replace(true);
         });
         let kept = kept.zip(self.snapshots.clone());
-        let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm));
+        let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm)).transpose();
+        let journal = journal.map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let max_entries = self.config.max_entries;
-        let work = Work { bank: Arc::clone(&state), index: index.clone(), journal, max_entries, announce };
-        let committer = Committer::start(&name, work, self.config.write_queue)
+        let (of_bank, of_index) = (Arc::clone(&state), index.clone());
+        let work =
+            Work { name: name.clone(), bank: of_bank, index: of_index, journal, damage: damage.clone(), max_entries, announce };
+        let committer = Committer::start(work, self.config.write_queue)
             .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let stages = Stages::new(&self.config, staged, committer.clone());
         let (served, deleted) = (Arc::new(Served::new(spec.metric())), watch::Sender::new(false));
@@ -198,6 +216,7 @@ impl Inner {
             lineage,
             durability,
             folder,
+            damage,
             state,
             index,
             committer,

@@ -18,7 +18,7 @@ use crate::engine::differing::differing;
 use crate::engine::meter::{Meter, Phase, Stand};
 use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
-use crate::model::{BankName, BankSpec, Checkpoint, Durability, Seed, Tag};
+use crate::model::{BankName, Checkpoint, Durability, Seed, Tag};
 
 /// A checkpoint to be made.
 #[derive(Debug, Clone)]
@@ -228,7 +228,7 @@ impl Inner {
     ) -> Result<(Checkpoint, Arc<BankHandle>), EngineError> {
         let archive = self.archive()?;
         let found = archive.find(&restore.bank, restore.tag.as_ref()).await?;
-        let durability = self.admit(&restore, &found.checkpoint.spec)?;
+        let durability = self.admit(&restore, &found.checkpoint)?;
         let _turn = self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };
@@ -239,8 +239,8 @@ impl Inner {
             return Err(EngineError::DeadlineExceeded);
         }
         let inner = Arc::clone(self);
-        let bank = blocking(move || inner.replace(&restore, &record, returned)).await?;
-        let checkpoint = found.checkpoint;
+        let (checkpoint, of) = (found.checkpoint.clone(), found.checkpoint);
+        let bank = blocking(move || inner.replace((&restore, &of), &record, returned)).await?;
         tracing::info!(
             bank = %bank.name, of = %checkpoint.bank, tag = %checkpoint.tag, sequence = checkpoint.sequence,
             seconds = began.elapsed().as_secs_f64(), "restored"
@@ -249,7 +249,15 @@ impl Inner {
     }
 
     /// Whether a bank of these settings may take the name, and how its writes will be kept.
-    fn admit(&self, restore: &Restore, spec: &BankSpec) -> Result<Durability, EngineError> {
+    fn admit(&self, restore: &Restore, Checkpoint { spec, entries, .. }: &Checkpoint) -> Result<Durability, EngineError> {
+        let (limit, setting) = (self.config.max_dim, "limits.max_dim");
+        if spec.dim() > limit {
+            return Err(EngineError::LimitReached { what: "the dimension of a bank's rows", limit, setting });
+        }
+        let (limit, setting) = (self.config.max_entries, "limits.max_entries");
+        if *entries > limit as u64 {
+            return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
+        }
         let there = self.banks.get(&restore.into).map(|bank| Arc::clone(&bank));
         if let Some(there) = &there
             && there.spec != *spec
@@ -298,14 +306,19 @@ impl Inner {
     }
 
     /// Serves a bank that is back, in the place of the one that has its name.
-    fn replace(&self, restore: &Restore, record: &BankRecord, returned: Returned) -> Result<Arc<BankHandle>, EngineError> {
+    fn replace(
+        &self,
+        (restore, checkpoint): (&Restore, &Checkpoint),
+        record: &BankRecord,
+        returned: Returned,
+    ) -> Result<Arc<BankHandle>, EngineError> {
         let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
-        self.admit(restore, &record.spec)?;
+        self.admit(restore, checkpoint)?;
         let there = self.banks.get(&record.name).map(|bank| Arc::clone(&bank));
         let folder = there.as_ref().and_then(|bank| bank.folder.as_ref().map(|folder| folder.path().to_owned()));
         let replaced = folder.or_else(|| self.refused.get(&record.name).map(|refused| refused.path.clone()));
         let (bank, kept) = returned.settle(self.store.as_ref(), replaced.as_deref())?;
-        let bank = self.open(record, bank, kept)?;
+        let bank = self.open(record, bank, kept.into())?;
         self.refused.remove(&record.name);
         if let Some(there) = there {
             Self::retire(&there);

@@ -89,6 +89,7 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         writers: info.writers as u64,
         stages: info.stages.iter().map(open_stage).collect(),
         durability: durability.into(),
+        damage: info.damage.clone(),
         index: info.index.as_ref().map(|index| self::index(index, info.sequence)),
     }
 }

@@ -1,0 +1,147 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Log, Replayed};
+use crate::codec::BankRecord;
+use crate::durability::{Config, Folder, Store, StoreError};
+use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
+
+fn record() -> BankRecord {
+    let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+    BankRecord {
+        name: BankName::parse("name", "b").unwrap(),
+        spec,
+        incarnation: 7,
+        durability: Durability::Always,
+        lineage: Lineage::default(),
+    }
+}
+
+fn store(dir: &Path, segment_bytes: u64) -> Store {
+    Store::open(dir, &Config { segment_bytes, ..Config::default() }).unwrap()
+}
+
+fn payload(sequence: u64) -> Vec<u8> {
+    (0..sequence % 13 + 1).map(|at| (sequence * 31 + at) as u8).collect()
+}
+
+fn append(log: &mut Log, sequences: std::ops::RangeInclusive<u64>) {
+    for sequence in sequences {
+        log.append(sequence, &payload(sequence)).unwrap();
+    }
+    log.sync().unwrap();
+}
+
+/// The sequences that are read back, if every payload is what it was.
+fn read(folder: &Folder, after: u64) -> Result<(Vec<u64>, Log, Replayed), StoreError> {
+    let mut sequences = Vec::new();
+    let (log, replayed) = folder.replay(after, &mut |sequence, bytes| {
+        sequences.push(sequence);
+        if bytes == payload(sequence) { Ok(()) } else { Err("another payload".to_owned().into()) }
+    })?;
+    Ok((sequences, log, replayed))
+}
+
+fn files(folder: &Folder) -> Vec<PathBuf> {
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs: Vec<PathBuf> = names.filter(|path| path.to_str().unwrap().contains("log-")).collect();
+    logs.sort();
+    logs
+}
+
+#[test]
+fn what_was_appended_is_read_over_many_files_and_what_lies_behind_can_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, mut log) = store(dir.path(), 200).create(&record()).unwrap();
+    append(&mut log, 1..=40);
+    assert!(files(&folder).len() > 5);
+    let on_disk: u64 = files(&folder).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert_eq!(log.bytes(), on_disk);
+    drop(log);
+    let (sequences, mut log, _) = read(&folder, 0).unwrap();
+    assert_eq!((sequences, log.bytes()), ((1..=40).collect(), on_disk));
+    append(&mut log, 41..=50);
+    log.drop_behind(30).unwrap();
+    assert_eq!(read(&folder, 30).unwrap().0, (31..=50).collect::<Vec<_>>());
+    let refused = read(&folder, 0).unwrap_err().to_string();
+    assert!(refused.contains("no file of the log begins at or before 1"), "{refused}");
+    log.drop_behind(1_000).unwrap();
+    assert_eq!(files(&folder).len(), 1, "the file that is written to stays");
+}
+
+/// Each byte of three files, one bit or all of it: in the last record it is a torn end, in the head of a file without records a torn
+/// beginning, anywhere else it is refused with the file and the record's offset.
+#[test]
+fn every_changed_byte_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
+    append(&mut log, 1..=14);
+    drop(log);
+    let files = files(&folder);
+    assert_eq!(files.len(), 3, "{files:?}");
+    let last_record = {
+        let whole = fs::metadata(&files[2]).unwrap().len();
+        whole - 32 - (payload(14).len() as u64).next_multiple_of(8)
+    };
+    let mut refused = 0;
+    for path in &files {
+        let whole = fs::read(path).unwrap();
+        for (at, flip) in (0..whole.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xFF)]) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= flip;
+            fs::write(path, &damaged).unwrap();
+            let found = read(&folder, 0);
+            if *path == files[2] && at as u64 >= last_record {
+                let (sequences, _, replayed) = found.unwrap();
+                let torn = replayed.torn.unwrap();
+                assert_eq!((sequences, torn.offset, &torn.path), ((1..=13).collect(), last_record, path), "byte {at}");
+            } else {
+                let Err(StoreError::Damaged { path: named, offset, .. }) = found else {
+                    panic!("{}: byte {at}, {flip:#x} was not refused: {found:?}", path.display());
+                };
+                assert_eq!(&named, path, "byte {at}");
+                assert!(offset <= at as u64 && at as u64 - offset < 64, "byte {at} was found at {offset}");
+                assert_eq!(fs::read(path).unwrap(), damaged, "a refused file is left alone");
+                refused += 1;
+            }
+            fs::write(path, &whole).unwrap();
+        }
+    }
+    assert!(refused > 1_000, "{refused}");
+}
+
+/// A file that ends anywhere is read up to its last whole record, and written on from there; an earlier one is refused.
+#[test]
+fn a_write_that_was_cut_short_anywhere_leaves_what_was_before_it() {
+    for damage in ["shorter", "zeros", "noise"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
+        append(&mut log, 1..=14);
+        drop(log);
+        let saved: Vec<(PathBuf, Vec<u8>)> =
+            files(&folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        let (last_path, whole) = &saved[2];
+        for len in 0..whole.len() {
+            files(&folder).iter().for_each(|path| fs::remove_file(path).unwrap());
+            saved.iter().for_each(|(path, content)| fs::write(path, content).unwrap());
+            let mut cut = whole[..len].to_vec();
+            match damage {
+                "zeros" => cut.resize(whole.len() + 100, 0),
+                "noise" => cut.extend((0..77u32).map(|at| (at * 89 + 5) as u8)),
+                _ => {}
+            }
+            fs::write(last_path, &cut).unwrap();
+            let (sequences, mut log, replayed) = read(&folder, 0).unwrap();
+            let last = *sequences.last().unwrap();
+            assert_eq!(sequences, (1..=last).collect::<Vec<_>>(), "{damage} from {len} on");
+            assert!(replayed.torn.is_some() || damage == "shorter");
+            append(&mut log, last + 1..=last + 3);
+            let (sequences, _, replayed) = read(&folder, 0).unwrap();
+            assert_eq!(sequences, (1..=last + 3).collect::<Vec<_>>(), "{damage} from {len} on");
+            assert!(replayed.torn.is_none());
+        }
+        let (path, content) = &saved[1];
+        fs::write(path, &content[..100]).unwrap();
+        assert!(read(&folder, 0).unwrap_err().to_string().contains(path.to_str().unwrap()), "a file that has a successor");
+    }
+}
