@@ -6,6 +6,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::EngineError;
+use super::acknowledge::Acknowledge;
 use super::group::Group;
 use super::journal::Journal;
 use super::maintenance::BankIndex;
@@ -15,9 +16,6 @@ use crate::rows::Shared;
 
 /// Rows applied in one hold of the bank's lock.
 const ROWS_PER_HOLD: usize = 256;
-
-/// Called with what came of a mutation.
-pub(super) type Acknowledge = Box<dyn FnOnce(Result<Applied, EngineError>) + Send>;
 
 /// Called with the sequence of each applied mutation.
 pub(super) type Announce = Box<dyn Fn(u64) + Send>;
@@ -143,12 +141,15 @@ impl Work {
         let left = loop {
             match next.take() {
                 None => break None,
-                Some(Request::Mutate(mutation, acknowledge)) => match self.decide(&mutation, &group) {
-                    Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
-                    Ok(Decided::Done(applied)) => acknowledge(Ok(applied)),
-                    Ok(Decided::Waits) => break Some(Request::Mutate(mutation, acknowledge)),
-                    Err(refused) => acknowledge(Err(refused)),
-                },
+                Some(Request::Mutate(mutation, mut acknowledge)) => {
+                    acknowledge.begin();
+                    match self.decide(&mutation, &group) {
+                        Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
+                        Ok(Decided::Done(applied)) => acknowledge.tell(Ok(applied)),
+                        Ok(Decided::Waits) => break Some(Request::Mutate(mutation, acknowledge)),
+                        Err(refused) => acknowledge.tell(Err(refused)),
+                    }
+                }
                 Some(other) => break Some(other),
             }
             // Only a log makes company worth while.
@@ -161,9 +162,9 @@ impl Work {
                 if let Ok(applied) = &result {
                     (self.announce)(applied.sequence);
                 }
-                acknowledge(result);
+                acknowledge.tell(result);
             }),
-            Err(failed) => group.into_members().for_each(|(_, acknowledge)| acknowledge(Err(failed.clone()))),
+            Err(failed) => group.into_members().for_each(|(_, acknowledge)| acknowledge.tell(Err(failed.clone()))),
         }
         if let Some(journal) = &mut self.journal
             && journal.wants_snapshot()

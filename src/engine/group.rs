@@ -1,6 +1,6 @@
 //! Mutations that are logged together.
 
-use super::committer::Acknowledge;
+use super::acknowledge::Acknowledge;
 use crate::model::{Mutation, Origin};
 
 /// Mutations that nothing can refuse any more, in the order in which they will be applied.

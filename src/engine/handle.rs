@@ -16,6 +16,7 @@ pub use checkpoints::{Heard, NewCheckpoint, Restore, Running};
 use gather::Gathers;
 pub use scan::Scan;
 
+use super::acknowledge::Acknowledge;
 use super::committer::Committer;
 use super::maintenance::{BankIndex, Maintenance};
 use super::pool::{self, Pool};
@@ -107,7 +108,7 @@ impl Engine {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let metrics = Metrics::default();
-        let pool = Pool::start(threads, config.queue, metrics.clone())?;
+        let pool = Pool::start(threads, config.queue)?;
         let maintenance = Maintenance::start(config.index)?;
         let snapshots = store.as_ref().map(|_| Snapshots::start(config.max_banks)).transpose()?;
         let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
@@ -180,7 +181,7 @@ impl Engine {
             return Err(EngineError::DeadlineExceeded);
         }
         let (reply, answer) = oneshot::channel();
-        bank.committer.submit(mutation, Box::new(move |result| drop(reply.send(result))))?;
+        bank.committer.submit(mutation, Acknowledge::new(move |result| drop(reply.send(result))))?;
         wait(answer, deadline).await
     }
 
@@ -260,7 +261,7 @@ impl Engine {
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
         let jobs = query::jobs((&bank.state, bank.index.as_ref(), &bank.served), query, &self.inner.recycler, &wanted, reply);
         if slight {
-            jobs.into_iter().for_each(pool::run);
+            jobs.into_iter().map(pool::noted).for_each(pool::run);
         } else {
             self.inner.pool.submit(jobs).map_err(|_| self.busy())?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Only [`handle`] knows tokio. Everything below it is called from threads that may block.
 
+mod acknowledge;
 mod checkpoints;
 mod committer;
 mod config;

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use crate::model::clock;
-use crate::telemetry::Metrics;
+use crate::telemetry::Work;
 
 /// One single-threaded piece of work.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -22,15 +21,13 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     bound: usize,
-    metrics: Metrics,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// With when each came.
-    jobs: VecDeque<(Instant, Job)>,
+    jobs: VecDeque<Job>,
     closed: bool,
 }
 
@@ -47,14 +44,24 @@ pub(super) fn run(job: Job) {
     }
 }
 
+/// A job whose wait from now on, and whose run, are noted of the call on whose behalf this is.
+pub(super) fn noted(job: Job) -> Job {
+    let (work, came) = (Work::current(), clock::now());
+    Box::new(move || {
+        let began = clock::now();
+        job();
+        work.computed(began.duration_since(came), clock::now().duration_since(began));
+    })
+}
+
 /// The queue has no room for so many jobs.
 #[derive(Debug)]
 pub(super) struct Full;
 
 impl Pool {
     /// Starts `threads` threads that share a queue of at most `bound` waiting jobs.
-    pub(super) fn start(threads: usize, bound: usize, metrics: Metrics) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { bound, metrics, queue: Mutex::default(), arrived: Condvar::new() });
+    pub(super) fn start(threads: usize, bound: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { bound, queue: Mutex::default(), arrived: Condvar::new() });
         let spawn = |number: usize| {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.work())
@@ -70,8 +77,7 @@ impl Pool {
             return Err(Full);
         }
         let several = jobs.len() > 1;
-        let now = clock::now();
-        queue.jobs.extend(jobs.into_iter().map(|job| (now, job)));
+        queue.jobs.extend(jobs.into_iter().map(noted));
         drop(queue);
         if several {
             self.shared.arrived.notify_all();
@@ -83,7 +89,7 @@ impl Pool {
 
     /// Queues the next job of a request that was admitted, whose job before has ended, however full the queue is.
     pub(super) fn go_on(&self, job: Job) {
-        self.shared.lock().jobs.push_back((clock::now(), job));
+        self.shared.lock().jobs.push_back(noted(job));
         self.shared.arrived.notify_one();
     }
 }
@@ -101,15 +107,12 @@ impl Drop for Pool {
 
 impl Shared {
     fn work(&self) {
-        while let Some((came, job)) = self.next() {
-            let began = clock::now();
-            self.metrics.queued(began.duration_since(came));
+        while let Some(job) = self.next() {
             run(job);
-            self.metrics.computed(clock::now().duration_since(began));
         }
     }
 
-    fn next(&self) -> Option<(Instant, Job)> {
+    fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -133,11 +136,10 @@ mod tests {
     use std::sync::mpsc;
 
     use super::{Job, Pool};
-    use crate::telemetry::Metrics;
 
     #[test]
     fn a_full_queue_takes_none_and_a_panic_kills_no_thread() {
-        let pool = Pool::start(1, 2, Metrics::default()).unwrap();
+        let pool = Pool::start(1, 2).unwrap();
         let (started, has_started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let block: Job = Box::new(move || {

@@ -3,17 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::committer::{self, Acknowledge, Committer};
+use super::acknowledge::Acknowledge;
+use super::committer::{self, Committer};
 use super::staging::{Answer, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
 use crate::bank::{Bank, Staged};
 use crate::model::{Applied, Mutation, Stage, WriteBatch, clock};
 use crate::rows::Shared;
 
+/// Called with what came of a rank's batch.
+type Reply = Box<dyn FnOnce(Result<Applied, EngineError>) + Send>;
+
 /// The way of a rank's batch to the committer, together with the other ranks'. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Stages {
-    staging: Arc<Mutex<Staging<Acknowledge>>>,
+    staging: Arc<Mutex<Staging<Reply>>>,
     committer: Committer,
 }
 
@@ -38,7 +42,7 @@ impl Stages {
         stage: Stage,
         batch: WriteBatch,
         deadline: Instant,
-        reply: Acknowledge,
+        reply: Reply,
     ) -> Instant {
         self.act(|staging, answers| {
             // The bank knows a batch before the staging forgets it, so that a copy of it is never taken for a new one.
@@ -72,7 +76,7 @@ impl Stages {
     }
 
     /// Does something with the staging, after those whose time is up have failed and before the one that is complete is submitted.
-    fn act<T>(&self, act: impl FnOnce(&mut Staging<Acknowledge>, &mut Vec<Answer<Acknowledge>>) -> T) -> T {
+    fn act<T>(&self, act: impl FnOnce(&mut Staging<Reply>, &mut Vec<Answer<Reply>>) -> T) -> T {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answers = staging.expire(clock::now());
         let done = act(&mut staging, &mut answers);
@@ -82,10 +86,10 @@ impl Stages {
         done
     }
     /// Sends the stage that is complete to the committer.
-    fn submit(&self, staging: &mut Staging<Acknowledge>, answers: &mut Vec<Answer<Acknowledge>>) {
+    fn submit(&self, staging: &mut Staging<Reply>, answers: &mut Vec<Answer<Reply>>) {
         while let Some((at, batches)) = staging.complete() {
             let stages = self.clone();
-            let acknowledge = Box::new(move |result| stages.committed(&result));
+            let acknowledge = Acknowledge::new(move |result| stages.committed(&result));
             if let Err(error) = self.committer.submit(Mutation::Stage(at, batches), acknowledge) {
                 answers.extend(staging.committed(&Err(error)));
             }

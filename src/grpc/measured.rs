@@ -1,7 +1,7 @@
 //! Measures every call.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tonic::Code;
@@ -9,10 +9,10 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::model::clock;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Work};
 
-/// Notes of each call how long its answer took to begin, and with which status. One that fails later, in the middle of a stream, counts as
-/// begun.
+/// Notes of each call how long its answer took to begin, and with which status, and has its work noted. One that fails later, in the
+/// middle of a stream, counts as begun.
 #[derive(Debug, Clone)]
 pub(super) struct MeasuredLayer(pub(super) Metrics);
 
@@ -46,9 +46,11 @@ where
 
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
         let (began, path) = (clock::now(), request.uri().path().to_owned());
-        let (answer, metrics) = (self.inner.call(request), self.metrics.clone());
+        let (work, metrics) = (Work::of(&path, &self.metrics), self.metrics.clone());
+        let answer = work.within(|| self.inner.call(request));
         Box::pin(async move {
-            let answer = answer.await?;
+            let mut answer = pin!(answer);
+            let answer = poll_fn(|context| work.within(|| answer.as_mut().poll(context))).await?;
             let code = tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
             // Anybody may call what there is not: that must not make a series each.
             let method = if code == Code::Unimplemented { "unknown" } else { path.as_str() };

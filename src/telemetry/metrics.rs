@@ -15,9 +15,21 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
-    queued: Histogram,
-    computed: Histogram,
+    compute: Stage,
+    commit: Stage,
     calls: Family<Call, Histogram>,
+}
+
+/// Where the work of calls waits, and is done.
+#[derive(Debug, Clone)]
+struct Stage {
+    waited: Family<Method, Histogram>,
+    took: Family<Method, Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Method {
+    pub(super) method: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,20 +41,27 @@ struct Call {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("negbank");
-        let (queued, computed) = (seconds(), seconds());
         let calls = Family::new_with_constructor(seconds as fn() -> Histogram);
-        let mut add = |name: &str, help: &str, histogram: Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram);
+        let mut add = |name: &str, help: &str| {
+            let family = Family::new_with_constructor(seconds as fn() -> Histogram);
+            registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+            family
         };
-        add("compute_queue", "Time that a piece of work waited for a compute thread", queued.clone());
-        add("compute", "Time that a piece of work took on its compute thread", computed.clone());
+        let compute = Stage {
+            waited: add("compute_queue", "Time that a call waited for a compute thread, by method; of its pieces, the longest"),
+            took: add("compute", "Time that a call took on compute threads, by method; of its pieces, the sum"),
+        };
+        let commit = Stage {
+            waited: add("commit_queue", "Time that a call's write waited for its bank's committer, by method"),
+            took: add("commit", "Time from then until the write was logged, as its bank's policy says, and applied, by method"),
+        };
         registry.register_with_unit(
             "grpc_request",
             "Time from a call's headers to those of its answer, by method and gRPC status code",
             Unit::Seconds,
             calls.clone(),
         );
-        Self { registry: Arc::new(Mutex::new(registry)), queued, computed, calls }
+        Self { registry: Arc::new(Mutex::new(registry)), compute, commit, calls }
     }
 }
 
@@ -52,14 +71,14 @@ impl Metrics {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
     }
 
-    /// Notes how long a piece of work waited for its compute thread.
-    pub fn queued(&self, waited: Duration) {
-        self.queued.observe(waited.as_secs_f64());
+    /// Notes how long a call waited for compute threads, and took on them.
+    pub(super) fn computed(&self, method: &Method, waited: Duration, took: Duration) {
+        self.compute.observe(method, waited, took);
     }
 
-    /// Notes how long it took there.
-    pub fn computed(&self, took: Duration) {
-        self.computed.observe(took.as_secs_f64());
+    /// Notes how long a write waited for its committer, and took there.
+    pub(super) fn committed(&self, method: &Method, waited: Duration, took: Duration) {
+        self.commit.observe(method, waited, took);
     }
 
     /// Notes a call of `method` (`/package.Service/Method`) that was answered with `code`.
@@ -76,6 +95,13 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)
+    }
+}
+
+impl Stage {
+    fn observe(&self, method: &Method, waited: Duration, took: Duration) {
+        self.waited.get_or_create(method).observe(waited.as_secs_f64());
+        self.took.get_or_create(method).observe(took.as_secs_f64());
     }
 }
 

@@ -3,7 +3,9 @@
 mod http;
 mod logs;
 mod metrics;
+mod work;
 
 pub use http::{Http, HttpConfig, HttpError, Readiness};
 pub use logs::{Config, FilterError, Format, init, is_filter};
 pub use metrics::Metrics;
+pub use work::Work;

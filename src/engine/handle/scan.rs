@@ -11,6 +11,7 @@ use crate::engine::pool::Job;
 use crate::engine::query::Wanted;
 use crate::engine::scan::{Cursor, ScanPart};
 use crate::model::clock::Deadline;
+use crate::telemetry::Work;
 
 /// A bank, and how far it has been read.
 type ScanWork = (Arc<BankHandle>, Cursor);
@@ -22,6 +23,8 @@ pub struct Scan {
     engine: Engine,
     leave: Leave,
     deadline: Deadline,
+    /// Of the call, which is over when the stream is read.
+    work: Work,
     ahead: Arc<Mutex<Ahead>>,
     /// Lets go of the bank at the deadline, whether or not the reader ever asks again.
     watch: JoinHandle<()>,
@@ -43,7 +46,7 @@ impl Scan {
             tokio::time::sleep_until(deadline.instant().into()).await;
             *watched.lock().unwrap_or_else(PoisonError::into_inner) = Ahead::Expired;
         });
-        Self { engine, leave: Leave(wanted), deadline, ahead, watch, ended: false }
+        Self { engine, leave: Leave(wanted), deadline, work: Work::current(), ahead, watch, ended: false }
     }
 
     /// The next part; `None` after the last one or an error.
@@ -61,7 +64,7 @@ impl Scan {
         let part = read.map(|(work, part)| {
             if part.closing.is_none() {
                 let (job, next) = job(work, self.leave.0.clone());
-                self.engine.inner.pool.go_on(job);
+                self.work.within(|| self.engine.inner.pool.go_on(job));
                 self.turn(Ahead::Next(next));
             }
             part
