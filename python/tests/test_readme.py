@@ -1,13 +1,17 @@
-"""The README's Python example, run as it stands."""
+"""The README's Python example and its commands, run as they stand."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+import subprocess
 from pathlib import Path
 
-from server_process import ServerProcess
+import numpy as np
+
+import negbank
+from server_process import ServerProcess, binary
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -22,3 +26,18 @@ def test_the_example_prints_what_the_readme_shows(own_server: ServerProcess) -> 
     with contextlib.redirect_stdout(printed):
         exec(example[1].replace("127.0.0.1:7700", own_server.address), {})
     assert printed.getvalue() == shown[1]
+
+
+def test_the_commands_that_keep_banks_run(location: str, tmp_path: Path) -> None:
+    commands = re.findall(r"^    negbank ((?:checkpoint|export|import) [^#\n]*)", README.read_text(), re.M)
+    assert len(commands) >= 4
+    server = ServerProcess(location)
+    client = negbank.connect(server.address)
+    bank = client.create_bank("docs", dim=4)
+    bank.write(np.arange(20), np.ones((20, 4), np.float32), step=40_000)
+    for command in commands:
+        arguments = [str(binary()), *command.split(), "--address", server.address]
+        ran = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert ran.returncode == 0, f"{command}: {ran.stderr}"
+    assert client.bank("docs").info().entries == 20
+    server.stop()

@@ -5,8 +5,12 @@ mod checkpoint;
 mod config;
 mod connection;
 mod doctor;
+mod export;
 mod figures;
+mod files;
+mod import;
 mod remote;
+mod rows_bar;
 mod sample;
 mod serve;
 mod settings;
@@ -55,6 +59,15 @@ enum Command {
     ///
     /// The server keeps them where its setting checkpoints.location says.
     Checkpoint(checkpoint::Args),
+    /// Writes the rows of a .safetensors or .npy file to a bank.
+    ///
+    /// They are read in pieces while they are sent, so that a file may be larger than the memory. Rows of several training steps are
+    /// written step by step. If it breaks off, what was written stays: run it again.
+    Import(import::Args),
+    /// Reads a bank into a .safetensors or .npy file.
+    ///
+    /// Rows come as the bank holds them now. To bring back a bank as it was, to the bit, make a checkpoint instead.
+    Export(export::Args),
     /// Prints every setting in force and where it comes from.
     Config(config::Args),
     /// Makes a token for a caller, of 256 random bits, and its entry for the server, which keeps only what the token hashes to.
@@ -70,6 +83,8 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Checkpoint(args) => checkpoint::run(args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Token(args) => token::run(&args),
     };
