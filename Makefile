@@ -8,6 +8,7 @@ CYCLES ?= 200
 GIB ?= 4
 ENTRIES ?= 1000000
 SIZES ?= 65536 100000
+SECONDS ?= 60
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 REPORTS := $(abspath target/reports)
@@ -19,11 +20,13 @@ WHEELS := target/wheels
 GRPCURL_VERSION := v1.9.3
 HELM_VERSION := v3.19.2
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+CYCLONEDX_VERSION := 0.5.9
 
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-durability bench-peers methods soak sanitize
+.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-durability bench-telemetry bench-peers methods soak sanitize fuzz audit sbom
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -76,6 +79,11 @@ bench-python: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py --reports $(REPORTS)
 
+# What metrics, logs and traces cost sampling: three servers in turns, five minutes; writes telemetry.json.
+bench-telemetry: $(VENV)/test
+	$(CARGO) build --release --locked --bin negbank
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_telemetry.py --reports $(REPORTS)
+
 # What durability costs on the disk below this folder; writes 20 GiB in all, and durability.json. GIB and ENTRIES make it smaller.
 bench-durability: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
@@ -97,6 +105,24 @@ sanitize:
 	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --locked --package negbank --lib \
 		--target $$(rustc -vV | sed -n 's/^host: //p') kernels
 
+# Outside input against the code that reads it (fuzz/), SECONDS each target; writes target/reports/fuzz.json. Stable Rust and a C++ compiler
+# do. `make test` has a short form: the same targets on their seeds, what was found once, and mutations of both.
+fuzz: $(TOOLS)/bin/cargo-fuzz
+	$(PYTHON) fuzz/run.py --seconds $(SECONDS) --cargo-fuzz $(abspath $(TOOLS)/bin/cargo-fuzz) --work $(TARGET)/fuzz --report $(REPORTS)/fuzz.json
+
+# The dependencies against RustSec's advisories, which are on GitHub; where that can't be reached, nothing is known and this fails.
+audit: $(TOOLS)/bin/cargo-deny
+	$(TOOLS)/bin/cargo-deny fetch db || { \
+		echo "*** NOT AUDITED: the advisories can't be fetched (see above). Whether a dependency has a known hole is not known. ***" >&2; exit 1; }
+	$(TOOLS)/bin/cargo-deny check --disable-fetch advisories
+
+# What the binary is made of, in CycloneDX: target/sbom/negbank.cdx.json.
+sbom: $(TOOLS)/bin/cargo-cyclonedx
+	$(TOOLS)/bin/cargo-cyclonedx cyclonedx --quiet --format json --describe binaries --target x86_64-unknown-linux-gnu
+	mkdir -p target/sbom
+	mv negbank_bin.cdx.json target/sbom/negbank.cdx.json
+	mv python/_negbank_cdylib.cdx.json target/sbom/negbank-python.cdx.json
+
 # --- set-up -----------------------------------------------------------------------------------------------------------------
 
 # Without Go neither grpcurl sessions nor the Helm chart are tested, and the tests say so.
@@ -115,10 +141,20 @@ define go_install
 	fi
 endef
 
-# A linter run once a day need not be optimised: this halves its build.
-$(TOOLS)/bin/cargo-deny:
+# A tool run once a day need not be optimised: this halves its build.
+define cargo_install
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		$(CARGO) install --locked --no-default-features --root $(TOOLS) cargo-deny@$(DENY_VERSION)
+		$(CARGO) install --locked --root $(TOOLS) $(1)
+endef
+
+$(TOOLS)/bin/cargo-deny:
+	$(call cargo_install,--no-default-features cargo-deny@$(DENY_VERSION))
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(call cargo_install,cargo-fuzz@$(FUZZ_VERSION))
+
+$(TOOLS)/bin/cargo-cyclonedx:
+	$(call cargo_install,cargo-cyclonedx@$(CYCLONEDX_VERSION))
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("the demo and the tests need Python 3.11 or later: set PYTHON")'

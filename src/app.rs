@@ -4,12 +4,14 @@ mod embedded;
 
 pub use embedded::Embedded;
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::grpc::{ServeError, Server};
-use crate::telemetry::{Http, HttpError, Readiness};
+use crate::telemetry::{Http, HttpError, Readiness, Traces, TracesError};
 
 /// Why the process ended early.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,9 @@ pub enum AppError {
     /// Threads, signals or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
+    /// Traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Probes and metrics.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -31,7 +36,7 @@ pub enum AppError {
     Flush(#[from] crate::engine::EngineError),
     /// Calls in flight took longer than the drain limit.
     #[error("calls were still in flight {0:?} after the signal (setting server.drain_seconds); they were cut")]
-    DrainExpired(std::time::Duration),
+    DrainExpired(Duration),
     /// Whoever stopped it would not wait.
     #[error("a second signal came before the calls in flight had ended; they were cut")]
     SecondSignal,
@@ -50,9 +55,13 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     ended
 }
 
+/// How long the last traces may take to be sent.
+const TRACES_AT_MOST: Duration = Duration::from_secs(5);
+
 async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = settings.server.drain;
     let engine = Engine::start(settings.engine)?;
+    let traces = Traces::start(&settings.traces)?;
     let http = Http::bind(&settings.http).await?;
     let server = Server::bind(settings.server, settings.limits).await?;
     let address = server.address()?.map(tracing::field::display);
@@ -77,10 +86,15 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
             () = signals.next() => AppError::SecondSignal,
         }
     };
-    tokio::select! {
-        ended = server.serve(engine.clone(), async move { stopped.await.unwrap_or_default() }) => ended?,
-        why = cut => return Err(why),
+    let ended = tokio::select! {
+        ended = server.with_traces(traces.clone()).serve(engine.clone(), async move { stopped.await.unwrap_or_default() }) => ended.map_err(AppError::from),
+        why = cut => Err(why),
+    };
+    let sent = tokio::task::spawn_blocking(move || traces.finish(TRACES_AT_MOST)).await;
+    if let Ok(Err(fault)) = sent {
+        tracing::warn!(fault, "the last traces could not be sent");
     }
+    ended?;
     // What is logged survives the process; synced, it survives the machine too.
     engine.flush().await?;
     tracing::info!("drained");

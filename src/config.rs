@@ -1,6 +1,8 @@
 //! Loading: settings from a TOML file, overridden by the environment, overridden by flags. What each setting means stands
 //! with the part that owns it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keeping;
 mod listening;
 
@@ -29,6 +31,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
+    /// `traces.*`
+    pub traces: telemetry::TracesConfig,
     /// `http.*`
     pub http: telemetry::HttpConfig,
 }
@@ -83,7 +87,9 @@ impl Settings {
         reader.durability(&mut settings.engine.durability);
         reader.checkpoints(&mut settings.engine.checkpoints);
         reader.log(&mut settings.log);
+        reader.traces(&mut settings.traces);
         reader.address("http.listen", &mut settings.http.listen, "127.0.0.1:7701");
+        settings.engine.measured = settings.http.listen.is_some();
         reader.finish().map(|effective| (settings, effective))
     }
 }
@@ -227,6 +233,16 @@ impl Reader {
             telemetry::is_filter,
             "a filter, as in info or negbank=debug,tower_http=debug",
         );
+    }
+
+    /// Where traces go: `none` makes none.
+    fn traces(&mut self, traces: &mut telemetry::TracesConfig) {
+        let mut endpoint = NONE.to_owned();
+        let is_url = |given: &String| given == NONE || given.starts_with("http://") || given.starts_with("https://");
+        self.take("traces.endpoint", &mut endpoint, is_url, "a collector's URL, as in http://127.0.0.1:4317, or none");
+        traces.endpoint = (endpoint != NONE).then_some(endpoint);
+        self.within("traces.sample_per_million", &mut traces.sample_per_million, 0..=1_000_000);
+        self.take("traces.service_name", &mut traces.service_name, |given| !given.is_empty(), "a name");
     }
 
     fn seconds(&mut self, key: &str, setting: &mut Duration) {

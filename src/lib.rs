@@ -23,6 +23,9 @@ pub mod config;
 pub mod durability;
 #[cfg(feature = "server")]
 pub mod engine;
+#[cfg(all(feature = "server", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod gather;
 #[cfg(feature = "server")]

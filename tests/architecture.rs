@@ -30,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("grpc", &["model", "engine", "telemetry", "proto"]),
     ("config", &["engine", "grpc", "telemetry"]),
     ("cli", &["client", "config", "app"]),
+    ("fuzzing", &["archive", "config", "engine", "grpc", "model"]),
     ("app", &["config", "engine", "grpc", "telemetry", "model"]),
 ];
 

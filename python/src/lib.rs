@@ -16,6 +16,7 @@ mod runtime;
 mod sample;
 mod scan;
 mod session;
+mod trace;
 mod write;
 
 /// The extension module.

@@ -23,6 +23,7 @@ use crate::gather::{GatherCall, GatherDescription, Gathered};
 use crate::runtime::{runtime, wait};
 use crate::sample::{SampleCall, Sampled};
 use crate::scan::{Chunks, ScanCall};
+use crate::trace;
 use crate::write::{WriteBatch, Written, values};
 
 /// Longest wait for a server's first answer.
@@ -225,7 +226,8 @@ impl Session {
 
     fn client_for(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Client> {
         let timeout = timeout.map(seconds).transpose().map_err(|fault| exception(py, fault))?;
-        Ok(self.client(py)?.with_timeout(timeout.unwrap_or(self.options.timeout)))
+        let client = self.client(py)?.with_timeout(timeout.unwrap_or(self.options.timeout));
+        Ok(trace::carried(py, client))
     }
 
     /// This process's client. A forked child has the parent's client but not the threads that serve it: it gets its own, and

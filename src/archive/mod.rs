@@ -5,6 +5,8 @@
 mod checkpoints;
 mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod location;
 mod manifest;
 mod spool;

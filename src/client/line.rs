@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, channel};
@@ -12,11 +12,21 @@ use tonic::transport::{Channel, channel};
 pub(super) struct Line {
     channel: Channel,
     authorization: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+    tracestate: Option<HeaderValue>,
 }
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Line {
     pub(super) fn new(channel: Channel, authorization: Option<HeaderValue>) -> Self {
-        Self { channel, authorization }
+        Self { channel, authorization, traceparent: None, tracestate: None }
+    }
+
+    /// Its calls are part of a trace.
+    pub(super) fn traced(self, traceparent: HeaderValue, tracestate: Option<HeaderValue>) -> Self {
+        Self { traceparent: Some(traceparent), tracestate, ..self }
     }
 }
 
@@ -30,8 +40,11 @@ impl Service<http::Request<Body>> for Line {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        let carried = [(AUTHORIZATION, &self.authorization), (TRACEPARENT, &self.traceparent), (TRACESTATE, &self.tracestate)];
+        for (name, value) in carried {
+            if let Some(value) = value {
+                request.headers_mut().insert(name, value.clone());
+            }
         }
         Service::call(&mut self.channel, request)
     }

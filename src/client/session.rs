@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use prost::Message;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -126,6 +127,23 @@ impl Client {
     #[must_use]
     pub fn with_retries(&self, retries: u32) -> Self {
         Self { retries, ..self.clone() }
+    }
+
+    /// The same connection, whose calls are part of a trace: `traceparent` and `tracestate` (may be empty) as W3C's Trace Context spells
+    /// them.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidArgument`] for what can't be metadata.
+    pub fn with_trace(&self, traceparent: &str, tracestate: &str) -> Result<Self, ClientError> {
+        let header = |name: &str, value: &str| {
+            HeaderValue::try_from(value).map_err(|_| {
+                let message = format!("{name} {value:?} has characters that no metadata has");
+                ClientError::InvalidArgument { message, violations: Vec::new() }
+            })
+        };
+        let state = (!tracestate.is_empty()).then(|| header("tracestate", tracestate)).transpose()?;
+        let line = self.line.clone().traced(header("traceparent", traceparent)?, state);
+        Ok(Self { line, ..self.clone() })
     }
 
     /// Creates a bank, or answers with the one that is there with the same settings.

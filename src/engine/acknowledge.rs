@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::EngineError;
 use crate::model::{Applied, clock};
-use crate::telemetry::Work;
+use crate::telemetry::{Piece, Work};
 
 /// Tells the caller what came of a mutation, and notes how long that took.
 pub(super) struct Acknowledge {
@@ -28,7 +28,7 @@ impl Acknowledge {
 
     /// Says it.
     pub(super) fn tell(self, result: Result<Applied, EngineError>) {
-        self.work.committed(self.began.duration_since(self.came), clock::now().duration_since(self.began));
+        self.work.committed(Piece { came: self.came, began: self.began, ended: clock::now() });
         (self.tell)(result);
     }
 }

@@ -5,6 +5,8 @@ use super::{CheckpointsConfig, DurabilityConfig, GatherConfig, IndexConfig};
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Whether what is served is counted, and how long it takes: for whoever reads metrics.
+    pub measured: bool,
     /// Compute threads; 0: one per core.
     pub threads: usize,
     /// Blocks of anchors that may wait for a compute thread.
@@ -34,6 +36,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            measured: true,
             threads: 0,
             queue: 4_096,
             write_queue: 64,

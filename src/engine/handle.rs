@@ -107,7 +107,7 @@ impl Engine {
         let archive = Archive::open(&config.checkpoints).map_err(std::io::Error::other)?;
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = if config.threads == 0 { cores() } else { config.threads };
-        let metrics = Metrics::default();
+        let metrics = if config.measured { Metrics::default() } else { Metrics::off() };
         let pool = Pool::start(threads, config.queue)?;
         let maintenance = Maintenance::start(config.index)?;
         let snapshots = store.as_ref().map(|_| Snapshots::start(config.max_banks)).transpose()?;

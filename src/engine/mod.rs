@@ -8,6 +8,8 @@ mod committer;
 mod config;
 mod differing;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 pub mod handle;
 mod journal;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::model::clock;
-use crate::telemetry::Work;
+use crate::telemetry::{Piece, Work};
 
 /// One single-threaded piece of work.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -46,11 +46,15 @@ pub(super) fn run(job: Job) {
 
 /// A job whose wait from now on, and whose run, are noted of the call on whose behalf this is.
 pub(super) fn noted(job: Job) -> Job {
-    let (work, came) = (Work::current(), clock::now());
+    let work = Work::current();
+    if !work.is_noted() {
+        return job;
+    }
+    let came = clock::now();
     Box::new(move || {
         let began = clock::now();
-        job();
-        work.computed(began.duration_since(came), clock::now().duration_since(began));
+        work.within(job);
+        work.computed(Piece { came, began, ended: clock::now() });
     })
 }
 
@@ -134,8 +138,11 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::{Job, Pool};
+    use crate::model::clock;
+    use crate::telemetry::{Metrics, Piece, Traces, Work};
 
     #[test]
     fn a_full_queue_takes_none_and_a_panic_kills_no_thread() {
@@ -154,5 +161,38 @@ mod tests {
         pool.submit(vec![Box::new(|| panic!("on purpose")), Box::new(move || late.send(7).unwrap())]).unwrap();
         release.send(()).unwrap();
         assert_eq!(results.recv().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_call_counts_once_however_many_pieces_it_was() {
+        let (metrics, now) = (Metrics::default(), clock::now());
+        let of = |path: &str| Work::of(path, &http::HeaderMap::new(), now, (&metrics, &Traces::default()));
+        let piece = |waited: u64, took: u64| {
+            let began = now + Duration::from_secs(waited);
+            Piece { came: now, began, ended: began + Duration::from_secs(took) }
+        };
+        let work = of("/negbank.v1.Sampling/Sample");
+        let kept = work.within(|| {
+            of("/inner").within(|| ());
+            Work::current()
+        });
+        drop(work);
+        kept.computed(piece(3, 1));
+        kept.computed(piece(2, 4));
+        Work::current().computed(piece(100, 100));
+        let text = || metrics.text().unwrap();
+        assert!(!text().contains("Sample"), "it is not over");
+        drop(kept);
+        let text = text();
+        for line in [
+            "negbank_compute_queue_seconds_sum{method=\"negbank.v1.Sampling/Sample\"} 3.0",
+            "negbank_compute_queue_seconds_count{method=\"negbank.v1.Sampling/Sample\"} 1",
+            "negbank_compute_seconds_sum{method=\"negbank.v1.Sampling/Sample\"} 5.0",
+            "negbank_compute_seconds_count{method=\"negbank.v1.Sampling/Sample\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("inner") && !text.contains("commit_seconds_sum"), "what did no work has no series:\n{text}");
+        assert!(!Work::of("/a", &http::HeaderMap::new(), now, (&Metrics::off(), &Traces::default())).is_noted());
     }
 }

@@ -26,9 +26,9 @@ pub(super) fn recover(folder: &Folder) -> Result<Recovered, StoreError> {
     let began = clock::now();
     let mut restoring = Restoring::new(record.spec);
     let snapshot = folder.read_snapshot(&mut |section| restoring.section(section))?;
-    let mut recovery = Recovery { bank: restoring.finish(), told: clock::now(), name: record.name.to_string() };
+    let mut recovery = Recovery::of(restoring.finish(), record.name.as_str());
     let replayed = folder.replay(snapshot.sequence, &mut |sequence, payload| recovery.apply(sequence, payload));
-    let bank = recovery.bank;
+    let bank = recovery.into_bank();
     let (log, replayed) = match replayed {
         Ok(replayed) => replayed,
         Err(damage @ StoreError::Damaged { .. }) => return Ok(Recovered { bank, log: Err(damage), snapshot }),
@@ -47,14 +47,22 @@ pub(super) fn recover(folder: &Folder) -> Result<Recovered, StoreError> {
     Ok(Recovered { bank, log: Ok(log), snapshot })
 }
 
-struct Recovery {
+pub(super) struct Recovery {
     bank: Bank,
     told: Instant,
     name: String,
 }
 
 impl Recovery {
-    fn apply(&mut self, sequence: u64, payload: &[u8]) -> Result<(), Complaint> {
+    pub(super) fn of(bank: Bank, name: &str) -> Self {
+        Self { bank, told: clock::now(), name: name.to_owned() }
+    }
+
+    pub(super) fn into_bank(self) -> Bank {
+        self.bank
+    }
+
+    pub(super) fn apply(&mut self, sequence: u64, payload: &[u8]) -> Result<(), Complaint> {
         let next = self.bank.sequence() + 1;
         if sequence != next {
             return Err(format!("the record is of sequence {sequence}, and {next} comes next").into());

@@ -8,6 +8,8 @@ use crate::model::{Metric, Plan, Reason, ReasonCounts, SampleAnswer};
 #[derive(Debug)]
 pub(super) struct Served {
     metric: Metric,
+    /// False: nobody reads the counts, and nothing is counted.
+    on: bool,
     tally: Mutex<Tally>,
 }
 
@@ -38,12 +40,15 @@ const BINS: usize = 21;
 
 impl Served {
     /// Nothing yet, of a bank of this metric.
-    pub(super) fn new(metric: Metric) -> Self {
-        Self { metric, tally: Mutex::default() }
+    pub(super) fn new(metric: Metric, on: bool) -> Self {
+        Self { metric, on, tally: Mutex::default() }
     }
 
     /// Counts an answer's draws.
     pub(super) fn count(&self, answer: &SampleAnswer) {
+        if !self.on {
+            return;
+        }
         let mut more = Tally::default();
         for draw in &answer.draws {
             for (at, (plan, _)) in PLANS.iter().enumerate() {

@@ -7,10 +7,12 @@ use tonic::Status;
 use super::access::{Access, Role};
 use super::status;
 use crate::engine::{BankHandle, Engine, EngineError};
+use crate::telemetry::Work;
 
 /// The bank of that name, for a caller who may use it so.
 pub(super) fn bank(engine: &Engine, access: &Access, role: Role, name: &str) -> Result<Arc<BankHandle>, Status> {
     access.may(role, name)?;
+    Work::current().attribute("negbank.bank", || name.to_owned());
     engine.bank(name).map_err(|fault| refused(access, fault))
 }
 

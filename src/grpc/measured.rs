@@ -9,25 +9,28 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::model::clock;
-use crate::telemetry::{Metrics, Work};
+use crate::telemetry::{Metrics, Traces, Work};
 
-/// Notes of each call how long its answer took to begin, and with which status, and has its work noted. One that fails later, in the
+/// Notes of each call how long its answer took to begin, and with which status, and has its work noted and traced. One that fails later, in the
 /// middle of a stream, counts as begun.
 #[derive(Debug, Clone)]
-pub(super) struct MeasuredLayer(pub(super) Metrics);
+pub(super) struct MeasuredLayer {
+    pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
+}
 
 /// See [`MeasuredLayer`].
 #[derive(Debug, Clone)]
 pub(super) struct Measured<S> {
     inner: S,
-    metrics: Metrics,
+    layer: MeasuredLayer,
 }
 
 impl<S> Layer<S> for MeasuredLayer {
     type Service = Measured<S>;
 
     fn layer(&self, inner: S) -> Measured<S> {
-        Measured { inner, metrics: self.0.clone() }
+        Measured { inner, layer: self.clone() }
     }
 }
 
@@ -46,7 +49,8 @@ where
 
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
         let (began, path) = (clock::now(), request.uri().path().to_owned());
-        let (work, metrics) = (Work::of(&path, &self.metrics), self.metrics.clone());
+        let MeasuredLayer { metrics, traces } = self.layer.clone();
+        let work = Work::of(&path, request.headers(), began, (&metrics, &traces));
         let answer = work.within(|| self.inner.call(request));
         Box::pin(async move {
             let mut answer = pin!(answer);
@@ -54,6 +58,7 @@ where
             let code = tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
             // Anybody may call what there is not: that must not make a series each.
             let method = if code == Code::Unimplemented { "unknown" } else { path.as_str() };
+            work.answered(code as i32);
             metrics.called(method, code as i32, clock::now().duration_since(began));
             Ok(answer)
         })

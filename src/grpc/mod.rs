@@ -8,6 +8,8 @@ pub mod config;
 pub mod convert;
 mod deadline;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gathering;
 mod inbound;
 mod local_stream;

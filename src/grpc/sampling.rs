@@ -14,6 +14,7 @@ use crate::model::clock::Deadline;
 use crate::model::{Invalid, SampleAnswer, SampleQuery, Seed};
 use crate::proto::v1;
 use crate::proto::v1::sampling_server::Sampling;
+use crate::telemetry::Work;
 
 /// Draws negatives.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl Sampling for SamplingService {
         let write = request.write.take().map(|write| self.write(write, &bank)).transpose()?;
         let key = SharedFrames::takes(&request).then(|| request.clone());
         let query = convert::query(request, bank.spec(), seed, &self.limits).map_err(|e| status::invalid(&e))?;
+        Work::current().attribute("negbank.anchors", || query.anchors().count as i64);
         // What is wrong with a request is told before it waits.
         self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
         let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
@@ -64,6 +66,8 @@ impl SamplingService {
         let (dim, encoding) = (bank.spec().dim(), query.form().encoding);
         let candidates = query.candidates();
         let encode = move |mut answer: SampleAnswer| {
+            Work::current().attribute("negbank.plans", || plans(&answer));
+            Work::current().attribute("negbank.rows", || answer.rows.len as i64);
             answer.draws.iter_mut().zip(candidates).for_each(|(draw, candidates)| draw.candidates = candidates);
             convert::sampled(answer, dim, encoding)
         };
@@ -85,4 +89,10 @@ impl SamplingService {
         }
         Write::prepare(write, Arc::clone(bank), &self.limits)
     }
+}
+
+/// By which plan each draw was answered.
+fn plans(answer: &SampleAnswer) -> String {
+    let names: Vec<String> = answer.draws.iter().map(|draw| format!("{:?}", draw.plan).to_lowercase()).collect();
+    names.join(" ")
 }

@@ -31,7 +31,7 @@ use crate::proto::v1::banks_server::BanksServer;
 use crate::proto::v1::checkpoints_server::CheckpointsServer;
 use crate::proto::v1::gathering_server::GatheringServer;
 use crate::proto::v1::sampling_server::SamplingServer;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// Receive windows and frames for writes of megabytes; the defaults (64 KiB and 16 KiB) halve the throughput.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -52,6 +52,7 @@ pub struct Server {
     unix: Option<(UnixListener, SocketFile)>,
     tls: Option<Arc<Reloaded<rustls::ServerConfig>>>,
     tokens: Option<Arc<Reloaded<Tokens>>>,
+    traces: Traces,
 }
 
 /// Why the server does not run.
@@ -135,7 +136,7 @@ impl Server {
             }
             None => None,
         };
-        Ok(Self { config, limits, tcp, unix, tls, tokens })
+        Ok(Self { config, limits, tcp, unix, tls, tokens, traces: Traces::default() })
     }
 
     /// The address it listens on, with the port that the system chose where port 0 was asked for; `None`: not over TCP.
@@ -149,6 +150,12 @@ impl Server {
     /// The path of the Unix socket that it listens on.
     pub fn unix_socket(&self) -> Option<&Path> {
         self.unix.as_ref().map(|(_, file)| file.path())
+    }
+
+    /// Traces calls.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Serves until `stop` is ready; then says so in its health, takes no more calls and ends when those in flight have.
@@ -251,7 +258,7 @@ impl Server {
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
             .max_concurrent_streams(Some(stack::STREAMS))
             .http2_max_header_list_size(Some(stack::METADATA_BYTES))
-            .layer(stack::layers(&self.config, metrics, access))
+            .layer(stack::layers(&self.config, (metrics, self.traces.clone()), access))
     }
 }
 

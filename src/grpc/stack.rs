@@ -15,7 +15,7 @@ use super::deadline::DeadlineLayer;
 use super::inbound::InboundLayer;
 use super::measured::MeasuredLayer;
 use super::{Config, status};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// The layers' type.
 pub(super) type Layers = Stack<
@@ -28,7 +28,7 @@ type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// The layers of every call.
-pub(super) fn layers(config: &Config, metrics: Metrics, access: AccessLayer) -> Layers {
+pub(super) fn layers(config: &Config, (metrics, traces): (Metrics, Traces), access: AccessLayer) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -40,7 +40,7 @@ pub(super) fn layers(config: &Config, metrics: Metrics, access: AccessLayer) -> 
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
         )
         // Outside of what may refuse a call, so that refusals are measured too.
-        .layer(MeasuredLayer(metrics))
+        .layer(MeasuredLayer { metrics, traces })
         // tonic refuses a large message without a word about the setting that allows it, and calls rubbish an error of ours.
         .layer(MapResponseLayer::new(status::in_our_words as Respond))
         // Before a byte of the message is taken.

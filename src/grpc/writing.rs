@@ -10,6 +10,7 @@ use crate::engine::{BankHandle, Engine};
 use crate::model::clock::Deadline;
 use crate::model::{Mutation, Stage, WriteBatch};
 use crate::proto::v1;
+use crate::telemetry::Work;
 
 /// A write that was found valid and is not applied yet.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ impl Write {
     /// Checks a write to `bank`.
     pub(super) fn prepare(request: v1::WriteRequest, bank: Arc<BankHandle>, limits: &Limits) -> Result<Self, Status> {
         let (batch, stage) = convert::batch(request, bank.spec(), limits).map_err(|e| status::invalid(&e))?;
+        Work::current().attribute("negbank.written_rows", || batch.rows() as i64);
         Ok(Self { bank, batch, stage })
     }
 

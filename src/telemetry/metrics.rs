@@ -14,6 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 /// The process's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    /// False: nobody reads them, and nothing is noted.
+    on: bool,
     registry: Arc<Mutex<Registry>>,
     compute: Stage,
     commit: Stage,
@@ -61,11 +63,21 @@ impl Default for Metrics {
             Unit::Seconds,
             calls.clone(),
         );
-        Self { registry: Arc::new(Mutex::new(registry)), compute, commit, calls }
+        Self { on: true, registry: Arc::new(Mutex::new(registry)), compute, commit, calls }
     }
 }
 
 impl Metrics {
+    /// Notes nothing.
+    pub fn off() -> Self {
+        Self { on: false, ..Self::default() }
+    }
+
+    /// True if somebody may read them.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
     /// Asks `collector` too, whenever somebody reads.
     pub fn register(&self, collector: impl Collector) {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
@@ -73,16 +85,23 @@ impl Metrics {
 
     /// Notes how long a call waited for compute threads, and took on them.
     pub(super) fn computed(&self, method: &Method, waited: Duration, took: Duration) {
-        self.compute.observe(method, waited, took);
+        if self.on {
+            self.compute.observe(method, waited, took);
+        }
     }
 
     /// Notes how long a write waited for its committer, and took there.
     pub(super) fn committed(&self, method: &Method, waited: Duration, took: Duration) {
-        self.commit.observe(method, waited, took);
+        if self.on {
+            self.commit.observe(method, waited, took);
+        }
     }
 
     /// Notes a call of `method` (`/package.Service/Method`) that was answered with `code`.
     pub fn called(&self, method: &str, code: i32, took: Duration) {
+        if !self.on {
+            return;
+        }
         let call = Call { method: method.trim_start_matches('/').to_owned(), code: code.to_string() };
         self.calls.get_or_create(&call).observe(took.as_secs_f64());
     }

@@ -1,11 +1,13 @@
-//! What the process says of itself: logs, metrics, and whether it lives.
+//! What the process says of itself: logs, metrics, traces, and whether it lives.
 
 mod http;
 mod logs;
 mod metrics;
+mod traces;
 mod work;
 
 pub use http::{Http, HttpConfig, HttpError, Readiness};
 pub use logs::{Config, FilterError, Format, init, is_filter};
 pub use metrics::Metrics;
-pub use work::Work;
+pub use traces::{Config as TracesConfig, Traces, TracesError};
+pub use work::{Piece, Work};

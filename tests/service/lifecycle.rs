@@ -97,6 +97,16 @@ impl Process {
         std::mem::replace(&mut self.log, reader).join().unwrap()
     }
 
+    /// Waits for its end, and gives its exit code and what it logged.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
+        let wait = move || {
+            let code = self.exit_code();
+            let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+            (code, log.join().unwrap())
+        };
+        tokio::task::spawn_blocking(wait).await.unwrap()
+    }
+
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

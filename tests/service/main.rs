@@ -47,6 +47,7 @@ mod scan;
 mod secure;
 mod settling;
 mod short_answers;
+mod traces;
 mod uniformity;
 mod unix_socket;
 mod waiting;

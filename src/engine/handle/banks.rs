@@ -208,7 +208,7 @@ impl Inner {
         let committer = Committer::start(work, self.config.write_queue)
             .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let stages = Stages::new(&self.config, staged, committer.clone());
-        let (served, deleted) = (Arc::new(Served::new(spec.metric())), watch::Sender::new(false));
+        let (served, deleted) = (Arc::new(Served::new(spec.metric(), self.config.measured)), watch::Sender::new(false));
         let bank = Arc::new(BankHandle {
             name,
             spec,
