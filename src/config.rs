@@ -201,6 +201,7 @@ impl Reader {
 
     fn index(&mut self, index: &mut engine::IndexConfig) {
         self.take("index.enabled", &mut index.enabled, |_| true, "true or false");
+        self.take("index.keep", &mut index.keep, |_| true, "true or false");
         self.within("index.min_entries", &mut index.min_entries, COUNT);
         self.within("index.m", &mut index.m, 4..=128);
         self.within("index.ef_construction", &mut index.ef_construction, 8..=4_096);

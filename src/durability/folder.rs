@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::{Apply, Log, Replayed};
-use super::snapshot::{self, Snapshot, SnapshotFile};
+use super::section_file::{GRAPH, SNAPSHOT, SectionFile};
+use super::snapshot::Snapshot;
 use super::{Complaint, StoreError, frames, sync};
 use crate::codec::BankRecord;
 
@@ -49,8 +50,32 @@ impl Folder {
     ///
     /// # Errors
     /// [`StoreError::Io`]
-    pub fn begin_snapshot(&self, sequence: u64) -> Result<SnapshotFile, StoreError> {
-        SnapshotFile::create(self, sequence)
+    pub fn begin_snapshot(&self, sequence: u64) -> Result<SectionFile, StoreError> {
+        SectionFile::create(self, &SNAPSHOT, sequence)
+    }
+
+    /// Begins to keep the graph that was built from what the bank was after `sequence`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn begin_graph(&self, sequence: u64) -> Result<SectionFile, StoreError> {
+        SectionFile::create(self, &GRAPH, sequence)
+    }
+
+    /// Gives `section` the sections of the newest graph, in order; it says of each whether it is the last. False: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]: anything but a whole graph, or none.
+    pub fn read_graph(&self, section: &mut dyn FnMut(&[u8]) -> Result<bool, Complaint>) -> Result<bool, StoreError> {
+        Ok(GRAPH.read(self, section)?.is_some())
+    }
+
+    /// Removes the graphs that are kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn remove_graphs(&self) -> Result<(), StoreError> {
+        GRAPH.remove(self)
     }
 
     /// Gives `section` the sections of the newest snapshot, in order; it says of each whether it is the last, and what it complains about
@@ -59,7 +84,8 @@ impl Folder {
     /// # Errors
     /// [`StoreError`]: anything but a whole snapshot, or none.
     pub fn read_snapshot(&self, section: &mut dyn FnMut(&[u8]) -> Result<bool, Complaint>) -> Result<Snapshot, StoreError> {
-        snapshot::read(self, section)
+        let found = SNAPSHOT.read(self, section)?;
+        Ok(found.map_or_else(Snapshot::default, |(sequence, bytes)| Snapshot { sequence, bytes }))
     }
 
     /// Opens the log and replays what comes after sequence `after`: each record with the sequence it was appended under. Whatever

@@ -15,9 +15,11 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use super::appender::BLOCK;
 
 const MAGIC: [u8; 4] = *b"nbf1";
 const HEADER: usize = 32;
@@ -59,16 +61,32 @@ fn padding(length: u64) -> usize {
     (length.wrapping_neg() % ALIGNMENT as u64) as usize
 }
 
-/// Writes a frame after the one whose checksum is `predecessor`; returns its own and its length in bytes.
-pub(super) fn write(out: &mut impl Write, predecessor: u32, sequence: u64, payload: &[u8]) -> io::Result<(u32, u64)> {
+/// What stands before and after a payload in its frame.
+pub(super) struct Around {
+    pub(super) before: [u8; HEADER],
+    pub(super) after: &'static [u8],
+    /// The frame's checksum.
+    pub(super) checksum: u32,
+    /// Bytes of the frame.
+    pub(super) bytes: u64,
+}
+
+/// The frame of a payload after the one whose checksum is `predecessor`.
+pub(super) fn around(predecessor: u32, sequence: u64, payload: &[u8]) -> Around {
     let length = payload.len() as u64;
     let header = Header { length, sequence, predecessor, payload: crc32fast::hash(payload) };
-    let (bytes, checksum) = header.encode();
-    let padding = padding(length);
-    out.write_all(&bytes)?;
+    let (before, checksum) = header.encode();
+    let after = &[0; ALIGNMENT][..padding(length)];
+    Around { before, after, checksum, bytes: (HEADER + after.len()) as u64 + length }
+}
+
+/// Writes a frame after the one whose checksum is `predecessor`; returns its own and its length in bytes.
+pub(super) fn write(out: &mut impl Write, predecessor: u32, sequence: u64, payload: &[u8]) -> io::Result<(u32, u64)> {
+    let Around { before, after, checksum, bytes } = around(predecessor, sequence, payload);
+    out.write_all(&before)?;
     out.write_all(payload)?;
-    out.write_all(&[0; ALIGNMENT][..padding])?;
-    Ok((checksum, (HEADER + padding) as u64 + length))
+    out.write_all(after)?;
+    Ok((checksum, bytes))
 }
 
 /// A frame as it was written.
@@ -126,7 +144,7 @@ impl Frames {
     /// The next frame; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, Broken> {
         let left = self.len - self.at;
-        if left == 0 {
+        if left == 0 || (left < BLOCK as u64 && self.only_zeros_are_left(left as usize)?) {
             return Ok(None);
         }
         let unfinished = |what: &str| Err(Broken::Unfinished { at: self.at, what: what.to_owned() });
@@ -156,6 +174,13 @@ impl Frames {
         self.at += whole;
         self.checksum = Some(checksum);
         Ok(Some(frame))
+    }
+
+    /// True if nothing comes but the zeros that fill the last block of a file whose writer did not end it.
+    fn only_zeros_are_left(&self, left: usize) -> Result<bool, Broken> {
+        let mut rest = vec![0; left];
+        self.file.get_ref().read_exact_at(&mut rest, self.at).map_err(|fault| self.fault(fault))?;
+        Ok(rest.iter().all(|&byte| byte == 0))
     }
 
     /// True if a frame begins anywhere after byte `at`: then what is wrong at `at` is not the end of a write that was cut short.

@@ -1,12 +1,12 @@
 //! The log of a bank.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::appender::Appender;
 use super::folder::Folder;
-use super::frames::{self, Broken, Frames};
+use super::frames::{self, Around, Broken, Frames};
 use super::segment::Segment;
 use super::unsynced::{Unsynced, Until};
 use super::{Complaint, StoreError, sync};
@@ -23,7 +23,7 @@ pub struct Log {
     segment_bytes: u64,
     /// The last one is written to.
     segments: Vec<Segment>,
-    file: File,
+    file: Appender,
     /// Of the last frame.
     checksum: u32,
     /// Bytes appended since it was opened, and how many of them are known to be on disk.
@@ -67,7 +67,7 @@ impl Log {
         Ok(Self::of(folder, vec![segment], file, checksum))
     }
 
-    fn of(folder: &Folder, segments: Vec<Segment>, file: File, checksum: u32) -> Self {
+    fn of(folder: &Folder, segments: Vec<Segment>, file: Appender, checksum: u32) -> Self {
         Self {
             folder: folder.path.clone(),
             incarnation: folder.record.incarnation,
@@ -105,7 +105,7 @@ impl Log {
         let (Some(current), Some(checksum)) = (segments.last(), before) else {
             return Ok((Self::create(folder, after + 1)?, replayed));
         };
-        let file = Segment::append_to(&current.path)?;
+        let file = current.appender()?;
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }
 
@@ -118,11 +118,8 @@ impl Log {
         if self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes) {
             self.begin_file(sequence)?;
         }
-        let written = frames::write(&mut self.file, self.checksum, sequence, payload).and_then(|written| {
-            self.file.flush()?;
-            Ok(written)
-        });
-        let (checksum, bytes) = written.map_err(|source| self.failed("append to", source))?;
+        let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, payload);
+        self.file.append(&[&before, payload, after]).map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
         self.appended += bytes;
         if let Some(segment) = self.segments.last_mut() {
@@ -148,6 +145,7 @@ impl Log {
     pub fn begin_file(&mut self, first: u64) -> Result<(), StoreError> {
         if self.current().is_some_and(|segment| segment.first < first) {
             // A bad record in a file that has a successor is never the end of a write that was cut short.
+            self.file.trim().map_err(|source| self.failed("cut the end of", source))?;
             self.sync()?;
             let (segment, file, checksum) = Segment::create(&self.folder, self.incarnation, first, self.checksum)?;
             self.segments.push(segment);
@@ -161,7 +159,7 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.file.sync_data().map_err(|source| self.failed("sync", source))?;
+        self.file.sync().map_err(|source| self.failed("sync", source))?;
         self.synced = self.appended;
         Ok(())
     }

@@ -3,12 +3,14 @@
 //! A log's storage is asked for four things: append, sync, replay, and drop what lies behind a snapshot. Only `engine/` knows what a
 //! record means. Decision 0012 tells why this is not a library's.
 
+mod appender;
 mod config;
 mod error;
 mod folder;
 mod frames;
 mod log;
 mod nascent;
+mod section_file;
 mod segment;
 mod snapshot;
 mod store;
@@ -20,6 +22,7 @@ pub use error::{Complaint, StoreError};
 pub use folder::Folder;
 pub use log::{Apply, Log, Replayed, Torn};
 pub use nascent::Nascent;
-pub use snapshot::{Snapshot, SnapshotFile};
+pub use section_file::SectionFile;
+pub use snapshot::Snapshot;
 pub use store::{Found, Store};
 pub use unsynced::{Unsynced, Until};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::log::Log;
-use super::snapshot::SnapshotFile;
+use super::section_file::SectionFile;
 use super::{StoreError, sync};
 use crate::codec::BankRecord;
 
@@ -32,7 +32,7 @@ impl Nascent {
     ///
     /// # Errors
     /// [`StoreError::Io`]
-    pub fn begin_snapshot(&self, sequence: u64) -> Result<SnapshotFile, StoreError> {
+    pub fn begin_snapshot(&self, sequence: u64) -> Result<SectionFile, StoreError> {
         self.folder.begin_snapshot(sequence)
     }
 

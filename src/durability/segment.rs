@@ -1,8 +1,8 @@
 //! One file of a log.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::appender::Appender;
 use super::frames::{self, Frame};
 use super::{StoreError, sync};
 
@@ -45,7 +45,7 @@ impl Segment {
         incarnation: u64,
         first: u64,
         predecessor: u32,
-    ) -> Result<(Self, File, u32), StoreError> {
+    ) -> Result<(Self, Appender, u32), StoreError> {
         let path = Self::path(folder, first);
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&VERSION.to_le_bytes());
@@ -54,12 +54,14 @@ impl Segment {
         let written = frames::write(&mut content, predecessor, first, &head);
         let (checksum, bytes) = written.map_err(StoreError::io("write", &path))?;
         sync::new_file(&path, &content)?;
-        let file = Self::append_to(&path)?;
-        Ok((Self { path, first, bytes }, file, checksum))
+        let segment = Self { path, first, bytes };
+        let file = segment.appender()?;
+        Ok((segment, file, checksum))
     }
 
-    pub(super) fn append_to(path: &Path) -> Result<File, StoreError> {
-        File::options().append(true).open(path).map_err(StoreError::io("append to", path))
+    /// Opens it, to go on where it ends.
+    pub(super) fn appender(&self) -> Result<Appender, StoreError> {
+        Appender::open(&self.path, self.bytes).map_err(StoreError::io("append to", &self.path))
     }
 
     /// Checks the first frame: whose log it is, and where its records begin.

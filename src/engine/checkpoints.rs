@@ -12,7 +12,7 @@ use super::snapshots::{Restoring, sections};
 use crate::archive::{ArchiveError, Spool, Spooled};
 use crate::bank::{Bank, Cut};
 use crate::codec::{BankRecord, Section, StateHash, TensorReader, begin_tensors};
-use crate::durability::{Complaint, Nascent, Snapshot, SnapshotFile, Store};
+use crate::durability::{Complaint, Nascent, SectionFile, Snapshot, Store};
 use crate::model::{BankImage, BankSpec, Checkpoint};
 use crate::rows::Shared;
 
@@ -63,7 +63,7 @@ pub(super) struct Returning {
     tensors: TensorReader,
     restoring: Restoring,
     checksum: crc32fast::Hasher,
-    kept: Option<(Nascent, SnapshotFile)>,
+    kept: Option<(Nascent, SectionFile)>,
 }
 
 impl Returning {

@@ -9,6 +9,7 @@ use super::EngineError;
 use super::acknowledge::Acknowledge;
 use super::group::Group;
 use super::journal::Journal;
+use super::logger::{Ended, Logger, Logging};
 use super::maintenance::BankIndex;
 use crate::bank::{Bank, Budget, Cut, Known};
 use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch};
@@ -44,8 +45,6 @@ pub(super) struct Work {
     pub(super) name: BankName,
     pub(super) bank: Arc<Shared<Bank>>,
     pub(super) index: Option<Arc<BankIndex>>,
-    /// `None`: nothing outlives the process.
-    pub(super) journal: Option<Journal>,
     /// What is wrong with its files, if that is why it takes no writes.
     pub(super) damage: Option<String>,
     /// Entries to which a keyed bank without a capacity grows at most.
@@ -55,10 +54,13 @@ pub(super) struct Work {
 }
 
 impl Committer {
-    /// Starts the committer of a bank, with room for `bound` waiting mutations.
-    pub(super) fn start(work: Work, bound: usize) -> std::io::Result<Self> {
+    /// Starts the committer of a bank, with room for `bound` waiting mutations; without a journal nothing outlives the process.
+    pub(super) fn start(work: Work, journal: Option<Journal>, bound: usize) -> std::io::Result<Self> {
         let (queue, requests) = bounded(bound);
-        thread::Builder::new().name(format!("commit-{}", work.name)).spawn(move || work.run(&requests))?;
+        let logger = journal.as_ref().map(|_| Logger::start(&work.name)).transpose()?;
+        let (name, journal) = (format!("commit-{}", work.name), journal.map(Box::new));
+        let committing = Committing { work, logger, journal };
+        thread::Builder::new().name(name).spawn(move || committing.run(&requests))?;
         Ok(Self { queue, bound })
     }
 
@@ -95,14 +97,29 @@ enum Decided {
     Waits,
 }
 
-impl Work {
+/// What the thread has.
+struct Committing {
+    work: Work,
+    /// `None`: nothing outlives the process.
+    logger: Option<Logger>,
+    /// Lent to the logger while it logs.
+    journal: Option<Box<Journal>>,
+}
+
+impl Committing {
     fn run(mut self, requests: &Receiver<Request>) {
         let mut left = None;
         while let Some(request) = left.take().or_else(|| self.next(requests)) {
             match request {
-                Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests),
+                Request::Mutate(mutation, acknowledge) => match self.commit((mutation, acknowledge), requests) {
+                    Ok(next) => left = next,
+                    Err(Ended) => {
+                        tracing::error!(bank = %self.work.name, "the thread that logs has ended: this is a defect of negbank, and the bank takes no more writes");
+                        return;
+                    }
+                },
                 Request::Flush(flushed) => flushed(self.sync()),
-                Request::Cut(budget, taken) => taken(self.cut(budget)),
+                Request::Cut(budget, taken) => taken(self.work.cut(budget)),
             }
         }
         // Whoever is left to hear of a failure reads the log.
@@ -125,57 +142,129 @@ impl Work {
         }
     }
 
+    fn sync(&mut self) -> Result<(), EngineError> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.sync())
+    }
+
+    /// Logs and applies a mutation and those that wait already, in groups: one is logged while the one before it is applied. Returns the
+    /// request that comes after them, if that was taken; `Err`: the thread that logs has ended.
+    fn commit(&mut self, first: (Mutation, Acknowledge), requests: &Receiver<Request>) -> Result<Option<Request>, Ended> {
+        let mut left = Some(Request::Mutate(first.0, first.1));
+        // What is being logged.
+        let mut flying = Group::default();
+        loop {
+            let mut group = Group::default();
+            self.fill(&mut group, &flying, &mut left, requests);
+            if flying.is_empty() {
+                if group.is_empty() {
+                    return Ok(left);
+                }
+                // Waking another thread is worth it only if several write at once: then the next are here before this is applied.
+                if self.journal.is_none() || (group.len() == 1 && left.is_none() && requests.is_empty()) {
+                    let recorded = self.record(&group);
+                    self.settle(group, &recorded);
+                    self.begin_due_snapshot();
+                    continue;
+                }
+            } else {
+                let recorded = self.land()?;
+                // Meanwhile more have come.
+                self.fill(&mut group, &flying, &mut left, requests);
+                if group.is_empty() || self.journal.as_mut().is_some_and(|journal| journal.wants_snapshot()) {
+                    self.settle(std::mem::take(&mut flying), &recorded);
+                    self.begin_due_snapshot();
+                    if group.is_empty() {
+                        continue;
+                    }
+                } else {
+                    self.launch(&group, flying.len())?;
+                    self.settle(std::mem::replace(&mut flying, group), &recorded);
+                    continue;
+                }
+            }
+            self.launch(&group, 0)?;
+            flying = group;
+        }
+    }
+
+    /// Adds to `group` what waits and can't be refused any more, until another kind of request comes, which is `left`.
+    fn fill(&self, group: &mut Group, flying: &Group, left: &mut Option<Request>, requests: &Receiver<Request>) {
+        loop {
+            // Only a log makes company worth while.
+            let joins = group.is_empty() || (self.logger.is_some() && group.has_room());
+            let next = if joins { left.take().or_else(|| requests.try_recv().ok()) } else { None };
+            let Some(next) = next else { return };
+            match next {
+                Request::Mutate(mutation, mut acknowledge) => {
+                    acknowledge.begin();
+                    match self.work.decide(&mutation, group, flying) {
+                        Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
+                        Ok(Decided::Done(applied)) => acknowledge.tell(Ok(applied)),
+                        Ok(Decided::Waits) => {
+                            *left = Some(Request::Mutate(mutation, acknowledge));
+                            return;
+                        }
+                        Err(refused) => acknowledge.tell(Err(refused)),
+                    }
+                }
+                other => {
+                    *left = Some(other);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Applies what was logged, or refuses what was not.
+    fn settle(&self, group: Group, recorded: &Result<(), EngineError>) {
+        for (mutation, acknowledge) in group.into_members() {
+            let result = recorded.clone().and_then(|()| self.work.apply(&mutation));
+            if let Ok(applied) = &result {
+                (self.work.announce)(applied.sequence);
+            }
+            acknowledge.tell(result);
+        }
+    }
+
+    fn begin_due_snapshot(&mut self) {
+        if let Some(journal) = &mut self.journal
+            && journal.wants_snapshot()
+        {
+            // The journal remembers a failure, and tells whoever writes next.
+            let _failed = journal.begin_snapshot(&self.work.bank);
+        }
+    }
+
+    /// Makes a group as safe as the bank's policy says, before anything of it is seen.
+    fn record(&mut self, group: &Group) -> Result<(), EngineError> {
+        let first = self.work.bank.read()?.sequence() + 1;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.record(first, &group.mutations())
+    }
+
+    /// Begins to do that on another thread, which has the journal meanwhile; `flying` mutations before it are not applied yet.
+    fn launch(&mut self, group: &Group, flying: usize) -> Result<(), Ended> {
+        let first = self.work.bank.read().map_err(|_| Ended)?.sequence() + flying as u64 + 1;
+        let Some((logger, journal)) = self.logger.as_ref().zip(self.journal.take()) else { return Err(Ended) };
+        logger.begin(Logging { journal, first, group: group.mutations() })
+    }
+
+    /// Waits until the group that flies is logged.
+    fn land(&mut self) -> Result<Result<(), EngineError>, Ended> {
+        let logged = self.logger.as_ref().ok_or(Ended)?.wait()?;
+        self.journal = Some(logged.journal);
+        Ok(logged.recorded)
+    }
+}
+
+impl Work {
     fn cut(&self, budget: Budget) -> Result<(BankImage, Arc<Cut>), EngineError> {
         let image = self.bank.read()?.image();
         Ok((image, self.bank.write()?.begin_cut(budget)))
     }
 
-    fn sync(&mut self) -> Result<(), EngineError> {
-        self.journal.as_mut().map_or(Ok(()), Journal::sync)
-    }
-
-    /// Logs and applies a mutation, together with those that wait already; returns the request that comes after them, if that was taken.
-    fn commit(&mut self, first: (Mutation, Acknowledge), requests: &Receiver<Request>) -> Option<Request> {
-        let mut group = Group::default();
-        let mut next = Some(Request::Mutate(first.0, first.1));
-        let left = loop {
-            match next.take() {
-                None => break None,
-                Some(Request::Mutate(mutation, mut acknowledge)) => {
-                    acknowledge.begin();
-                    match self.decide(&mutation, &group) {
-                        Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
-                        Ok(Decided::Done(applied)) => acknowledge.tell(Ok(applied)),
-                        Ok(Decided::Waits) => break Some(Request::Mutate(mutation, acknowledge)),
-                        Err(refused) => acknowledge.tell(Err(refused)),
-                    }
-                }
-                Some(other) => break Some(other),
-            }
-            // Only a log makes company worth while.
-            let joins = group.is_empty() || (self.journal.is_some() && group.has_room());
-            next = joins.then(|| requests.try_recv().ok()).flatten();
-        };
-        match self.record(&group) {
-            Ok(()) => group.into_members().for_each(|(mutation, acknowledge)| {
-                let result = self.apply(&mutation);
-                if let Ok(applied) = &result {
-                    (self.announce)(applied.sequence);
-                }
-                acknowledge.tell(result);
-            }),
-            Err(failed) => group.into_members().for_each(|(_, acknowledge)| acknowledge.tell(Err(failed.clone()))),
-        }
-        if let Some(journal) = &mut self.journal
-            && journal.wants_snapshot()
-        {
-            // The journal remembers a failure, and tells whoever writes next.
-            let _failed = journal.begin_snapshot(&self.bank);
-        }
-        left
-    }
-
-    fn decide(&self, mutation: &Mutation, group: &Group) -> Result<Decided, EngineError> {
+    /// What becomes of a mutation after those that fly and those of the group.
+    fn decide(&self, mutation: &Mutation, group: &Group, flying: &Group) -> Result<Decided, EngineError> {
         if let Some(what) = &self.damage {
             return Err(EngineError::ReadOnly { name: self.name.clone(), what: what.clone() });
         }
@@ -192,35 +281,27 @@ impl Work {
                         return Err(Invalid::one("origin.number", reason).into());
                     }
                 }
-                if batch.origin().is_some_and(|origin| !group.leaves_known(origin)) {
+                let leave_known = |origin| group.leaves_known(origin) && flying.leaves_known(origin);
+                if batch.origin().is_some_and(|origin| !leave_known(origin)) {
                     return Ok(Decided::Waits);
                 }
             }
             (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
         };
-        if let Some(journal) = &self.journal {
-            journal.check()?;
-        }
         let unbounded = matches!(kind, BankKind::Keyed { capacity: None, .. });
         let alone: usize = arrivals.iter().sum();
         let arrivals = group.arrivals_with(&arrivals);
-        let more: usize = arrivals.iter().sum();
+        let with_flying = flying.arrivals_with(&arrivals);
+        let more: usize = with_flying.iter().sum();
         if unbounded && alone > 0 && entries + more > self.max_entries {
-            if !group.is_empty() {
+            if !group.is_empty() || !flying.is_empty() {
                 return Ok(Decided::Waits);
             }
             let (limit, setting) = (self.max_entries, "limits.max_entries");
             return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
         }
-        self.bank.write()?.reserve(&arrivals).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
+        self.bank.write()?.reserve(&with_flying).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
         Ok(Decided::Joins(arrivals))
-    }
-
-    /// Makes a group as safe as the bank's policy says, before anything of it is seen.
-    fn record(&mut self, group: &Group) -> Result<(), EngineError> {
-        let Some(journal) = self.journal.as_mut().filter(|_| !group.is_empty()) else { return Ok(()) };
-        let first = self.bank.read()?.sequence() + 1;
-        journal.record(first, group.mutations())
     }
 
     fn apply(&self, mutation: &Mutation) -> Result<Applied, EngineError> {

@@ -1,12 +1,14 @@
 //! Mutations that are logged together.
 
+use std::sync::Arc;
+
 use super::acknowledge::Acknowledge;
 use crate::model::{Mutation, Origin};
 
 /// Mutations that nothing can refuse any more, in the order in which they will be applied.
 #[derive(Default)]
 pub(super) struct Group {
-    members: Vec<(Mutation, Acknowledge)>,
+    members: Vec<(Arc<Mutation>, Acknowledge)>,
     rows: usize,
     /// New entries that they could add to each shard.
     arrivals: Vec<usize>,
@@ -28,6 +30,10 @@ impl Group {
         self.members.len() < Self::MOST && self.rows < Self::ROWS
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     /// New entries that the members and a newcomer could add to each shard.
     pub(super) fn arrivals_with(&self, more: &[usize]) -> Vec<usize> {
         more.iter().enumerate().map(|(shard, more)| more + self.arrivals.get(shard).copied().unwrap_or(0)).collect()
@@ -44,14 +50,15 @@ impl Group {
     pub(super) fn push(&mut self, mutation: Mutation, acknowledge: Acknowledge, arrivals: Vec<usize>) {
         self.rows += mutation.batches().iter().map(|batch| batch.rows()).sum::<usize>();
         self.arrivals = arrivals;
-        self.members.push((mutation, acknowledge));
+        self.members.push((Arc::new(mutation), acknowledge));
     }
 
-    pub(super) fn mutations(&self) -> impl ExactSizeIterator<Item = &Mutation> {
-        self.members.iter().map(|(mutation, _)| mutation)
+    /// The members, for another thread to see too.
+    pub(super) fn mutations(&self) -> Vec<Arc<Mutation>> {
+        self.members.iter().map(|(mutation, _)| Arc::clone(mutation)).collect()
     }
 
-    pub(super) fn into_members(self) -> impl Iterator<Item = (Mutation, Acknowledge)> {
+    pub(super) fn into_members(self) -> impl Iterator<Item = (Arc<Mutation>, Acknowledge)> {
         self.members.into_iter()
     }
 }

@@ -119,9 +119,10 @@ impl Journal {
         self.log.is_full() || (self.outcome.is_none() && self.log.bytes() >= self.outgrown)
     }
 
-    /// Bytes of log, beyond `from`, that are worth a snapshot.
+    /// Bytes of log, beyond `from`, that are worth a snapshot. Twice the last one: of what is written of a bank that is written
+    /// over and over, a third is snapshots then.
     fn threshold(&self, from: u64) -> u64 {
-        from + self.snapshot.bytes.max(self.limits.snapshot_log_bytes)
+        from + (2 * self.snapshot.bytes).max(self.limits.snapshot_log_bytes)
     }
 
     /// Begins a snapshot of the bank as it is now.
@@ -164,15 +165,12 @@ impl Journal {
         }
     }
 
-    /// Appends mutations that get the sequence numbers from `first` on; when this returns they are as safe as the bank's policy says.
-    pub(super) fn record<'a>(
-        &mut self,
-        first: u64,
-        mutations: impl ExactSizeIterator<Item = &'a Mutation>,
-    ) -> Result<(), EngineError> {
+    /// Appends a group whose mutations get the sequence numbers from `first` on; when this returns they are as safe as the bank's policy
+    /// says.
+    pub(super) fn record(&mut self, first: u64, group: &[Arc<Mutation>]) -> Result<(), EngineError> {
         self.check()?;
         self.scratch.clear();
-        encode_group(mutations, &mut self.scratch);
+        encode_group(group.iter().map(AsRef::as_ref), &mut self.scratch);
         let appended = self.log.append(first, &self.scratch);
         self.scratch.shrink_to(KEPT_SCRATCH);
         self.note(appended)?;

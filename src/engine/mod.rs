@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 mod group;
 pub mod handle;
 mod journal;
+mod logger;
 mod maintenance;
 mod meter;
 mod pool;

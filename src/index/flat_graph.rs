@@ -91,6 +91,25 @@ impl FlatGraph {
         Ok(Self { nodes: flat.first().map_or(0, |layer| layer.nodes), layers: flat })
     }
 
+    /// A graph of layers as [`Self::layers`] gives them; `None`: they are not those of a graph.
+    pub(super) fn restore(layers: Vec<(usize, usize, Slab<u32>)>) -> Option<Self> {
+        let falls = layers.windows(2).all(|pair| pair[1].0 <= pair[0].0);
+        let whole = |(nodes, degree, links): &(usize, usize, Slab<u32>)| {
+            let links = links.as_slice();
+            Some(links.len()) == nodes.checked_mul(*degree) && links.iter().all(|&to| to == END || (to as usize) < *nodes)
+        };
+        if !falls || !layers.iter().all(whole) || layers.is_empty() {
+            return None;
+        }
+        let layers: Vec<Layer> = layers.into_iter().map(|(nodes, degree, links)| Layer { degree, links, nodes }).collect();
+        Some(Self { nodes: layers.first().map_or(0, |layer| layer.nodes), layers })
+    }
+
+    /// Nodes of each layer, the lowest first, links of a node at most, and the links.
+    pub(super) fn layers(&self) -> impl ExactSizeIterator<Item = (usize, usize, &[u32])> {
+        self.layers.iter().map(|layer| (layer.nodes, layer.degree, layer.links.as_slice()))
+    }
+
     /// Nodes.
     pub fn len(&self) -> usize {
         self.nodes

@@ -95,10 +95,7 @@ impl Freezer {
         let frozen = &mut self.frozen;
         frozen.next = vec![NONE; frozen.spots.len()];
         frozen.part_repeated();
-        if frozen.metric == Metric::Dot {
-            let largest = frozen.squares.iter().copied().fold(0.0, f32::max);
-            frozen.lifts = frozen.squares.iter().map(|square| (largest - square).max(0.0).sqrt()).collect();
-        }
+        frozen.lift();
         self.frozen
     }
 }
@@ -142,6 +139,56 @@ impl Frozen {
     /// All rows.
     pub(super) fn slab(&self) -> &[u16] {
         self.rows.as_slice()
+    }
+
+    /// Values of a row as it is stored.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub(super) fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    pub(super) fn centre(&self) -> &[f32] {
+        &self.centre
+    }
+
+    /// The next entry of the same row, by entry.
+    pub(super) fn next(&self) -> &[u32] {
+        &self.next
+    }
+
+    /// A copy of these parts, `rows` of which has a row for each spot; `None`: they do not belong together.
+    pub(super) fn restore(
+        (metric, dim): (Metric, usize),
+        (rows, spots): (Slab<u16>, Vec<Spot>),
+        centre: Vec<f32>,
+        nodes: usize,
+        next: Vec<u32>,
+    ) -> Option<Self> {
+        let stride = bf16::stride(dim);
+        let len = spots.len();
+        let hangs = |(at, next): (usize, &u32)| {
+            *next == NONE || ((nodes..len).contains(&(*next as usize)) && (at < nodes || (*next as usize) < at))
+        };
+        let fits =
+            rows.as_slice().len() == len.checked_mul(stride)? && centre.len() == stride && next.len() == len && nodes <= len;
+        if !fits || !next.iter().enumerate().all(hangs) {
+            return None;
+        }
+        let squares = rows.as_slice().chunks_exact(stride).map(|row| bf16::dot(row, row)).collect();
+        let mut frozen = Self { metric, stride, rows, spots, squares, lifts: Vec::new(), centre, nodes, next };
+        frozen.lift();
+        Some(frozen)
+    }
+
+    /// In a dot bank, brings every row to the largest norm.
+    fn lift(&mut self) {
+        if self.metric == Metric::Dot {
+            let largest = self.squares.iter().copied().fold(0.0, f32::max);
+            self.lifts = self.squares.iter().map(|square| (largest - square).max(0.0).sqrt()).collect();
+        }
     }
 
     /// Squared distance of two entries' rows, at least 0; in a dot bank of the rows lifted to one sphere. Then the order by distance

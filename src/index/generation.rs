@@ -78,6 +78,18 @@ impl Generation {
         Ok(generation)
     }
 
+    /// A generation of parts that were one before; `None`: they do not belong together.
+    pub(super) fn restore(frozen: Frozen, graph: FlatGraph, taken: Taken, unreachable: Vec<u32>) -> Option<Self> {
+        let known = unreachable.iter().all(|&entry| (entry as usize) < frozen.len());
+        let entries = by_slot(frozen.spots());
+        let fits = graph.len() == frozen.nodes() && known && unreachable.is_sorted();
+        fits.then_some(Self { frozen, graph, taken, unreachable, entries })
+    }
+
+    pub(super) fn graph(&self) -> &FlatGraph {
+        &self.graph
+    }
+
     /// The copy that it was built from.
     pub fn frozen(&self) -> &Frozen {
         &self.frozen

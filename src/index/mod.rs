@@ -11,6 +11,7 @@ pub mod frozen;
 pub mod generation;
 pub mod hnsw;
 pub mod ranking;
+mod saved;
 pub mod scan;
 pub mod shortlist;
 
@@ -22,5 +23,6 @@ pub use frozen::{Freezer, Frozen, Spot};
 pub use generation::{Candidate, Generation, Taken};
 pub use hnsw::{BuildConfig, BuildError};
 pub use ranking::{Known, Ranked, Ranking};
+pub use saved::Loading;
 pub use scan::{Admit, Found, Identity, Probe, Run, Scan, Slots};
 pub use shortlist::Shortlist;

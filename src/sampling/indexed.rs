@@ -73,6 +73,12 @@ impl Indexed {
         })
     }
 
+    /// The graph that serves.
+    pub fn generation(&self) -> Option<Arc<Generation>> {
+        let kept = self.delta.read().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().map(|delta| Arc::clone(delta.generation()))
+    }
+
     /// How many of the true nearest the graph found, of late.
     pub fn recall(&self) -> &Recall {
         &self.recall

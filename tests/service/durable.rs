@@ -209,7 +209,7 @@ async fn the_log_goes_when_a_snapshot_has_taken_its_place() {
     assert!(seen_of(&live.client, "b", 64).await == seen_before);
 }
 
-fn bank_folder(dir: &Path, bank: &str) -> PathBuf {
+pub(crate) fn bank_folder(dir: &Path, bank: &str) -> PathBuf {
     let mut folders = fs::read_dir(dir.join("banks")).unwrap().map(|entry| entry.unwrap().path());
     folders.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{bank}@"))).unwrap()
 }

@@ -71,6 +71,11 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     return error ? refuse(error) : syscall(SYS_writev, fd, parts, count);
 }
 
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+    int error = refused_write(fd);
+    return error ? refuse(error) : syscall(SYS_pwrite64, fd, bytes, count, at);
+}
+
 static int opened(const char *path, int flags, int mode) {
     int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
     if (writes && strncmp(path, "/dev/", 5) != 0 && told("readonly")) return refuse(EROFS);

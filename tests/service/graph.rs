@@ -275,3 +275,67 @@ async fn a_plan_that_is_asked_for_is_taken_where_it_can_answer() {
         assert!(answers.iter().all(|answer| *answer == answers[0]), "each plan finds the same");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_server_takes_up_the_graph_that_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("durability.dir={}", dir.path().display());
+    let settings = [&[data.as_str()], SMALL].concat();
+    let mut random = Seed(8).stream(0, 0);
+    let ids: Vec<u64> = (0..4_000).collect();
+    let live = Live::start(&settings).await;
+    for metric in [v1::Metric::Cosine, v1::Metric::Dot, v1::Metric::L2] {
+        live.create(v1::CreateBankRequest { metric: metric.into(), ..keyed(metric.as_str_name(), DIM as u32, 3) }).await;
+    }
+    let names = [v1::Metric::Cosine, v1::Metric::Dot, v1::Metric::L2].map(|metric| metric.as_str_name());
+    let mut before = Vec::new();
+    for name in names {
+        fill(&live, name, &mut random, &ids).await;
+        before.push(until_served(&live, name).await);
+        // Until it is kept.
+        until_kept(dir.path(), name).await;
+        // Some rows are others than those that the graph knows.
+        fill(&live, name, &mut random, &[7, 8, 9, 5_000, 5_001]).await;
+    }
+    let damaged = kept_graph(dir.path(), names[2]).unwrap();
+    drop(live);
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 8;
+    std::fs::write(&damaged, bytes).unwrap();
+
+    let live = Live::start(&settings).await;
+    let (anchors, _) = clustered(&mut random, 30);
+    for (name, before) in names.iter().zip(&before).take(2) {
+        let index = until_served(&live, name).await;
+        assert!(index.reason.contains("before the restart"), "{index:?}");
+        assert_eq!((index.generation, index.indexed), (before.generation, before.indexed));
+        assert!(index.scanned >= 5, "{index:?}");
+        let recall = recall(&live, name, &anchors, &v1::Filters::default()).await;
+        assert!(recall >= 0.97, "{name}: {recall}");
+        let answer = ask(&live, name, &anchors, by(v1::Plan::Graph), v1::Filters::default()).await;
+        assert_eq!(answer.draws[0].plan(), v1::Plan::Graph);
+    }
+    let rebuilt = until_served(&live, names[2]).await;
+    assert!(rebuilt.reason.contains("built from") && rebuilt.generation > before[2].generation, "{rebuilt:?}");
+    let from_then_on = until_kept(dir.path(), names[2]).await;
+    assert_ne!(from_then_on, damaged);
+}
+
+/// Where a bank's graph is kept.
+fn kept_graph(dir: &std::path::Path, bank: &str) -> Option<std::path::PathBuf> {
+    let files = std::fs::read_dir(crate::durable::bank_folder(dir, bank)).unwrap().map(|entry| entry.unwrap().path());
+    files.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("graph-"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may wait")]
+async fn until_kept(dir: &std::path::Path, bank: &str) -> std::path::PathBuf {
+    let began = Instant::now();
+    loop {
+        if let Some(path) = kept_graph(dir, bank) {
+            return path;
+        }
+        assert!(began.elapsed() < Duration::from_secs(100), "no graph of {bank} is kept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

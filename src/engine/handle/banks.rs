@@ -183,7 +183,6 @@ impl Inner {
         let (sequence, staged) = (bank.sequence(), bank.staged().clone());
         let state = Arc::new(Shared::new(bank));
         let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
-        let index = keyed.then(|| self.maintenance.watch(&state));
         let acknowledged = watch::Sender::new(sequence);
         let announce = {
             let acknowledged = acknowledged.clone();
@@ -198,14 +197,14 @@ impl Inner {
         let alarm = Box::new(move || {
             alarm.send_replace(true);
         });
+        let index = keyed.then(|| self.maintenance.watch(&state, kept.as_ref().map(|kept| kept.folder.clone())));
         let kept = kept.zip(self.snapshots.clone());
         let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm)).transpose();
         let journal = journal.map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let max_entries = self.config.max_entries;
         let (of_bank, of_index) = (Arc::clone(&state), index.clone());
-        let work =
-            Work { name: name.clone(), bank: of_bank, index: of_index, journal, damage: damage.clone(), max_entries, announce };
-        let committer = Committer::start(work, self.config.write_queue)
+        let work = Work { name: name.clone(), bank: of_bank, index: of_index, damage: damage.clone(), max_entries, announce };
+        let committer = Committer::start(work, journal, self.config.write_queue)
             .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let stages = Stages::new(&self.config, staged, committer.clone());
         let (served, deleted) = (Arc::new(Served::new(spec.metric(), self.config.measured)), watch::Sender::new(false));

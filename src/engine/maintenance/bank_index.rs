@@ -14,6 +14,8 @@ use crate::sampling::{Indexed, Source, Standing, calibrate};
 pub(in crate::engine) struct BankIndex {
     pub(in crate::engine) indexed: Indexed,
     closed: AtomicBool,
+    /// True until a graph that was kept has been looked for.
+    to_be_reloaded: AtomicBool,
     status: Mutex<Status>,
 }
 
@@ -47,15 +49,21 @@ pub struct IndexInfo {
 }
 
 impl BankIndex {
-    /// No graph yet, for the reason given.
-    pub(in crate::engine) fn new(reason: String) -> Self {
+    /// No graph yet, for the reason given; `kept`: there may be one on disk.
+    pub(in crate::engine) fn new(reason: String, kept: bool) -> Self {
         let status = Status { building: None, reason, failed: false, not_before: None, seen_entries: 0 };
-        Self { indexed: Indexed::default(), closed: AtomicBool::new(false), status: Mutex::new(status) }
+        let (closed, to_be_reloaded) = (AtomicBool::new(false), AtomicBool::new(kept));
+        Self { indexed: Indexed::default(), closed, to_be_reloaded, status: Mutex::new(status) }
     }
 
     /// Stops a running build, and begins no other.
     pub(in crate::engine) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// True once, where a graph may be on disk.
+    pub(super) fn is_to_be_reloaded(&self) -> bool {
+        self.to_be_reloaded.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {

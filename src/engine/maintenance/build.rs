@@ -41,9 +41,15 @@ impl Build<'_> {
             self.index.status(|status| status.building = Some(done));
             if self.goes_on() { self.predict(frozen, done) } else { Err(stopped()) }
         };
-        let generation = Arc::new(Generation::build(frozen, taken, sizes, &go_on)?);
+        self.serve(Generation::build(frozen, taken, sizes, &go_on)?)
+    }
+
+    /// Lets a graph serve, if it is not outdated by now; returns the one before, to be dropped where nobody waits.
+    pub(super) fn serve(&self, generation: Generation) -> Result<Option<Delta>, BuildError> {
+        let config = self.config;
         let shards = held(self.bank)?.shards().len();
-        let mut delta = Delta::new(generation, shards, config.bound(), taken.revision);
+        let revision = generation.taken().revision;
+        let mut delta = Delta::new(Arc::new(generation), shards, config.bound(), revision);
         tell_all(&mut delta, self.bank, &|| self.goes_on())?;
         let bank = held(self.bank)?;
         let (scanned, entries) = (delta.len(), bank.entries());

@@ -5,6 +5,8 @@
 pub struct IndexConfig {
     /// Whether graphs are built at all.
     pub enabled: bool,
+    /// Whether graphs are kept on disk with their banks, so that a restarted server need not build them again.
+    pub keep: bool,
     /// Entries from which on a bank gets one: below, a scan is about as fast.
     pub min_entries: usize,
     /// Links of a node (Malkov's M), 4 to 128.
@@ -29,6 +31,7 @@ impl Default for IndexConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            keep: true,
             min_entries: 100_000,
             m: 16,
             ef_construction: 200,

@@ -4,6 +4,7 @@ mod bank_index;
 mod build;
 mod capture;
 mod config;
+mod saved;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +17,13 @@ pub use bank_index::IndexInfo;
 pub use config::IndexConfig;
 
 use crate::bank::Bank;
+use crate::durability::Folder;
 use crate::index::Delta;
 use crate::model::clock;
 use crate::rows::Shared;
 use crate::sampling::Standing;
 use build::Build;
+use saved::{Reloaded, save};
 
 /// The builder's thread. Dropping this stops a running build and ends it.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ struct Common {
 struct Watched {
     bank: Weak<Shared<Bank>>,
     index: Arc<BankIndex>,
+    /// Where its graph is kept.
+    folder: Option<Folder>,
 }
 
 /// How often banks are looked at.
@@ -59,14 +64,15 @@ impl Maintenance {
         Ok(Self { shared, thread: thread.transpose()? })
     }
 
-    /// The index of a new bank, which is looked after as long as the bank lives.
-    pub(super) fn watch(&self, bank: &Arc<Shared<Bank>>) -> Arc<BankIndex> {
-        let index = Arc::new(BankIndex::new(self.shared.config.too_few()));
+    /// The index of a new bank, which is looked after as long as the bank lives; `folder` is where its graph is kept.
+    pub(super) fn watch(&self, bank: &Arc<Shared<Bank>>, folder: Option<Folder>) -> Arc<BankIndex> {
+        let folder = folder.filter(|_| self.shared.config.keep);
+        let index = Arc::new(BankIndex::new(self.shared.config.too_few(), folder.is_some()));
         if !self.shared.config.enabled {
             index.explain("serving by scan: graphs are turned off (setting index.enabled)".to_owned());
             return index;
         }
-        self.shared.lock().push(Watched { bank: Arc::downgrade(bank), index: Arc::clone(&index) });
+        self.shared.lock().push(Watched { bank: Arc::downgrade(bank), index: Arc::clone(&index), folder });
         index
     }
 }
@@ -100,7 +106,7 @@ impl Common {
                     return;
                 }
                 if let Some(bank) = watched.bank.upgrade() {
-                    retired.extend(self.unharmed(&bank, &watched.index));
+                    retired.extend(self.unharmed(&bank, &watched));
                 }
             }
             retired.retain(|delta| Arc::strong_count(delta.generation()) > 1);
@@ -108,15 +114,22 @@ impl Common {
     }
 
     /// Looks after one bank; whatever panics costs that bank its new graph, not the others theirs.
-    fn unharmed(&self, bank: &Shared<Bank>, index: &BankIndex) -> Option<Delta> {
-        catch_unwind(AssertUnwindSafe(|| self.look_after(bank, index))).unwrap_or_else(|_| {
+    fn unharmed(&self, bank: &Shared<Bank>, watched: &Watched) -> Option<Delta> {
+        let Watched { index, folder, .. } = watched;
+        catch_unwind(AssertUnwindSafe(|| self.look_after(bank, index, folder.as_ref()))).unwrap_or_else(|_| {
             tracing::error!("looking after a graph panicked: this is a defect of negbank");
             index.fail("the builder panicked, which is a defect of negbank: what served before serves on".to_owned(), PAUSE);
             None
         })
     }
 
-    fn look_after(&self, bank: &Shared<Bank>, index: &BankIndex) -> Option<Delta> {
+    fn look_after(&self, bank: &Shared<Bank>, index: &BankIndex, folder: Option<&Folder>) -> Option<Delta> {
+        let build = Build { bank, index, config: self.config, closing: &self.closing };
+        if let Some(folder) = folder.filter(|_| index.is_to_be_reloaded())
+            && let Reloaded::Serves(before) = self.take_up(&build, folder)
+        {
+            return before;
+        }
         index.check_recall(bank, &self.closing);
         let entries = bank.read().ok()?.entries();
         let standing = index.indexed.standing();
@@ -126,15 +139,18 @@ impl Common {
         let began = clock::now();
         index.status(|status| status.building = Some(0.0));
         index.explain(format!("building from {entries} entries"));
-        let built = Build { bank, index, config: self.config, closing: &self.closing }.run();
+        let built = build.run();
         let took = clock::now().duration_since(began);
         match built {
             Ok(before) => {
                 // Before anybody is told that it serves, so that plans are chosen well from then on.
                 index.calibrate(bank, &self.closing);
-                index.status(|status| status.building = None);
                 index.explain(format!("built from {entries} entries in {:.1} s", took.as_secs_f64()));
+                index.status(|status| status.building = None);
                 tracing::info!(entries, ?took, "a graph serves");
+                if let Some((folder, generation)) = folder.zip(index.indexed.generation()) {
+                    save(folder, &generation);
+                }
                 before
             }
             Err(refused) => {
@@ -144,6 +160,25 @@ impl Common {
                 None
             }
         }
+    }
+
+    /// Lets the graph serve that was kept, if there is one that fits.
+    fn take_up(&self, build: &Build<'_>, folder: &Folder) -> Reloaded {
+        let index = build.index;
+        index.explain("taking up the graph that was kept".to_owned());
+        index.status(|status| status.building = Some(0.0));
+        let (reloaded, reason) = match build.reload(folder) {
+            Ok(Reloaded::None) => (Reloaded::None, self.config.too_few()),
+            Ok(serves) => (serves, "taken up again as it was before the restart".to_owned()),
+            Err(refused) => (Reloaded::None, format!("serving by scan: the graph that was kept does not serve: {refused}")),
+        };
+        if matches!(reloaded, Reloaded::Serves(_)) {
+            index.calibrate(build.bank, &self.closing);
+            tracing::info!(bank = %folder.record().name, "the graph that was kept serves");
+        }
+        index.explain(reason);
+        index.status(|status| status.building = None);
+        reloaded
     }
 
     /// True if a build should begin; else says why not.
