@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
@@ -74,7 +74,6 @@ async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
         }
         Encoding::Bf16 => (v1::EmbeddingEncoding::Bf16, Dtype::Bf16),
     };
-    let began = Instant::now();
     let mut output = Output::create(&args.file, dtype, bank.dim as usize)?;
     let request = v1::ScanRequest { bank: args.bank.clone(), encoding: encoding.into(), ..v1::ScanRequest::default() };
     let mut scan = client.scan(request).await?;
@@ -86,6 +85,7 @@ async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
         bar.set_position(output.rows() as u64);
         (consistent, sequence) = (chunk.last && chunk.consistent, chunk.sequence);
     }
+    let seconds = bar.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let written = "the bank was written while it was read, so that its rows are of several moments";
     if !consistent {
@@ -99,7 +99,6 @@ async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
         [("bank", bank.name.clone()), ("metric", bank.metric().as_str_name().to_owned()), ("sequence", sequence.to_string())];
     let paths = output.finish(&BTreeMap::from(about))?;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let seconds = began.elapsed().as_secs_f64();
     writeln!(std::io::stdout(), "{rows} rows of bank {} in {seconds:.1} s: {}", bank.name, names.join(", "))?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use tokio::sync::mpsc;
@@ -95,7 +95,7 @@ async fn import(args: &Args) -> Result<(), Box<dyn Error>> {
             format!("bank {} is of dimension {}, and the file's rows are of {}", bank.name, bank.dim, input.dim()).into()
         );
     }
-    let (began, total) = (Instant::now(), input.rows());
+    let total = input.rows();
     let queue = bank.kind() == v1::BankKind::Queue;
     if queue && args.momentum != 0.0 {
         return Err("--momentum: the entries of a queue never move".into());
@@ -111,9 +111,9 @@ async fn import(args: &Args) -> Result<(), Box<dyn Error>> {
         done += rows;
         bar.set_position(done as u64);
     }
+    let seconds = bar.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let now = client.get_bank(v1::GetBankRequest { name: bank.name }).await?;
-    let seconds = began.elapsed().as_secs_f64();
     writeln!(std::io::stdout(), "{done} rows into bank {} in {seconds:.1} s; it holds {} entries", now.name, now.entries)?;
     Ok(())
 }

@@ -182,13 +182,13 @@ impl Restoring {
     fn bank(&mut self) -> Result<&mut Bank, Complaint> {
         let bank = match self.bank.take() {
             Some(bank) => bank,
-            None => Bank::restore(self.spec, std::mem::take(&mut self.image)).map_err(complaint)?,
+            None => Bank::restore(self.spec, std::mem::take(&mut self.image)).map_err(|refused| complaint(&refused))?,
         };
         Ok(self.bank.insert(bank))
     }
 }
 
-fn complaint(refused: RestoreError) -> Complaint {
+fn complaint(refused: &RestoreError) -> Complaint {
     let what = refused.to_string();
     match refused {
         RestoreError::Bad(_) => Complaint::Damaged(what),

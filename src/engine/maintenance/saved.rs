@@ -34,7 +34,7 @@ impl Build<'_> {
     pub(super) fn reload(&self, folder: &Folder) -> Result<Reloaded, BuildError> {
         let spec = folder.record().spec;
         let mut loading = Loading::new(spec.metric(), spec.dim())?;
-        let read = folder.read_graph(&mut |section| Ok(loading.section(section).map_err(Complaint::Damaged)?));
+        let read = folder.read_graph(&mut |section| loading.section(section).map_err(Complaint::Damaged));
         let generation = match read {
             Ok(false) => return Ok(Reloaded::None),
             Ok(true) => loading.finish(),
