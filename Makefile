@@ -5,10 +5,11 @@ PYTHON ?= python3
 CARGO ?= cargo
 MINUTES ?= 10
 CYCLES ?= 200
+ROUNDS ?= 50
+SECONDS ?= 60
 GIB ?= 4
 ENTRIES ?= 1000000
 SIZES ?= 65536 100000
-SECONDS ?= 60
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 REPORTS := $(abspath target/reports)
@@ -26,7 +27,7 @@ CYCLONEDX_VERSION := 0.5.9
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix crash-test bench bench-index bench-python bench-durability bench-telemetry bench-peers methods soak sanitize fuzz audit sbom
+.PHONY: demo test verify fix crash-test overload-test drain-test bench bench-index bench-python bench-durability bench-telemetry bench-peers methods soak sanitize fuzz audit sbom
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -69,6 +70,17 @@ bench: $(VENV)/package
 # Finding the nearest, beside what the machine could do at best.
 bench-index:
 	$(CARGO) bench --locked --bench index
+
+# Ten times more than a real server can do, for SECONDS; writes target/reports/overload.json and fails where it does worse than it
+# promises. Then a hundred thousand tiny requests.
+overload-test:
+	SECONDS=$(SECONDS) $(CARGO) bench --locked --bench overload
+	NEGBANK_TINY_REQUESTS=100000 $(CARGO) test --locked --package negbank --test service -- hostile::very_many
+
+# A server that is stopped under load, ROUNDS times; writes target/reports/drain.json.
+drain-test:
+	NEGBANK_DRAIN_ROUNDS=$(ROUNDS) NEGBANK_DRAIN_REPORT=$(REPORTS)/drain.json \
+		$(CARGO) test --locked --package negbank --test service -- drain::a_server --nocapture
 
 # Ten minutes of mixed load on a real server: does anything grow?
 soak:

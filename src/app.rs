@@ -1,6 +1,7 @@
 //! The server process: builds the parts from their settings, runs until a signal, drains.
 
 mod embedded;
+mod memory;
 
 pub use embedded::Embedded;
 
@@ -60,14 +61,19 @@ const TRACES_AT_MOST: Duration = Duration::from_secs(5);
 
 async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = settings.server.drain;
-    let engine = Engine::start(settings.engine)?;
+    let mut config = settings.engine;
+    if config.memory.max_bytes == 0 {
+        config.memory.max_bytes = memory::allowed();
+    }
+    let memory = config.memory.max_bytes;
+    let engine = Engine::start(config)?;
     let traces = Traces::start(&settings.traces)?;
     let http = Http::bind(&settings.http).await?;
     let server = Server::bind(settings.server, settings.limits).await?;
     let address = server.address()?.map(tracing::field::display);
     let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
     let probes = http.address().map(tracing::field::display);
-    tracing::info!(address, unix_socket, probes, version = env!("CARGO_PKG_VERSION"), "serving");
+    tracing::info!(address, unix_socket, probes, memory, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let mut signals = StopSignals::listen()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();

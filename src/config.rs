@@ -5,6 +5,7 @@
 pub(crate) mod fuzzing;
 mod keeping;
 mod listening;
+mod memory;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,7 +28,7 @@ pub struct Settings {
     pub server: grpc::Config,
     /// `limits.*`
     pub limits: grpc::Limits,
-    /// `compute.*`, `index.*`, `gather.*`, `durability.*`, `checkpoints.*`, and `limits.max_banks`
+    /// `compute.*`, `memory.*`, `index.*`, `gather.*`, `durability.*`, `checkpoints.*`, and `limits.max_banks`
     pub engine: engine::Config,
     /// `log.*`
     pub log: telemetry::Config,
@@ -82,6 +83,7 @@ impl Settings {
         reader.limits(&mut settings.limits);
         reader.compute(&mut settings.engine);
         (settings.engine.max_dim, settings.engine.max_entries) = (settings.limits.max_dim, settings.limits.max_entries);
+        reader.memory(&mut settings.engine.memory);
         reader.index(&mut settings.engine.index);
         reader.gather(&mut settings.engine.gather);
         reader.durability(&mut settings.engine.durability);

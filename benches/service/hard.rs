@@ -5,7 +5,7 @@ use std::time::Duration;
 use negbank::client::{Client, rows};
 use negbank::model::clock::Deadline;
 use negbank::model::{
-    Anchors, Columns, Draw, Filters, Form, Layout, Matrix, Metric, Nearest, SampleQuery, Scope, Seed, Strategy,
+    Anchors, Call, Caller, Columns, Draw, Filters, Form, Layout, Matrix, Metric, Nearest, SampleQuery, Scope, Seed, Strategy,
 };
 use negbank::proto::v1;
 use tokio::runtime::Runtime;
@@ -41,9 +41,9 @@ pub(crate) fn measure(client: &Runtime, serving: &Serving) -> Hard {
         let mut measured = Hard { engine: Times::default(), served: Times::default() };
         for round in 0..=ROUNDS {
             let query = query(&anchors);
-            let deadline = Deadline::after(Duration::from_secs(60));
+            let call = Call { caller: Caller::Unknown, deadline: Deadline::after(Duration::from_secs(60)) };
             let began = now();
-            drop(serving.engine.sample(&bank, query, deadline, |answer| answer).await.unwrap());
+            drop(serving.engine.sample(&bank, query, &call, |answer| answer).await.unwrap());
             let of_engine = began.elapsed();
             let request = request(&anchors);
             let began = now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use negbank::engine::{BankHandle, Engine};
 use negbank::model::clock::Deadline;
-use negbank::model::{Anchors, Columns, Draw, Filters, Form, Layout, SampleQuery, Scope, Seed, Strategy};
+use negbank::model::{Anchors, Call, Caller, Columns, Draw, Filters, Form, Layout, SampleQuery, Scope, Seed, Strategy};
 
 use crate::bank::BANK;
 use crate::timing::now;
@@ -38,7 +38,8 @@ impl InProcess {
         let anchors = Anchors { count: anchors, ..Anchors::default() };
         let query = SampleQuery::new(anchors, vec![draw], None, Seed(seed), form).unwrap();
         let began = now();
-        self.engine.sample(&self.bank, query, Deadline::after(Duration::from_secs(10)), |answer| answer).await.unwrap();
+        let call = Call { caller: Caller::Unknown, deadline: Deadline::after(Duration::from_secs(10)) };
+        self.engine.sample(&self.bank, query, &call, |answer| answer).await.unwrap();
         began.elapsed()
     }
 }

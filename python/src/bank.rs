@@ -92,6 +92,8 @@ pub(crate) struct BankDescription {
     labels: u64,
     groups: u64,
     bytes_per_entry: u64,
+    peak_bytes_per_entry: u64,
+    peak_bytes: Option<u64>,
     dtype: &'static str,
     writers: u64,
     stages: Vec<StageDescription>,
@@ -141,6 +143,8 @@ impl From<Bank> for BankDescription {
             labels: bank.labels,
             groups: bank.groups,
             bytes_per_entry: bank.bytes_per_entry,
+            peak_bytes_per_entry: bank.peak_bytes_per_entry,
+            peak_bytes: (bank.peak_bytes > 0).then_some(bank.peak_bytes),
             dtype: dtype_name(bank.dtype()),
             durability: match bank.durability() {
                 Durability::Unspecified | Durability::Memory => "memory",

@@ -15,12 +15,15 @@ def test_a_keyed_bank_is_described_by_its_settings(client: negbank.Client, name:
     assert settings == (name, "keyed", "l2", 12, None, 0.9, 3)
     assert (info.entries, info.sequence, info.step, info.labels, info.groups) == (0, 0, None, 0, 0)
     assert info.bytes_per_entry >= 12 * 4
+    assert info.peak_bytes_per_entry > info.bytes_per_entry
+    assert info.peak_bytes is None
     assert (bank.name, bank.dim, bank.kind) == (name, 12, "keyed")
 
 
 def test_a_queue_has_a_capacity_and_no_momentum(client: negbank.Client, name: str) -> None:
     info = client.create_bank(name, dim=4, kind="queue", metric="dot", capacity=100).info()
     assert (info.kind, info.metric, info.capacity, info.momentum) == ("queue", "dot", 100, None)
+    assert info.peak_bytes == 100 * info.peak_bytes_per_entry
 
 
 def test_defaults_are_a_keyed_cosine_bank_of_momentum_a_half(client: negbank.Client, name: str) -> None:

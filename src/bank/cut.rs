@@ -99,6 +99,11 @@ impl Cut {
         !*over
     }
 
+    /// Bytes of rows that lie aside.
+    pub(super) fn aside(&self) -> usize {
+        self.state().aside
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -184,6 +184,15 @@ impl Shard {
         self.rows.reserve(self.columns.len() + fresh)
     }
 
+    /// Memory that the shard takes with `more` entries added.
+    pub(super) fn resident_with(&self, more: usize) -> usize {
+        let slots = self.columns.len() + more.saturating_sub(self.free.len());
+        self.rows.resident(slots) + slots * (Columns::BYTES_PER_SLOT + Self::LISTED_BYTES)
+    }
+
+    /// Memory that finds an entry by id, label, group, weight and age; about, since it depends on how many there are.
+    pub(super) const LISTED_BYTES: usize = 80;
+
     /// Adds an entry and returns its slot. [`Self::reserve`] must have made room.
     pub(super) fn insert(&mut self, entry: Entry, revision: u64) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| self.columns.grow());

@@ -102,6 +102,35 @@ impl Bank {
         self.shards.first().map_or(0, |shard| shard.rows().bytes_per_row()) + Columns::BYTES_PER_SLOT
     }
 
+    /// Memory of all slots, used or free, with everything that finds them, in bytes.
+    pub fn resident(&self) -> usize {
+        self.shards.iter().map(|shard| shard.resident_with(0)).sum()
+    }
+
+    /// By how much [`Self::resident`] grows with `arrivals` new entries of each shard: by nothing where others leave for them.
+    pub fn growth(&self, arrivals: &[usize]) -> usize {
+        let capacity = match self.spec.kind() {
+            BankKind::Queue { capacity } => Some(capacity),
+            BankKind::Keyed { capacity, .. } => capacity,
+        };
+        let room = capacity.map_or(usize::MAX, |capacity| (capacity as usize).saturating_sub(self.entries()));
+        if room == 0 {
+            return 0;
+        }
+        let after = |(shard, &more): (&Shard, &usize)| shard.resident_with(more.min(room));
+        self.shards.iter().zip(arrivals).map(after).sum::<usize>().saturating_sub(self.resident())
+    }
+
+    /// Memory of one entry that is in the bank, with everything that finds it, in bytes.
+    pub fn resident_per_entry(&self) -> usize {
+        self.bytes_per_entry() + Shard::LISTED_BYTES
+    }
+
+    /// Rows copied aside, in bytes.
+    pub fn aside(&self) -> usize {
+        self.cuts.iter().filter(|cut| Arc::strong_count(cut) > 1).map(|cut| cut.aside()).sum()
+    }
+
     /// Mutations applied so far.
     pub fn sequence(&self) -> u64 {
         self.sequence

@@ -9,6 +9,7 @@ impl Reader {
     pub(super) fn server(&mut self, server: &mut grpc::Config) {
         self.listeners(server);
         self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
+        self.seconds("server.answer_seconds", &mut server.answer);
         self.seconds("server.drain_seconds", &mut server.drain);
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
         self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);

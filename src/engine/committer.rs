@@ -1,22 +1,30 @@
 //! The committer: one thread per bank that gives every mutation its place in the bank's one order.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
-use super::EngineError;
 use super::acknowledge::Acknowledge;
+use super::bank_memory::BankMemory;
 use super::group::Group;
 use super::journal::Journal;
 use super::logger::{Ended, Logger, Logging};
 use super::maintenance::BankIndex;
+use super::{EngineError, retry};
 use crate::bank::{Bank, Budget, Cut, Known};
+use crate::model::clock::{self, Deadline};
 use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch};
 use crate::rows::Shared;
+use crate::sampling::Learnt;
 
 /// Rows applied in one hold of the bank's lock.
 const ROWS_PER_HOLD: usize = 256;
+
+/// What a mutation is supposed to take before any was measured.
+const FIRST_PACE_NS: f32 = 1e6;
 
 /// Called with the sequence of each applied mutation.
 pub(super) type Announce = Box<dyn Fn(u64) + Send>;
@@ -29,6 +37,8 @@ pub(super) type Flushed = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
 pub(super) struct Committer {
     queue: Sender<Request>,
     bound: usize,
+    /// Nanoseconds that a mutation takes.
+    pace: Arc<Learnt>,
 }
 
 /// Called with a bank as it is between two mutations.
@@ -44,6 +54,7 @@ enum Request {
 pub(super) struct Work {
     pub(super) name: BankName,
     pub(super) bank: Arc<Shared<Bank>>,
+    pub(super) memory: Arc<BankMemory>,
     pub(super) index: Option<Arc<BankIndex>>,
     /// What is wrong with its files, if that is why it takes no writes.
     pub(super) damage: Option<String>,
@@ -59,16 +70,31 @@ impl Committer {
         let (queue, requests) = bounded(bound);
         let logger = journal.as_ref().map(|_| Logger::start(&work.name)).transpose()?;
         let (name, journal) = (format!("commit-{}", work.name), journal.map(Box::new));
-        let committing = Committing { work, logger, journal };
+        let pace = Arc::new(Learnt::new(FIRST_PACE_NS));
+        let committing = Committing { work, logger, journal, pace: Arc::clone(&pace), since: Cell::new(clock::now()) };
         thread::Builder::new().name(name).spawn(move || committing.run(&requests))?;
-        Ok(Self { queue, bound })
+        Ok(Self { queue, bound, pace })
     }
 
-    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a full queue.
-    pub(super) fn submit(&self, mutation: Mutation, acknowledge: Acknowledge) -> Result<(), EngineError> {
+    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a queue that is
+    /// full, or in which it would wait past `deadline`.
+    pub(super) fn submit(
+        &self,
+        mutation: Mutation,
+        deadline: Option<Deadline>,
+        acknowledge: Acknowledge,
+    ) -> Result<(), EngineError> {
+        let after = |mutations: usize| Duration::from_secs_f64((self.pace.get() * mutations as f64 / 1e9).min(1e6));
+        let (done, now) = (after(self.queue.len()), clock::now());
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.instant().saturating_duration_since(now));
+        if done > left {
+            return Err(EngineError::Overloaded { done, left, retry_after: retry::after(done - left) });
+        }
         self.queue.try_send(Request::Mutate(mutation, acknowledge)).map_err(|refused| match refused {
             TrySendError::Full(_) => {
-                EngineError::Busy { queue: "the bank's write queue", limit: self.bound, setting: "compute.write_queue" }
+                let retry_after = retry::after(after(self.bound / 2));
+                let (queue, limit, setting) = ("the bank's write queue", self.bound, "compute.write_queue");
+                EngineError::Busy { queue, limit, setting, retry_after }
             }
             TrySendError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
         })
@@ -104,6 +130,10 @@ struct Committing {
     logger: Option<Logger>,
     /// Lent to the logger while it logs.
     journal: Option<Box<Journal>>,
+    /// Nanoseconds that a mutation takes.
+    pace: Arc<Learnt>,
+    /// When there was first something to do since the last group was settled.
+    since: Cell<Instant>,
 }
 
 impl Committing {
@@ -149,6 +179,7 @@ impl Committing {
     /// Logs and applies a mutation and those that wait already, in groups: one is logged while the one before it is applied. Returns the
     /// request that comes after them, if that was taken; `Err`: the thread that logs has ended.
     fn commit(&mut self, first: (Mutation, Acknowledge), requests: &Receiver<Request>) -> Result<Option<Request>, Ended> {
+        self.since.set(clock::now());
         let mut left = Some(Request::Mutate(first.0, first.1));
         // What is being logged.
         let mut flying = Group::default();
@@ -217,12 +248,18 @@ impl Committing {
 
     /// Applies what was logged, or refuses what was not.
     fn settle(&self, group: Group, recorded: &Result<(), EngineError>) {
+        let members = group.len();
         for (mutation, acknowledge) in group.into_members() {
             let result = recorded.clone().and_then(|()| self.work.apply(&mutation));
             if let Ok(applied) = &result {
                 (self.work.announce)(applied.sequence);
             }
             acknowledge.tell(result);
+        }
+        let now = clock::now();
+        let took = now.duration_since(self.since.replace(now));
+        if members > 0 {
+            self.pace.learn(took.as_nanos() as f64 / members as f64);
         }
     }
 
@@ -300,6 +337,11 @@ impl Work {
             let (limit, setting) = (self.max_entries, "limits.max_entries");
             return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
         }
+        if alone > 0
+            && let Err(full) = self.memory.may_grow(&*self.bank.read()?, &with_flying)
+        {
+            return if group.is_empty() && flying.is_empty() { Err(full) } else { Ok(Decided::Waits) };
+        }
         self.bank.write()?.reserve(&with_flying).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
         Ok(Decided::Joins(arrivals))
     }
@@ -313,6 +355,7 @@ impl Work {
                 index.indexed.follow(&*self.bank.read()?);
             }
         }
+        self.memory.note(&*self.bank.read()?);
         Ok(applied)
     }
 }

@@ -1,6 +1,6 @@
 //! Settings of the engine.
 
-use super::{CheckpointsConfig, DurabilityConfig, GatherConfig, IndexConfig};
+use super::{CheckpointsConfig, DurabilityConfig, GatherConfig, IndexConfig, MemoryConfig};
 
 /// Sizes of the engine's pools and queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct Config {
     pub measured: bool,
     /// Compute threads; 0: one per core.
     pub threads: usize,
-    /// Blocks of anchors that may wait for a compute thread.
+    /// Blocks of anchors that may wait for a compute thread; a caller who has some waiting may have as many as there is room left.
     pub queue: usize,
     /// Mutations that may wait for a bank's committer.
     pub write_queue: usize,
@@ -23,6 +23,8 @@ pub struct Config {
     pub max_stages: usize,
     /// Rows in them.
     pub max_staged_rows: usize,
+    /// How much memory may be used.
+    pub memory: MemoryConfig,
     /// The graph index.
     pub index: IndexConfig,
     /// Gathers.
@@ -45,6 +47,7 @@ impl Default for Config {
             max_entries: 100_000_000,
             max_stages: 64,
             max_staged_rows: 1_048_576,
+            memory: MemoryConfig::default(),
             index: IndexConfig::default(),
             gather: GatherConfig::default(),
             durability: DurabilityConfig::default(),

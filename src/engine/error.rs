@@ -1,5 +1,8 @@
 //! What can go wrong in the engine, by what the caller should do.
 
+use std::time::Duration;
+
+use super::retry;
 use super::staging::OpenStage;
 use crate::archive::ArchiveError;
 use crate::bank::Overrun;
@@ -103,10 +106,44 @@ pub enum EngineError {
         limit: usize,
         /// The setting that changes it.
         setting: &'static str,
+        /// When there will be room.
+        retry_after: Duration,
+    },
+    /// Try again when less waits, or give it more time.
+    #[error(
+        "the server is overloaded: this would be done {} ms from now at the earliest, and its deadline is in {} ms; try again, or give \
+         it more time (setting compute.threads)",
+        done.as_millis(),
+        left.as_millis()
+    )]
+    Overloaded {
+        /// When it would be done.
+        done: Duration,
+        /// Until its deadline.
+        left: Duration,
+        /// When it could be done in such a time.
+        retry_after: Duration,
     },
     /// Give it more time, or ask for less.
     #[error("the deadline passed before the answer was ready")]
     DeadlineExceeded,
+    /// Delete something, or give the server more memory.
+    #[error(
+        "there is no memory for {bytes} bytes more of entries: {used} bytes are in use, and banks grow up to {most}, {percent} % (setting \
+         memory.write_percent) of the limit of {limit} (setting memory.max_bytes); entries that are there can be rewritten"
+    )]
+    MemoryFull {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes in use.
+        used: usize,
+        /// Bytes up to which banks grow.
+        most: usize,
+        /// Which are so many percent
+        percent: usize,
+        /// of the limit.
+        limit: usize,
+    },
     /// The system has no memory to give.
     #[error("{0}")]
     OutOfMemory(String),
@@ -183,12 +220,19 @@ pub enum EngineError {
     Internal(&'static str),
 }
 
+impl EngineError {
+    /// A queue of which nobody knows when it will have room.
+    pub fn full(queue: &'static str, limit: usize, setting: &'static str) -> Self {
+        Self::Busy { queue, limit, setting, retry_after: retry::after(retry::SOONEST) }
+    }
+}
+
 impl From<GatherError> for EngineError {
     fn from(error: GatherError) -> Self {
         match error {
             GatherError::Invalid(invalid) => Self::Invalid(invalid),
             GatherError::Taken { .. } => Self::GatherTaken(error),
-            GatherError::Full { room, limit, setting } => Self::Busy { queue: room, limit, setting },
+            GatherError::Full { room, limit, setting } => Self::full(room, limit, setting),
             GatherError::Stopping => Self::Stopping(error),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::query::{self, Wanted};
+use super::query::{self, Of, Wanted};
 use super::recovery::{self, Recovery};
 use super::served::Served;
 use super::snapshots::{Restoring, sections};
@@ -55,8 +55,9 @@ impl SmallBank {
         let reply = Arc::clone(&answered);
         let wanted = Wanted::until(Deadline::after(Duration::from_secs(3_600)));
         let answer = Box::new(move |answer: Result<_, _>| *reply.lock().unwrap_or_else(PoisonError::into_inner) = answer.ok());
-        let jobs = query::jobs((&self.state, None, &self.served), query, &self.recycler, &wanted, answer);
-        jobs.into_iter().for_each(|job| job());
+        let of = Of { bank: &self.state, index: None, served: &self.served, costs: &Arc::default() };
+        let jobs = must(query::jobs(of, query, &self.recycler, &wanted, answer));
+        jobs.into_iter().for_each(|job| (job.run)());
         answered.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

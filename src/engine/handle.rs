@@ -3,6 +3,7 @@
 mod banks;
 mod checkpoints;
 mod gather;
+mod occupancy;
 mod scan;
 mod scrape;
 
@@ -17,10 +18,13 @@ use gather::Gathers;
 pub use scan::Scan;
 
 use super::acknowledge::Acknowledge;
+use super::bank_memory::BankMemory;
 use super::committer::Committer;
+use super::costs::{Costs, Effort, Kind};
+use super::ledger::{Ledger, Part};
 use super::maintenance::{BankIndex, Maintenance};
-use super::pool::{self, Pool};
-use super::query::{self, Wanted};
+use super::pool::{Job, Pool};
+use super::query::{self, Of, Wanted};
 use super::reading::{BankInfo, Condition, Fetched};
 use super::scan::{Cursor, ScanQuery};
 use super::served::Served;
@@ -31,9 +35,9 @@ use super::{Config, EngineError};
 use crate::archive::Archive;
 use crate::bank::Bank;
 use crate::durability::{Folder, Store};
-use crate::model::clock::Deadline;
+use crate::model::clock::{self, Deadline};
 use crate::model::{
-    Applied, BankName, BankSpec, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery, Stage,
+    Applied, BankName, BankSpec, Call, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery, Stage,
     WriteBatch,
 };
 use crate::rows::{Recycler, Shared};
@@ -52,6 +56,7 @@ struct Inner {
     pool: Pool,
     maintenance: Maintenance,
     recycler: Recycler,
+    ledger: Ledger,
     metrics: Metrics,
     gathers: Gathers,
     /// Where banks outlive the server.
@@ -83,6 +88,7 @@ pub struct BankHandle {
     /// What is wrong with its files, if that is why it takes no writes.
     damage: Option<String>,
     state: Arc<Shared<Bank>>,
+    memory: Arc<BankMemory>,
     /// The graph that it may be searched by; keyed banks only.
     index: Option<Arc<BankIndex>>,
     committer: Committer,
@@ -90,6 +96,8 @@ pub struct BankHandle {
     acknowledged: watch::Sender<u64>,
     stages: Stages,
     served: Arc<Served>,
+    /// What its work takes.
+    costs: Arc<Costs>,
     /// True once the bank is deleted, for those who wait for something of it.
     deleted: watch::Sender<bool>,
 }
@@ -109,9 +117,11 @@ impl Engine {
         let threads = if config.threads == 0 { cores() } else { config.threads };
         let metrics = if config.measured { Metrics::default() } else { Metrics::off() };
         let pool = Pool::start(threads, config.queue)?;
-        let maintenance = Maintenance::start(config.index)?;
+        let recycler = Recycler::default();
+        let ledger = Ledger::new(config.memory, recycler.clone());
+        let maintenance = Maintenance::start(config.index, &ledger)?;
         let snapshots = store.as_ref().map(|_| Snapshots::start(config.max_banks)).transpose()?;
-        let (banks, recycler, gathers) = (DashMap::new(), Recycler::default(), Gathers::new(config.gather));
+        let (banks, gathers) = (DashMap::new(), Gathers::new(config.gather, ledger.share(Part::Gathers)));
         let (refused, catalogue, log_failed) = (DashMap::new(), Mutex::new(()), watch::Sender::new(false));
         let inner = Inner {
             config,
@@ -119,6 +129,7 @@ impl Engine {
             pool,
             maintenance,
             recycler,
+            ledger,
             metrics,
             gathers,
             store,
@@ -139,13 +150,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]
-    pub async fn describe(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<BankInfo, EngineError> {
+    pub async fn describe(&self, bank: &Arc<BankHandle>, call: &Call) -> Result<BankInfo, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |_| {
+        let graphs = self.inner.config.index;
+        let effort = (Arc::clone(&bank.costs), Effort::of(Kind::Describe, bank.now()?.0));
+        self.compute(call, effort, move |_| {
             let info = BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe())?;
-            Ok(BankInfo { durability: bank.durability, damage: bank.damage.clone(), ..info })
+            let graph = info.index.as_ref().map_or(0, |_| graphs.peak_bytes_per_entry(bank.spec.dim()));
+            let peak_bytes_per_entry = info.peak_bytes_per_entry + graph;
+            Ok(BankInfo { durability: bank.durability, damage: bank.damage.clone(), peak_bytes_per_entry, ..info })
         })
         .await
+    }
+
+    /// The account of what lies in memory.
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
     }
 
     /// Reads entries by id.
@@ -157,19 +177,21 @@ impl Engine {
         bank: &Arc<BankHandle>,
         ids: Vec<u64>,
         encoding: Encoding,
-        deadline: Deadline,
+        call: &Call,
     ) -> Result<Fetched, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |wanted| Fetched::of(&bank.state, &ids, encoding, wanted)).await
+        let effort = (Arc::clone(&bank.costs), Effort::of(Kind::Read, ids.len() * (bank.spec.dim() + 32)));
+        self.compute(call, effort, move |wanted| Fetched::of(&bank.state, &ids, encoding, wanted)).await
     }
 
     /// Lists the entries of a keyed bank that most need a refresh, `k` at most.
     ///
     /// # Errors
     /// [`EngineError::NotKeyed`] for a queue; [`EngineError`]
-    pub async fn stalest(&self, bank: &Arc<BankHandle>, k: usize, deadline: Deadline) -> Result<Stalest, EngineError> {
+    pub async fn stalest(&self, bank: &Arc<BankHandle>, k: usize, call: &Call) -> Result<Stalest, EngineError> {
         let bank = Arc::clone(bank);
-        self.compute(deadline, move |wanted| Stalest::of(&bank.state, k, wanted)).await
+        let effort = (Arc::clone(&bank.costs), Effort::of(Kind::Stalest, k.min(bank.now()?.0)));
+        self.compute(call, effort, move |wanted| Stalest::of(&bank.state, k, wanted)).await
     }
 
     /// Applies a mutation; when this returns, every later read sees it. If the caller leaves before, it may still be applied.
@@ -181,7 +203,7 @@ impl Engine {
             return Err(EngineError::DeadlineExceeded);
         }
         let (reply, answer) = oneshot::channel();
-        bank.committer.submit(mutation, Acknowledge::new(move |result| drop(reply.send(result))))?;
+        bank.committer.submit(mutation, Some(deadline), Acknowledge::new(move |result| drop(reply.send(result))))?;
         wait(answer, deadline).await
     }
 
@@ -251,50 +273,57 @@ impl Engine {
         &self,
         bank: &BankHandle,
         query: SampleQuery,
-        deadline: Deadline,
+        call: &Call,
         finish: impl FnOnce(SampleAnswer) -> T + Send + 'static,
     ) -> Result<T, EngineError> {
-        let wanted = Wanted::until(deadline);
+        let wanted = Wanted::until(call.deadline);
         let _leave = Leave(wanted.clone());
         let (reply, answer) = oneshot::channel();
         let slight = query::is_slight(&query, &bank.spec);
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
-        let jobs = query::jobs((&bank.state, bank.index.as_ref(), &bank.served), query, &self.inner.recycler, &wanted, reply);
+        let of = Of { bank: &bank.state, index: bank.index.as_ref(), served: &bank.served, costs: &bank.costs };
+        let jobs = query::jobs(of, query, &self.inner.recycler, &wanted, reply)?;
         if slight {
-            jobs.into_iter().map(pool::noted).for_each(pool::run);
+            jobs.into_iter().map(Job::noted).for_each(Job::run);
         } else {
-            self.inner.pool.submit(jobs).map_err(|_| self.busy())?;
+            self.inner.pool.submit(call, jobs)?;
         }
-        wait(answer, deadline).await
+        wait(answer, call.deadline).await
     }
 
     /// Begins to read a bank in chunks; the next is read while one is sent, and none beyond it.
     ///
     /// # Errors
-    /// [`EngineError::Busy`]
-    pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, deadline: Deadline) -> Result<Scan, EngineError> {
-        let wanted = Wanted::until(deadline);
+    /// [`EngineError::Busy`], [`EngineError::Overloaded`]
+    pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, call: &Call) -> Result<Scan, EngineError> {
+        let wanted = Wanted::until(call.deadline);
         let (first, next) = scan::job((Arc::clone(bank), Cursor::new(query)), wanted.clone());
-        self.inner.pool.submit(vec![first]).map_err(|_| self.busy())?;
-        Ok(Scan::begin(self.clone(), next, wanted, deadline))
+        self.inner.pool.submit(call, vec![first])?;
+        Ok(Scan::begin(self.clone(), next, wanted, call.clone()))
     }
 
     /// Runs one job on the pool.
     async fn compute<T: Send + 'static>(
         &self,
-        deadline: Deadline,
+        call: &Call,
+        (costs, effort): (Arc<Costs>, Effort),
         job: impl FnOnce(&Wanted) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let wanted = Wanted::until(deadline);
+        let wanted = Wanted::until(call.deadline);
         let _leave = Leave(wanted.clone());
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(move || drop(reply.send(job(&wanted))));
-        self.inner.pool.submit(vec![job]).map_err(|_| self.busy())?;
-        wait(answer, deadline).await
-    }
-
-    fn busy(&self) -> EngineError {
-        EngineError::Busy { queue: "the compute queue", limit: self.inner.config.queue, setting: "compute.queue" }
+        let estimate = costs.estimate(&effort);
+        let run = Box::new(move || {
+            let began = clock::now();
+            let result = if wanted.holds() { job(&wanted) } else { Err(EngineError::DeadlineExceeded) };
+            if result.is_ok() {
+                costs.learn(&effort, clock::now().duration_since(began));
+            }
+            // One who has hung up hears nothing.
+            let _gone = reply.send(result);
+        });
+        self.inner.pool.submit(call, vec![Job { estimate, run }])?;
+        wait(answer, call.deadline).await
     }
 }
 

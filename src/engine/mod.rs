@@ -3,16 +3,20 @@
 //! Only [`handle`] knows tokio. Everything below it is called from threads that may block.
 
 mod acknowledge;
+mod bank_memory;
 mod checkpoints;
 mod committer;
 mod config;
+mod costs;
 mod differing;
 mod error;
+mod fair;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod group;
 pub mod handle;
 mod journal;
+mod ledger;
 mod logger;
 mod maintenance;
 mod meter;
@@ -20,6 +24,7 @@ mod pool;
 mod query;
 mod reading;
 mod recovery;
+mod retry;
 mod scan;
 mod served;
 mod snapshots;
@@ -36,6 +41,7 @@ pub use crate::model::Durability;
 pub use config::Config;
 pub use error::EngineError;
 pub use handle::{BankHandle, Engine, Heard, NewCheckpoint, Restore, Running, Scan};
+pub use ledger::{Ledger, MemoryConfig, Part as MemoryPart, Share as MemoryShare};
 pub use maintenance::{IndexConfig, IndexInfo};
 pub use meter::{Phase, Stand};
 pub use reading::{BankInfo, Condition, Fetched};

@@ -1,17 +1,48 @@
 //! The compute pool: threads of its own, so that no scan ever runs on an async worker.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use super::fair::FairQueue;
+use super::{EngineError, retry};
 use crate::model::clock;
+use crate::model::{Call, Caller};
 use crate::telemetry::{Piece, Work};
 
 /// One single-threaded piece of work.
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(super) struct Job {
+    /// What it is expected to take.
+    pub(super) estimate: Duration,
+    pub(super) run: Box<dyn FnOnce() + Send>,
+}
 
-/// Threads that run jobs in the order in which they came. Dropping the pool ends them after what is queued.
+impl Job {
+    /// The same; its wait from now on, and its run, are noted of the call on whose behalf this is.
+    pub(super) fn noted(self) -> Self {
+        let work = Work::current();
+        if !work.is_noted() {
+            return self;
+        }
+        let (came, run) = (clock::now(), self.run);
+        let run = Box::new(move || {
+            let began = clock::now();
+            work.within(run);
+            work.computed(Piece { came, began, ended: clock::now() });
+        });
+        Self { run, ..self }
+    }
+
+    /// Runs it. One that panics drops its reply channel, which its caller hears as an internal error; the thread lives on.
+    pub(super) fn run(self) {
+        if catch_unwind(AssertUnwindSafe(self.run)).is_err() {
+            tracing::error!("a compute job panicked: this is a defect of negbank");
+        }
+    }
+}
+
+/// Threads that run jobs, the callers' in turn. Dropping the pool ends them after what is queued.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -21,68 +52,78 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     bound: usize,
-    queue: Mutex<Queue>,
+    state: Mutex<State>,
     arrived: Condvar,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
+struct State {
+    queue: FairQueue<Box<dyn FnOnce() + Send>>,
+    /// What each thread is at: since when, and for how long as it seems.
+    at_work: Vec<Option<(Instant, Duration)>>,
     closed: bool,
 }
 
-impl std::fmt::Debug for Queue {
+impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("waiting", &self.jobs.len()).field("closed", &self.closed).finish()
+        f.debug_struct("State").field("waiting", &self.queue.len()).field("closed", &self.closed).finish_non_exhaustive()
     }
 }
 
-/// Runs a job. One that panics drops its reply channel, which its caller hears as an internal error; the thread lives on.
-pub(super) fn run(job: Job) {
-    if catch_unwind(AssertUnwindSafe(job)).is_err() {
-        tracing::error!("a compute job panicked: this is a defect of negbank");
-    }
+/// The pool at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Jobs that wait.
+    pub(super) jobs: usize,
+    /// Whose.
+    pub(super) callers: usize,
+    /// What they are expected to take, on all threads together.
+    pub(super) wait: Duration,
 }
 
-/// A job whose wait from now on, and whose run, are noted of the call on whose behalf this is.
-pub(super) fn noted(job: Job) -> Job {
-    let work = Work::current();
-    if !work.is_noted() {
-        return job;
-    }
-    let came = clock::now();
-    Box::new(move || {
-        let began = clock::now();
-        work.within(job);
-        work.computed(Piece { came, began, ended: clock::now() });
-    })
-}
-
-/// The queue has no room for so many jobs.
-#[derive(Debug)]
-pub(super) struct Full;
+/// Share of a caller's time up to which work is taken on: estimates are means, and half of all work takes longer.
+const PROMISED: f64 = 0.8;
 
 impl Pool {
     /// Starts `threads` threads that share a queue of at most `bound` waiting jobs.
     pub(super) fn start(threads: usize, bound: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { bound, queue: Mutex::default(), arrived: Condvar::new() });
+        let threads = threads.max(1);
+        let state = State { queue: FairQueue::new(bound), at_work: vec![None; threads], closed: false };
+        let shared = Arc::new(Shared { bound, state: Mutex::new(state), arrived: Condvar::new() });
         let spawn = |number: usize| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.work())
+            thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.work(number))
         };
-        let threads = (0..threads.max(1)).map(spawn).collect::<Result<_, _>>()?;
+        let threads = (0..threads).map(spawn).collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })
     }
 
-    /// Queues all of `jobs`, or none.
-    pub(super) fn submit(&self, jobs: Vec<Job>) -> Result<(), Full> {
-        let mut queue = self.shared.lock();
-        if queue.jobs.len() + jobs.len() > self.shared.bound {
-            return Err(Full);
-        }
+    /// Queues all of a call's `jobs`, or none: if there is no room, or if too much waits for them to be done in time. An estimate alone
+    /// refuses nothing: it may be wrong, and only work corrects it.
+    pub(super) fn submit(&self, call: &Call, jobs: Vec<Job>) -> Result<(), EngineError> {
+        let now = clock::now();
+        let own: Duration = jobs.iter().map(|job| job.estimate).sum();
+        let longest = jobs.iter().map(|job| job.estimate).max().unwrap_or_default();
         let several = jobs.len() > 1;
-        queue.jobs.extend(jobs.into_iter().map(noted));
-        drop(queue);
+        let mut state = self.shared.lock();
+        let threads = state.at_work.len() as u32;
+        let waits = state.wait(&call.caller, own, now);
+        if state.queue.has_room(&call.caller, jobs.len()).is_err() {
+            drop(state);
+            let retry_after = retry::after(waits / 2);
+            let (queue, limit, setting) = ("the compute queue", self.shared.bound, "compute.queue");
+            return Err(EngineError::Busy { queue, limit, setting, retry_after });
+        }
+        let left = call.deadline.instant().saturating_duration_since(now);
+        let promised = left.mul_f64(PROMISED);
+        let done = waits + (own / threads).max(longest).min(promised / 2);
+        if !waits.is_zero() && done > promised {
+            drop(state);
+            return Err(EngineError::Overloaded { done, left, retry_after: retry::after(done - promised) });
+        }
+        for job in jobs {
+            state.queue.push(&call.caller, job.estimate, job.noted().run);
+        }
+        drop(state);
         if several {
             self.shared.arrived.notify_all();
         } else {
@@ -92,9 +133,15 @@ impl Pool {
     }
 
     /// Queues the next job of a request that was admitted, whose job before has ended, however full the queue is.
-    pub(super) fn go_on(&self, job: Job) {
-        self.shared.lock().jobs.push_back(noted(job));
+    pub(super) fn go_on(&self, caller: &Caller, job: Job) {
+        self.shared.lock().queue.push(caller, job.estimate, job.noted().run);
         self.shared.arrived.notify_one();
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.shared.lock();
+        let (jobs, callers, threads) = (state.queue.len(), state.queue.callers(), state.at_work.len() as u32);
+        Load { jobs, callers, wait: state.queue.backlog() / threads }
     }
 }
 
@@ -109,29 +156,54 @@ impl Drop for Pool {
     }
 }
 
+impl State {
+    /// How long work of a caller that is `own` waits before it begins.
+    fn wait(&self, caller: &Caller, own: Duration, now: Instant) -> Duration {
+        let left = |at_work: &Option<(Instant, Duration)>| {
+            at_work.map_or(Duration::ZERO, |(since, estimate)| estimate.saturating_sub(now.saturating_duration_since(since)))
+        };
+        let ahead = self.queue.ahead_of(caller, own);
+        if ahead.is_zero() && self.at_work.iter().any(Option::is_none) {
+            return Duration::ZERO;
+        }
+        (ahead + self.at_work.iter().map(left).sum::<Duration>()) / self.at_work.len() as u32
+    }
+}
+
 impl Shared {
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            run(job);
+    fn work(&self, thread: usize) {
+        let mut done = None;
+        while let Some((caller, job)) = self.next(thread, done.take()) {
+            let (estimate, began) = (job.estimate, clock::now());
+            job.run();
+            done = Some((caller, estimate, clock::now().duration_since(began)));
         }
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.lock();
+    /// Hears of the job that a thread has done, and gives it the next.
+    fn next(&self, thread: usize, done: Option<(Caller, Duration, Duration)>) -> Option<(Caller, Job)> {
+        let mut state = self.lock();
+        if let Some((caller, estimate, took)) = done {
+            state.queue.ended(&caller, estimate, took);
+        }
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
+            let next = state.queue.pop();
+            if let Some(at_work) = state.at_work.get_mut(thread) {
+                *at_work = next.as_ref().map(|(_, estimate, _)| (clock::now(), *estimate));
             }
-            if queue.closed {
+            if let Some((caller, estimate, run)) = next {
+                return Some((caller, Job { estimate, run }));
+            }
+            if state.closed {
                 return None;
             }
-            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Jobs run outside the lock, so a panic can't leave the queue half changed.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,25 +213,43 @@ mod tests {
     use std::time::Duration;
 
     use super::{Job, Pool};
-    use crate::model::clock;
+    use crate::engine::EngineError;
+    use crate::model::clock::{self, Deadline};
+    use crate::model::{Call, Caller};
     use crate::telemetry::{Metrics, Piece, Traces, Work};
+
+    fn job(millis: u64, run: impl FnOnce() + Send + 'static) -> Job {
+        Job { estimate: Duration::from_millis(millis), run: Box::new(run) }
+    }
+
+    fn call(caller: &str, millis: u64) -> Call {
+        Call { caller: Caller::Subject(caller.into()), deadline: Deadline::after(Duration::from_millis(millis)) }
+    }
+
+    /// A pool of one thread that is at work until the sender is dropped, for a second as it seems.
+    fn busy(bound: usize) -> (Pool, mpsc::Sender<()>) {
+        let pool = Pool::start(1, bound).unwrap();
+        let (started, has_started) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let block = job(1_000, move || {
+            started.send(()).unwrap();
+            let _dropped = released.recv();
+        });
+        pool.submit(&call("first", 60_000), vec![block]).unwrap();
+        has_started.recv().unwrap();
+        (pool, release)
+    }
 
     #[test]
     fn a_full_queue_takes_none_and_a_panic_kills_no_thread() {
-        let pool = Pool::start(1, 2).unwrap();
-        let (started, has_started) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let block: Job = Box::new(move || {
-            started.send(()).unwrap();
-            released.recv().unwrap();
-        });
-        pool.submit(vec![block]).unwrap();
-        has_started.recv().unwrap();
+        let (pool, release) = busy(2);
         let (done, results) = mpsc::channel();
         let late = done.clone();
-        assert!(pool.submit((0..3).map(|_| Box::new(|| ()) as Job).collect()).is_err());
-        pool.submit(vec![Box::new(|| panic!("on purpose")), Box::new(move || late.send(7).unwrap())]).unwrap();
-        release.send(()).unwrap();
+        let of = call("a", 60_000);
+        let refused = pool.submit(&of, (0..3).map(|_| job(1, || ())).collect());
+        assert!(matches!(refused, Err(EngineError::Busy { limit: 2, .. })), "{refused:?}");
+        pool.submit(&of, vec![job(1, || panic!("on purpose")), job(1, move || late.send(7).unwrap())]).unwrap();
+        drop(release);
         assert_eq!(results.recv().unwrap(), 7);
     }
 
@@ -194,5 +284,24 @@ mod tests {
         }
         assert!(!text.contains("inner") && !text.contains("commit_seconds_sum"), "what did no work has no series:\n{text}");
         assert!(!Work::of("/a", &http::HeaderMap::new(), now, (&Metrics::off(), &Traces::default())).is_noted());
+    }
+
+    #[test]
+    fn what_cannot_be_done_in_time_is_refused_with_when_it_could() {
+        let (pool, release) = busy(100);
+        pool.submit(&call("a", 60_000), vec![job(4_000, || ())]).unwrap();
+        let Err(EngineError::Overloaded { done, retry_after, .. }) = pool.submit(&call("a", 2_000), vec![job(100, || ())])
+        else {
+            panic!("five seconds of work wait")
+        };
+        assert!((4_500..=5_200).contains(&done.as_millis()), "{done:?}");
+        assert!((2_900..=5_400).contains(&retry_after.as_millis()), "{retry_after:?}");
+        // The first's second, its own and as much of the other's.
+        pool.submit(&call("b", 2_000), vec![job(100, || ())]).expect("others' work does not wait for it all");
+        // An estimate of its own can be wrong.
+        pool.submit(&call("c", 5_000), vec![job(60_000, || ())]).expect_err("five seconds of others' work come first");
+        drop((release, pool));
+        let idle = Pool::start(1, 100).unwrap();
+        idle.submit(&call("c", 100), vec![job(60_000, || ())]).expect("nothing waits");
     }
 }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::EngineError;
+use super::costs::{Costs, Effort};
 use super::maintenance::BankIndex;
 use super::pool::Job;
 use super::served::Served;
 use crate::bank::Bank;
-use crate::model::clock::Deadline;
+use crate::model::clock::{self, Deadline};
 use crate::model::{BankKind, BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
 use crate::rows::{Recycler, Shared};
 use crate::sampling::{BLOCK, Merge, Part, SampleError, Source, answer_block, answer_shared};
@@ -70,22 +71,42 @@ pub(super) fn is_slight(query: &SampleQuery, spec: &BankSpec) -> bool {
         && query.draws().iter().all(plain)
 }
 
+/// What a request is answered from and counted in.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    pub(super) bank: &'a Arc<Shared<Bank>>,
+    pub(super) index: Option<&'a Arc<BankIndex>>,
+    pub(super) served: &'a Arc<Served>,
+    pub(super) costs: &'a Arc<Costs>,
+}
+
 /// The jobs that answer `query`: one a block of anchors, and one for the draws that all anchors share. The last one to end calls
 /// `answer`.
 pub(super) fn jobs(
-    (bank, index, served): (&Arc<Shared<Bank>>, Option<&Arc<BankIndex>>, &Arc<Served>),
+    of: Of<'_>,
     query: SampleQuery,
     recycler: &Recycler,
     wanted: &Wanted,
     answer: Answer,
-) -> Vec<Job> {
+) -> Result<Vec<Job>, EngineError> {
+    let standing = {
+        let bank = of.bank.read()?;
+        (bank.entries(), of.index.is_some_and(|index| index.indexed.standing().is_some()))
+    };
+    let spec = *of.bank.read()?.spec();
     let of_scope = |scope| query.draws().iter().any(|draw| draw.scope == scope);
     let blocks = if of_scope(Scope::PerAnchor) { query.anchors().count.div_ceil(BLOCK) } else { 0 };
     let parts = blocks + usize::from(of_scope(Scope::Shared));
+    let effort_of = |part: usize| match query.anchors().count {
+        count if part == blocks => Effort::of_draws(&query, Scope::Shared, count, &spec, standing),
+        count => Effort::of_draws(&query, Scope::PerAnchor, BLOCK.min(count - part * BLOCK), &spec, standing),
+    };
+    let efforts: Vec<Effort> = (0..parts).map(effort_of).collect();
     let joint = Arc::new(Joint {
-        bank: Arc::clone(bank),
-        index: index.cloned(),
-        served: Arc::clone(served),
+        bank: Arc::clone(of.bank),
+        index: of.index.cloned(),
+        served: Arc::clone(of.served),
+        costs: Arc::clone(of.costs),
         recycler: recycler.clone(),
         wanted: wanted.clone(),
         blocks,
@@ -97,17 +118,18 @@ pub(super) fn jobs(
         }),
         query,
     });
-    let job_of = |part: usize| {
+    let job_of = |(part, effort): (usize, Effort)| {
         let joint = Arc::clone(&joint);
-        Box::new(move || joint.run(part)) as Job
+        Job { estimate: joint.costs.estimate(&effort), run: Box::new(move || joint.run(part, &effort)) }
     };
-    (0..parts).map(job_of).collect()
+    Ok(efforts.into_iter().enumerate().map(job_of).collect())
 }
 
 struct Joint {
     bank: Arc<Shared<Bank>>,
     index: Option<Arc<BankIndex>>,
     served: Arc<Served>,
+    costs: Arc<Costs>,
     query: SampleQuery,
     recycler: Recycler,
     wanted: Wanted,
@@ -125,8 +147,12 @@ struct Joined {
 }
 
 impl Joint {
-    fn run(&self, part: usize) {
+    fn run(&self, part: usize, effort: &Effort) {
+        let began = clock::now();
         let result = self.part(part);
+        if result.is_ok() {
+            self.costs.learn(effort, clock::now().duration_since(began));
+        }
         let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         joined.running -= 1;
         match result.and_then(|answer| joined.merge.add(part, answer)) {

@@ -44,6 +44,8 @@ pub struct BankInfo {
     pub groups: usize,
     /// Memory of one entry's embedding and columns.
     pub bytes_per_entry: usize,
+    /// Memory of one entry with everything that finds it, while a graph is built beside the one that serves.
+    pub peak_bytes_per_entry: usize,
     /// Writers whose numbers are remembered.
     pub writers: usize,
     /// Staged writes that wait for ranks.
@@ -119,6 +121,7 @@ impl BankInfo {
             labels: labels.len(),
             groups: groups.len(),
             bytes_per_entry: bank.bytes_per_entry(),
+            peak_bytes_per_entry: bank.resident_per_entry(),
             writers: bank.writers(),
             stages,
             index: index.map(BankIndex::describe),

@@ -100,6 +100,11 @@ impl Cursor {
         Self { query, listed: LISTED, progress: None }
     }
 
+    /// Rows of a part at most.
+    pub(super) fn rows(&self) -> usize {
+        self.query.rows
+    }
+
     /// The next part of the same bank, until one has a closing.
     pub(super) fn next(&mut self, bank: &Shared<Bank>, wanted: &Wanted) -> Result<ScanPart, EngineError> {
         let Self { query, listed, progress } = self;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::acknowledge::Acknowledge;
 use super::committer::{self, Committer};
+use super::ledger::Share;
 use super::staging::{Answer, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
 use crate::bank::{Bank, Staged};
@@ -19,6 +20,7 @@ type Reply = Box<dyn FnOnce(Result<Applied, EngineError>) + Send>;
 pub(super) struct Stages {
     staging: Arc<Mutex<Staging<Reply>>>,
     committer: Committer,
+    memory: Arc<Share>,
 }
 
 impl std::fmt::Debug for Stages {
@@ -29,9 +31,9 @@ impl std::fmt::Debug for Stages {
 
 impl Stages {
     /// The stages of a bank that has applied `staged`.
-    pub(super) fn new(config: &Config, staged: Staged, committer: Committer) -> Self {
+    pub(super) fn new(config: &Config, staged: Staged, committer: Committer, memory: Share) -> Self {
         let limits = StagingLimits { stages: config.max_stages, rows: config.max_staged_rows };
-        Self { staging: Arc::new(Mutex::new(Staging::new(limits, staged))), committer }
+        Self { staging: Arc::new(Mutex::new(Staging::new(limits, staged))), committer, memory: Arc::new(memory) }
     }
 
     /// Adds a rank's batch; `reply` hears what came of its stage, or at once that the batch was refused or applied before. Returns
@@ -81,16 +83,18 @@ impl Stages {
         let mut answers = staging.expire(clock::now());
         let done = act(&mut staging, &mut answers);
         self.submit(&mut staging, &mut answers);
+        self.memory.set(staging.bytes());
         drop(staging);
         answers.into_iter().for_each(|(reply, answer)| reply(answer));
         done
     }
+
     /// Sends the stage that is complete to the committer.
     fn submit(&self, staging: &mut Staging<Reply>, answers: &mut Vec<Answer<Reply>>) {
         while let Some((at, batches)) = staging.complete() {
             let stages = self.clone();
             let acknowledge = Acknowledge::new(move |result| stages.committed(&result));
-            if let Err(error) = self.committer.submit(Mutation::Stage(at, batches), acknowledge) {
+            if let Err(error) = self.committer.submit(Mutation::Stage(at, batches), None, acknowledge) {
                 answers.extend(staging.committed(&Err(error)));
             }
         }

@@ -177,6 +177,13 @@ impl<W> Staging<W> {
         parts.flat_map(|part| part.waiting).map(|caller| (caller, Err(why.clone()))).collect()
     }
 
+    /// Memory of the batches that are in.
+    pub(super) fn bytes(&self) -> usize {
+        let open = self.open.values().flat_map(|open| open.parts.iter().flatten()).map(|part| part.batch.bytes());
+        let committing = self.committing.iter().flat_map(|committing| committing.batches.iter()).map(WriteBatch::bytes);
+        open.chain(committing).sum()
+    }
+
     /// The open stages, in the order in which they will commit.
     pub(super) fn describe(&self) -> Vec<OpenStage> {
         let of = |(at, open): (&StageAt, &Parts<W>)| OpenStage {

@@ -68,7 +68,7 @@ impl Finished {
         })
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.kept.values().map(|kept| kept.bytes).sum()
     }
 

@@ -82,6 +82,11 @@ impl<W> Gathering<W> {
         open.flat_map(|open| open.freeze().1).map(|caller| (caller, Err(GatherError::Stopping))).collect()
     }
 
+    /// Memory that rows and answers take.
+    pub fn bytes(&self) -> usize {
+        self.open.values().map(Open::bytes).sum::<usize>() + self.finished.bytes()
+    }
+
     /// All gathers, by name.
     pub fn describe(&self) -> Vec<GatherInfo> {
         let of_open = |(id, open): (&GatherId, &Open<W>)| GatherInfo {

@@ -1,13 +1,15 @@
 //! The Banks service.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::access::{self, Role};
 use super::convert::{self, Limits};
 use super::scan::{self, Chunks};
 use super::writing::Write;
-use super::{deadline, lookup, status};
-use crate::engine::{Condition, Engine};
+use super::{call, deadline, lookup, status};
+use crate::engine::{Condition, Engine, MemoryPart};
 use crate::model::Mutation;
 use crate::proto::v1;
 use crate::proto::v1::banks_server::Banks;
@@ -19,50 +21,58 @@ pub(super) struct BanksService {
     pub(super) limits: Limits,
 }
 
+/// Bytes of an entry's columns in an answer at most.
+const BYTES_OF_ENTRY: usize = 64;
+
 #[tonic::async_trait]
 impl Banks for BanksService {
     type ScanStream = Chunks;
 
     async fn stalest(&self, request: Request<v1::StalestRequest>) -> Result<Response<v1::StalestResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, ..Condition::default() };
         let k = convert::stalest_k(&request, &self.limits).map_err(|e| status::invalid(&e))?;
-        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
-        let stalest = self.engine.stalest(&bank, k, deadline).await.map_err(|e| status::engine(&e))?;
+        self.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
+        let stalest = self.engine.stalest(&bank, k, &call).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::stalest(&stalest)))
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().bank)?;
-        Ok(Response::new(scan::chunks(self, bank, request.get_ref(), deadline).await?))
+        Ok(Response::new(scan::chunks(self, bank, request.get_ref(), &call).await?))
     }
 
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
-        let deadline = deadline::of(&request);
-        access::of(&request)?.may(Role::Admin, &request.get_ref().name)?;
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
+        access.may(Role::Admin, &request.get_ref().name)?;
         let (name, spec) = convert::spec(request.get_ref(), &self.limits).map_err(|e| status::invalid(&e))?;
         let durability = convert::durability(request.get_ref().durability).map_err(|e| status::invalid(&e))?;
         let bank = self.engine.create_bank(name, spec, durability).await.map_err(|e| status::engine(&e))?;
-        let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+        let info = self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
     }
 
     async fn get_bank(&self, request: Request<v1::GetBankRequest>) -> Result<Response<v1::Bank>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().name)?;
-        let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+        let info = self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
     }
 
     async fn list_banks(&self, request: Request<v1::ListBanksRequest>) -> Result<Response<v1::ListBanksResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let mut banks = Vec::new();
         for bank in self.engine.banks().into_iter().filter(|bank| access.sees(bank.name().as_str())) {
-            let info = self.engine.describe(&bank, deadline).await.map_err(|e| status::engine(&e))?;
+            let info = self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?;
             banks.push(convert::described(&info));
         }
         Ok(Response::new(v1::ListBanksResponse { banks }))
@@ -85,15 +95,20 @@ impl Banks for BanksService {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
         let condition = Condition { at_least, ..Condition::default() };
         let (ids, encoding) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
-        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
-        let fetched = self.engine.fetch(&bank, ids, encoding, deadline).await.map_err(|e| status::engine(&e))?;
-        Ok(Response::new(convert::fetched(fetched, bank.spec().dim(), encoding)))
+        self.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
+        let most = ids.len() * (encoding.bytes() * bank.spec().dim() + BYTES_OF_ENTRY);
+        let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
+        let fetched = self.engine.fetch(&bank, ids, encoding, &call).await.map_err(|e| status::engine(&e))?;
+        let mut response = Response::new(convert::fetched(fetched, bank.spec().dim(), encoding));
+        response.extensions_mut().insert(Arc::new(held));
+        Ok(response)
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {

@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::access::{self, Role};
-use super::{convert, deadline, lookup, status};
+use super::{call, convert, deadline, lookup, status};
 use crate::engine::{BankHandle, Engine, EngineError, Heard, Running};
 use crate::model::Checkpoint;
 use crate::proto::v1;
@@ -54,18 +54,18 @@ impl Checkpoints for CheckpointsService {
     }
 
     async fn restore(&self, request: Request<v1::RestoreCheckpointRequest>) -> Result<Response<Progress>, Status> {
-        let deadline = deadline::of(&request);
         let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let restore = convert::restore(request.get_ref()).map_err(|e| status::invalid(&e))?;
         for bank in [&restore.bank, &restore.into] {
             access.may(Role::Admin, bank.as_str())?;
         }
-        let running = self.engine.restore(restore, deadline);
+        let running = self.engine.restore(restore, call.deadline);
         let engine = self.engine.clone();
         let told = move |(made, bank): (Checkpoint, Arc<BankHandle>)| {
-            let engine = engine.clone();
+            let (engine, call) = (engine.clone(), call.clone());
             async move {
-                let info = engine.describe(&bank, deadline).await?;
+                let info = engine.describe(&bank, &call).await?;
                 let (checkpoint, restored) = (Some(convert::checkpoint(&made)), Some(convert::described(&info)));
                 Ok(v1::CheckpointProgress { checkpoint, restored, ..Default::default() })
             }

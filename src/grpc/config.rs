@@ -11,6 +11,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Path of a Unix socket to listen on as well.
     pub unix_socket: Option<PathBuf>,
+    /// A client that does not read 256 KiB of its answer, or the rest of it, within this time is cut.
+    pub answer: Duration,
     /// Deadline of calls that carry none.
     pub default_deadline: Duration,
     /// Certificates for TLS over TCP; `None`: calls are not encrypted.
@@ -47,6 +49,7 @@ impl Default for Config {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 7700))),
             unix_socket: None,
+            answer: Duration::from_secs(60),
             default_deadline: Duration::from_secs(60),
             tls: None,
             tokens: None,

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,11 +17,14 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::wire::{Fields, PREFIX};
+use crate::engine::MemoryShare;
 
 /// One gRPC message, its length-prefix included. Cheap to clone: copies share the memory.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
     pieces: Vec<Bytes>,
+    /// The memory that it was given, until the last copy of it is sent or cut.
+    held: Option<Arc<MemoryShare>>,
 }
 
 impl Frame {
@@ -33,7 +37,7 @@ impl Frame {
         }
         let mut pieces = vec![head.freeze()];
         pieces.extend(tail);
-        Self { pieces }
+        Self { pieces, held: None }
     }
 
     /// The message with more fields, which were known too late to be among the first.
@@ -50,12 +54,19 @@ impl Frame {
 
     /// The frame of these pieces, as [`Self::into_pieces`] gave them.
     pub(super) fn of(pieces: Vec<Bytes>) -> Self {
-        Self { pieces }
+        Self { pieces, held: None }
     }
 
     /// What is sent, piece by piece.
     pub(super) fn into_pieces(self) -> Vec<Bytes> {
         self.pieces
+    }
+
+    /// The message, for which memory was taken when it was asked for: as much as it could have been.
+    pub(super) fn held_by(mut self, share: MemoryShare) -> Self {
+        share.set(self.bytes());
+        self.held = Some(Arc::new(share));
+        self
     }
 
     /// Memory that the message takes.
@@ -130,8 +141,11 @@ where
         let answered = self.0.call(request);
         Box::pin(async move {
             let mut response = answered.await?;
-            if let Some(Frame { pieces }) = response.extensions_mut().remove::<Frame>() {
+            if let Some(Frame { pieces, held }) = response.extensions_mut().remove::<Frame>() {
                 *response.body_mut() = Body::new(FrameBody { pieces: pieces.into(), ended: false });
+                if let Some(held) = held {
+                    response.extensions_mut().insert(held);
+                }
             }
             Ok(response)
         })

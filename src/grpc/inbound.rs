@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::status;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Ledger, MemoryPart, MemoryShare};
 
 /// Counts the bytes of all requests that are being received, wait or are worked on, and refuses what would pass the limit: many
 /// callers that each stay within the size of one request must not fill the memory together.
@@ -19,12 +19,13 @@ use crate::engine::EngineError;
 pub(super) struct InboundLayer {
     all: Arc<AtomicUsize>,
     limit: usize,
+    ledger: Ledger,
 }
 
 impl InboundLayer {
     /// At most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { all: Arc::default(), limit }
+    pub(super) fn new(limit: usize, ledger: Ledger) -> Self {
+        Self { all: Arc::default(), limit, ledger }
     }
 }
 
@@ -56,8 +57,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let InboundLayer { all, limit } = self.layer.clone();
-        let share = Arc::new(Share { all, own: AtomicUsize::new(0), limit });
+        let InboundLayer { all, limit, ledger } = self.layer.clone();
+        let share = Arc::new(Share { all, own: AtomicUsize::new(0), limit, memory: ledger.share(MemoryPart::Requests) });
         let of_body = Arc::clone(&share);
         let answer = self.inner.call(request.map(|body| Body::new(Counted { body, share: of_body })));
         Box::pin(async move {
@@ -75,16 +76,18 @@ struct Share {
     all: Arc<AtomicUsize>,
     own: AtomicUsize,
     limit: usize,
+    memory: MemoryShare,
 }
 
 impl Share {
     fn take(&self, bytes: usize) -> Result<(), Status> {
+        self.memory.grow(bytes).map_err(|full| status::engine(&full))?;
         self.own.fetch_add(bytes, Ordering::Relaxed);
         if self.all.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit {
             return Ok(());
         }
         let (queue, setting) = ("the room for requests, in bytes,", "server.max_inbound_bytes");
-        Err(status::engine(&EngineError::Busy { queue, limit: self.limit, setting }))
+        Err(status::engine(&EngineError::full(queue, self.limit, setting)))
     }
 }
 

@@ -8,10 +8,9 @@ use super::convert::{self, Limits};
 use super::frame::Frame;
 use super::shared_frames::SharedFrames;
 use super::writing::Write;
-use super::{deadline, lookup, status};
-use crate::engine::{BankHandle, Condition, Engine};
-use crate::model::clock::Deadline;
-use crate::model::{Invalid, SampleAnswer, SampleQuery, Seed};
+use super::{call, lookup, status};
+use crate::engine::{BankHandle, Condition, Engine, MemoryPart};
+use crate::model::{Call, Invalid, SampleAnswer, SampleQuery, Seed};
 use crate::proto::v1;
 use crate::proto::v1::sampling_server::Sampling;
 use crate::telemetry::Work;
@@ -27,7 +26,8 @@ pub(super) struct SamplingService {
 #[tonic::async_trait]
 impl Sampling for SamplingService {
     async fn sample(&self, request: Request<v1::SampleRequest>) -> Result<Response<v1::SampleResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let mut request = request.into_inner();
         let role = if request.write.is_some() { Role::Write } else { Role::Read };
         let bank = lookup::bank(&self.engine, &access, role, &request.bank)?;
@@ -39,14 +39,17 @@ impl Sampling for SamplingService {
         let query = convert::query(request, bank.spec(), seed, &self.limits).map_err(|e| status::invalid(&e))?;
         Work::current().attribute("negbank.anchors", || query.anchors().count as i64);
         // What is wrong with a request is told before it waits.
-        self.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        self.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
         let (entries, position) = bank.now().map_err(|e| status::engine(&e))?;
         let whole = entries <= self.limits.max_scored_entries;
         let query = if whole { query } else { query.over_candidates(self.limits.softmax_candidates) };
-        convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
+        let most = convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
+        let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
         let frame = match key.filter(|_| write.is_none()) {
-            Some(key) => self.shared.get(position, &key, async || self.draw(&bank, query, None, deadline).await).await?,
-            None => self.draw(&bank, query, write, deadline).await?,
+            Some(key) => {
+                self.shared.get(position, &key, async || Ok(self.draw(&bank, query, None, &call).await?.held_by(held))).await?
+            }
+            None => self.draw(&bank, query, write, &call).await?.held_by(held),
         };
         let mut response = Response::new(v1::SampleResponse::default());
         response.extensions_mut().insert(frame);
@@ -56,13 +59,7 @@ impl Sampling for SamplingService {
 
 impl SamplingService {
     /// Draws, then writes.
-    async fn draw(
-        &self,
-        bank: &BankHandle,
-        query: SampleQuery,
-        write: Option<Write>,
-        deadline: Deadline,
-    ) -> Result<Frame, Status> {
+    async fn draw(&self, bank: &BankHandle, query: SampleQuery, write: Option<Write>, call: &Call) -> Result<Frame, Status> {
         let (dim, encoding) = (bank.spec().dim(), query.form().encoding);
         let candidates = query.candidates();
         let encode = move |mut answer: SampleAnswer| {
@@ -71,9 +68,9 @@ impl SamplingService {
             answer.draws.iter_mut().zip(candidates).for_each(|(draw, candidates)| draw.candidates = candidates);
             convert::sampled(answer, dim, encoding)
         };
-        let frame = self.engine.sample(bank, query, deadline, encode).await.map_err(|e| status::engine(&e))?;
+        let frame = self.engine.sample(bank, query, call, encode).await.map_err(|e| status::engine(&e))?;
         Ok(match write {
-            Some(write) => convert::written(frame, &write.apply(&self.engine, deadline).await?),
+            Some(write) => convert::written(frame, &write.apply(&self.engine, call.deadline).await?),
             None => frame,
         })
     }

@@ -10,8 +10,7 @@ use tonic::Status;
 use super::banks::BanksService;
 use super::{convert, status};
 use crate::engine::{BankHandle, Condition};
-use crate::model::Position;
-use crate::model::clock::Deadline;
+use crate::model::{Call, Position};
 use crate::proto::v1;
 
 /// Chunks, the last of which says so; after an error there are none.
@@ -22,15 +21,15 @@ pub(super) async fn chunks(
     service: &BanksService,
     bank: Arc<BankHandle>,
     request: &v1::ScanRequest,
-    deadline: Deadline,
+    call: &Call,
 ) -> Result<Chunks, Status> {
     let query = convert::scan(request, bank.spec(), &service.limits).map_err(|e| status::invalid(&e))?;
     let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
     for position in [at_least, query.since] {
         let condition = Condition { at_least: position, ..Condition::default() };
-        service.engine.await_condition(&bank, condition, deadline).await.map_err(|e| status::engine(&e))?;
+        service.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
     }
-    let scan = service.engine.scan(&bank, query, deadline).map_err(|e| status::engine(&e))?;
+    let scan = service.engine.scan(&bank, query, call).map_err(|e| status::engine(&e))?;
     // Nothing of the bank itself, so that it can be let go of while the stream is still there.
     let (dim, origin) = (bank.spec().dim(), bank.position(0));
     let chunks = stream::unfold(scan, move |mut scan| async move {

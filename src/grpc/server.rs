@@ -11,21 +11,24 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
+use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
 use super::checkpoints::CheckpointsService;
+use super::connection::{Connection, Origin};
 use super::frame::Framed;
 use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
+use super::readers::Readers;
 use super::reloaded::Reloaded;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
 use super::unix_socket::{self, SocketError, SocketFile};
 use super::{Config, Limits, stack, tls};
-use crate::engine::Engine;
+use crate::engine::{Engine, Ledger};
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
 use crate::proto::v1::checkpoints_server::CheckpointsServer;
@@ -170,16 +173,7 @@ impl Server {
         health.set_serving::<CheckpointsServer<CheckpointsService>>().await;
 
         let metrics = engine.metrics().clone();
-        let alarm = {
-            let (mut failures, health) = (engine.log_failures(), health.clone());
-            async move {
-                // An error here means that the engine is gone, and the server with it.
-                if failures.wait_for(|&failed| failed).await.is_ok() {
-                    health.set_not_serving::<BanksServer<BanksService>>().await;
-                }
-            }
-        };
-        tokio::spawn(alarm);
+        tokio::spawn(tell_of_failed_logs(engine.log_failures(), health.clone()));
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
         let checkpoints = CheckpointsService { engine: engine.clone() };
@@ -189,6 +183,10 @@ impl Server {
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
 
+        let readers = Readers::default();
+        let of_transport = (engine.ledger().clone(), readers.clone());
+        let watch = tokio::spawn(readers.clone().watch(self.config.answer, engine.metrics().clone()));
+        let (of_tcp, of_unix) = (readers.clone(), readers);
         let (stopping, stopped) = watch::channel(());
         let stop = async move {
             stop.await;
@@ -203,7 +201,7 @@ impl Server {
         };
         self.follow_files();
         let router = self
-            .transport(metrics)
+            .transport(metrics, of_transport)
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
@@ -219,17 +217,22 @@ impl Server {
                 let Some(listener) = self.tcp else { return Ok(()) };
                 let incoming = unhurried(TcpIncoming::from(listener).with_nodelay(Some(true)));
                 match self.tls {
-                    Some(tls) => router.serve_with_incoming_shutdown(tls::secured(incoming, tls), stopped).await,
-                    None => router.serve_with_incoming_shutdown(incoming, stopped).await,
+                    Some(tls) => {
+                        let incoming = watched(tls::secured(incoming, tls), of_tcp);
+                        router.serve_with_incoming_shutdown(incoming, stopped).await
+                    }
+                    None => router.serve_with_incoming_shutdown(watched(incoming, of_tcp), stopped).await,
                 }
             }
         };
         let over_unix = async move {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
             let incoming = unhurried(UnixListenerStream::new(listener)).map(|accepted| accepted.map(LocalStream::new));
-            router.serve_with_incoming_shutdown(incoming, until_dropped(stopped)).await
+            router.serve_with_incoming_shutdown(watched(incoming, of_unix), until_dropped(stopped)).await
         };
-        tokio::try_join!(stop, over_tcp, over_unix)?;
+        let ended = tokio::try_join!(stop, over_tcp, over_unix);
+        watch.abort();
+        ended?;
         Ok(())
     }
 
@@ -244,7 +247,7 @@ impl Server {
     }
 
     /// HTTP/2 and the layers, without services.
-    fn transport(&self, metrics: Metrics) -> Transport {
+    fn transport(&self, metrics: Metrics, of_answers: (Ledger, Readers)) -> Transport {
         let mut builder = tonic::transport::Server::builder();
         if !self.config.max_connection_age.is_zero() {
             builder = builder.max_connection_age(self.config.max_connection_age).max_connection_age_grace(self.config.drain);
@@ -258,7 +261,14 @@ impl Server {
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
             .max_concurrent_streams(Some(stack::STREAMS))
             .http2_max_header_list_size(Some(stack::METADATA_BYTES))
-            .layer(stack::layers(&self.config, (metrics, self.traces.clone()), access))
+            .layer(stack::layers(&self.config, (metrics, self.traces.clone()), access, of_answers))
+    }
+}
+
+async fn tell_of_failed_logs(mut failures: watch::Receiver<bool>, health: HealthReporter) {
+    // An error here means that the engine is gone, and the server with it.
+    if failures.wait_for(|&failed| failed).await.is_ok() {
+        health.set_not_serving::<BanksServer<BanksService>>().await;
     }
 }
 
@@ -276,6 +286,18 @@ fn unhurried<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
         accepted
+    })
+}
+
+/// Connections that can be cut, and are if nothing comes of them.
+fn watched<C: Connected<ConnectInfo: Origin>>(
+    incoming: impl Stream<Item = io::Result<C>>,
+    readers: Readers,
+) -> impl Stream<Item = io::Result<Connection<C>>> {
+    incoming.map(move |accepted| {
+        let connection = Connection::new(accepted?);
+        readers.connected(connection.line());
+        Ok(connection)
     })
 }
 

@@ -14,13 +14,22 @@ use super::access::AccessLayer;
 use super::deadline::DeadlineLayer;
 use super::inbound::InboundLayer;
 use super::measured::MeasuredLayer;
+use super::outbound::OutboundLayer;
+use super::readers::Readers;
 use super::{Config, status};
+use crate::engine::Ledger;
 use crate::telemetry::{Metrics, Traces};
 
 /// The layers' type.
 pub(super) type Layers = Stack<
     InboundLayer,
-    Stack<DeadlineLayer, Stack<AccessLayer, Stack<MapResponseLayer<Respond>, Stack<MeasuredLayer, Stack<Traced, Identity>>>>>,
+    Stack<
+        DeadlineLayer,
+        Stack<
+            AccessLayer,
+            Stack<MapResponseLayer<Respond>, Stack<OutboundLayer, Stack<MeasuredLayer, Stack<Traced, Identity>>>>,
+        >,
+    >,
 >;
 
 type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
@@ -28,7 +37,12 @@ type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// The layers of every call.
-pub(super) fn layers(config: &Config, (metrics, traces): (Metrics, Traces), access: AccessLayer) -> Layers {
+pub(super) fn layers(
+    config: &Config,
+    (metrics, traces): (Metrics, Traces),
+    access: AccessLayer,
+    (ledger, readers): (Ledger, Readers),
+) -> Layers {
     ServiceBuilder::new()
         // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
@@ -41,6 +55,8 @@ pub(super) fn layers(config: &Config, (metrics, traces): (Metrics, Traces), acce
         )
         // Outside of what may refuse a call, so that refusals are measured too.
         .layer(MeasuredLayer { metrics, traces })
+        // Every answer, refusals too: a client that reads nothing holds what it was answered.
+        .layer(OutboundLayer(readers))
         // tonic refuses a large message without a word about the setting that allows it, and calls rubbish an error of ours.
         .layer(MapResponseLayer::new(status::in_our_words as Respond))
         // Before a byte of the message is taken.
@@ -49,7 +65,7 @@ pub(super) fn layers(config: &Config, (metrics, traces): (Metrics, Traces), acce
         // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
         .layer(DeadlineLayer { default: config.default_deadline })
         // Innermost, so that a call that is cut gives back its share with everything else.
-        .layer(InboundLayer::new(config.max_inbound_bytes))
+        .layer(InboundLayer::new(config.max_inbound_bytes, ledger))
         .into_inner()
 }
 

@@ -1,16 +1,11 @@
 //! The only place where an error of ours becomes a gRPC status.
 
-use std::time::Duration;
-
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::engine::EngineError;
 use crate::model::Invalid;
-
-/// When a caller that met a full queue should come back.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The status of a refused request: one violation per fault.
 pub(super) fn invalid(refused: &Invalid) -> Status {
@@ -62,11 +57,12 @@ pub(super) fn engine(error: &EngineError) -> Status {
         | EngineError::Storage(_)
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
         EngineError::Refused { .. } | EngineError::CheckpointDamaged { .. } => Status::data_loss(message),
-        EngineError::LimitReached { .. } | EngineError::OutOfMemory(_) | EngineError::Overrun(_) => {
-            Status::resource_exhausted(message)
-        }
-        EngineError::Busy { .. } => {
-            let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
+        EngineError::LimitReached { .. }
+        | EngineError::MemoryFull { .. }
+        | EngineError::OutOfMemory(_)
+        | EngineError::Overrun(_) => Status::resource_exhausted(message),
+        EngineError::Busy { retry_after, .. } | EngineError::Overloaded { retry_after, .. } => {
+            let details = ErrorDetails::with_retry_info(Some(*retry_after));
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
         EngineError::DeadlineExceeded | EngineError::StageExpired { .. } => Status::deadline_exceeded(message),

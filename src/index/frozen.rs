@@ -106,6 +106,13 @@ impl Frozen {
         self.spots.len()
     }
 
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let by_entry = size_of::<Spot>() + size_of::<u32>();
+        let by_node = (self.squares.len() + self.lifts.len()) * size_of::<f32>();
+        size_of_val(self.rows.as_slice()) + self.spots.len() * by_entry + by_node
+    }
+
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.spots.is_empty()

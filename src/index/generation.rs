@@ -95,6 +95,12 @@ impl Generation {
         &self.frozen
     }
 
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let by_slot: usize = self.entries.iter().map(Vec::len).sum();
+        self.frozen.bytes() + self.graph.bytes() + by_slot * size_of::<u32>()
+    }
+
     /// When the copy was taken.
     pub fn taken(&self) -> Taken {
         self.taken

@@ -21,6 +21,14 @@ pub struct BuildConfig {
     pub threads: usize,
 }
 
+impl BuildConfig {
+    /// Memory that an entry of `dim` floats takes while a graph is built: its copy, its node, and its links, each with a count and a
+    /// distance. An estimate, from the structures of hnsw_rs 0.3: a node's lists by layer, and an allocation for each link.
+    pub fn bytes_per_entry(&self, dim: usize) -> usize {
+        2 * dim + 600 + 2 * self.m * 56
+    }
+}
+
 /// Why there is no graph.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BuildError {

@@ -146,6 +146,11 @@ impl WriteBatch {
         &self.embeddings
     }
 
+    /// Memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.rows() * (self.embeddings.dim() * size_of::<f32>() + 44)
+    }
+
     /// Number of rows, at least 1.
     pub fn rows(&self) -> usize {
         self.embeddings.rows()

@@ -45,6 +45,16 @@ impl Recycler {
         buffer
     }
 
+    /// Bytes kept for reuse.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Frees what is kept for reuse.
+    pub fn free(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+    }
+
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

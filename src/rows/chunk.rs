@@ -25,6 +25,12 @@ impl Chunk {
         Ok(Self { map, start })
     }
 
+    /// Memory that rows of `row` bytes in `slots` slots take, of which a chunk holds `per_chunk`: what was written of the first chunk, and
+    /// the others whole.
+    pub(super) fn resident(slots: usize, per_chunk: usize, row: usize) -> usize {
+        if slots <= per_chunk { slots * row } else { slots.div_ceil(per_chunk.max(1)) * CHUNK_BYTES }
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map[self.start..self.start + CHUNK_BYTES]
     }

@@ -44,6 +44,11 @@ impl Codes {
         Ok(())
     }
 
+    /// Memory that the codes of `slots` rows take.
+    pub(super) fn resident(&self, slots: usize) -> usize {
+        Chunk::resident(slots, self.per_chunk, Self::bytes(self.dim))
+    }
+
     /// Notes what a row is now.
     pub(super) fn set(&mut self, slot: u32, row: &[f32]) {
         let (chunk, at) = self.locate(slot);

@@ -49,6 +49,12 @@ impl Rows {
         self.stride * self.dtype.bytes() + self.codes.as_ref().map_or(0, |_| Codes::bytes(self.dim))
     }
 
+    /// Memory that rows in `slots` slots take, with their codes.
+    pub fn resident(&self, slots: usize) -> usize {
+        let codes = self.codes.as_ref().map_or(0, |codes| codes.resident(slots));
+        Chunk::resident(slots, self.per_chunk, self.stride * self.dtype.bytes()) + codes
+    }
+
     /// Floats that a row takes in memory: the dimension rounded up to whole lane groups.
     pub fn stride(&self) -> usize {
         self.stride

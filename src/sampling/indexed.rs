@@ -38,6 +38,8 @@ pub struct Standing {
     pub mean_similarity: f64,
     /// Entries that it can't find.
     pub unreachable: usize,
+    /// Memory that it takes.
+    pub bytes: usize,
 }
 
 impl Indexed {
@@ -69,6 +71,7 @@ impl Indexed {
                 scanned: delta.len(),
                 mean_similarity: delta.mean_similarity(),
                 unreachable: generation.unreachable().len(),
+                bytes: generation.bytes(),
             }
         })
     }

@@ -1,7 +1,8 @@
 //! Which way of searching costs least.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::learnt::Learnt;
 
 /// What scans and walks cost in this bank on this machine, learnt from those that were made.
 #[derive(Debug)]
@@ -32,10 +33,6 @@ const BATCHES: usize = 7;
 const SCAN_NS: [f32; BATCHES] = [20.0, 12.0, 6.0, 5.0, 4.0, 3.5, 3.0];
 const STEP_NS: f32 = 30.0;
 const STEPS: f32 = 0.6;
-
-/// A mean of which the last values weigh most: how many there were, and its bits.
-#[derive(Debug)]
-struct Learnt(AtomicU64);
 
 impl Default for Planner {
     fn default() -> Self {
@@ -90,29 +87,6 @@ fn batch(anchors: usize) -> usize {
 
 fn doublings(entries: usize) -> f64 {
     (entries.max(2) as f64).log2()
-}
-
-impl Learnt {
-    /// As many values as the mean remembers.
-    const REMEMBERED: u64 = 16;
-    /// A thread that was put to sleep meanwhile tells nothing: what looks so much slower counts only as that.
-    const WORST: f64 = 4.0;
-
-    fn new(first: f32) -> Self {
-        Self(AtomicU64::new(first.to_bits().into()))
-    }
-
-    fn get(&self) -> f64 {
-        f64::from(f32::from_bits(self.0.load(Ordering::Relaxed) as u32))
-    }
-
-    fn learn(&self, value: f64) {
-        let (mean, count) = (self.get(), (self.0.load(Ordering::Relaxed) >> 32).min(Self::REMEMBERED - 1) + 1);
-        let value = if count == 1 { value } else { value.min(mean * Self::WORST) };
-        let now = mean + (value - mean) / count as f64;
-        // Of two threads that learn at once one may be forgotten.
-        self.0.store(count << 32 | u64::from((now as f32).to_bits()), Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
@@ -20,6 +21,7 @@ pub struct Metrics {
     compute: Stage,
     commit: Stage,
     calls: Family<Call, Histogram>,
+    readers_cut: Counter,
 }
 
 /// Where the work of calls waits, and is done.
@@ -63,7 +65,9 @@ impl Default for Metrics {
             Unit::Seconds,
             calls.clone(),
         );
-        Self { on: true, registry: Arc::new(Mutex::new(registry)), compute, commit, calls }
+        let readers_cut = Counter::default();
+        registry.register("readers_cut", "Clients that were cut since they did not read their answers", readers_cut.clone());
+        Self { on: true, registry: Arc::new(Mutex::new(registry)), compute, commit, calls, readers_cut }
     }
 }
 
@@ -81,6 +85,11 @@ impl Metrics {
     /// Asks `collector` too, whenever somebody reads.
     pub fn register(&self, collector: impl Collector) {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
+    }
+
+    /// Notes a client that was cut since it did not read its answer.
+    pub fn reader_cut(&self) {
+        self.readers_cut.inc();
     }
 
     /// Notes how long a call waited for compute threads, and took on them.

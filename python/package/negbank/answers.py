@@ -24,6 +24,8 @@ class BankFields(TypedDict):
     labels: int
     groups: int
     bytes_per_entry: int
+    peak_bytes_per_entry: int
+    peak_bytes: int | None
     dtype: Literal["float32", "float16", "bfloat16"]
     writers: int
     stages: list[StageFields]

@@ -55,9 +55,11 @@ class BankInfo:
 
     `capacity` is None where there is no bound, `momentum` where there is none (queues), `step` until a write carries one.
     `sequence` counts the write batches applied; `labels` and `groups` are the distinct ones held; `bytes_per_entry` is
-    memory for the embedding and its columns; `writers` those whose writes are recognised when they come again; `stages` the
-    staged writes that wait for ranks; `index` the graph that large banks are searched by, None in a queue;
-    `durability` when a write reaches the disk; `damage` what is wrong with its files, if that is why it takes no writes.
+    memory for the embedding and its columns; `peak_bytes_per_entry` that of all that is kept of an entry while a graph is
+    built, and `peak_bytes` the same of the bank at its capacity, None where there is none; `writers` those whose writes are
+    recognised when they come again; `stages` the staged writes that wait for ranks; `index` the graph that large banks are
+    searched by, None in a queue; `durability` when a write reaches the disk; `damage` what is wrong with its files, if that
+    is why it takes no writes.
     """
 
     name: str
@@ -73,6 +75,8 @@ class BankInfo:
     labels: int
     groups: int
     bytes_per_entry: int
+    peak_bytes_per_entry: int
+    peak_bytes: int | None
     dtype: Literal["float32", "float16", "bfloat16"]
     writers: int
     stages: list[OpenStage]

@@ -11,9 +11,11 @@ use crate::bank::Bank;
 use crate::codec::BankRecord;
 use crate::durability::{Config, Damaged, Folder, Found, Snapshot, Store};
 use crate::engine::EngineError;
+use crate::engine::bank_memory::BankMemory;
 use crate::engine::committer::{Committer, Work};
 use crate::engine::differing::differing;
 use crate::engine::journal::{Journal, Keeping, Kept};
+use crate::engine::ledger::Part;
 use crate::engine::recovery::{Recovered, recover};
 use crate::engine::served::Served;
 use crate::engine::stages::Stages;
@@ -153,6 +155,7 @@ impl Inner {
             return Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" });
         }
         let durability = self.durability(durability)?;
+        self.may_hold(&spec, None)?;
         let Seed(incarnation) = Seed::from_entropy().map_err(|_| EngineError::Internal("the system gives no entropy"))?;
         let record = BankRecord { name, spec, incarnation, durability, lineage: Lineage::default() };
         let kept = match &self.store {
@@ -163,6 +166,16 @@ impl Inner {
             _ => Keeping::Not,
         };
         self.open(&record, Bank::new(spec), kept)
+    }
+
+    /// Whether a bank of these settings may have its capacity, or so many entries.
+    pub(super) fn may_hold(&self, spec: &BankSpec, entries: Option<usize>) -> Result<(), EngineError> {
+        let capacity = match spec.kind() {
+            BankKind::Queue { capacity } => Some(capacity),
+            BankKind::Keyed { capacity, .. } => capacity,
+        };
+        let entries = entries.or(capacity.map(|capacity| capacity as usize)).unwrap_or(0);
+        self.ledger.may_grow(entries.saturating_mul(Bank::new(*spec).resident_per_entry()))
     }
 
     /// The durability of a new bank.
@@ -181,6 +194,7 @@ impl Inner {
     pub(super) fn open(&self, record: &BankRecord, bank: Bank, keeping: Keeping) -> Result<Arc<BankHandle>, EngineError> {
         let BankRecord { name, spec, incarnation, durability, lineage } = record.clone();
         let (sequence, staged) = (bank.sequence(), bank.staged().clone());
+        let memory = Arc::new(BankMemory::of(&bank, &self.ledger));
         let state = Arc::new(Shared::new(bank));
         let keyed = matches!(spec.kind(), BankKind::Keyed { .. });
         let acknowledged = watch::Sender::new(sequence);
@@ -202,11 +216,18 @@ impl Inner {
         let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm)).transpose();
         let journal = journal.map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let max_entries = self.config.max_entries;
-        let (of_bank, of_index) = (Arc::clone(&state), index.clone());
-        let work = Work { name: name.clone(), bank: of_bank, index: of_index, damage: damage.clone(), max_entries, announce };
+        let work = Work {
+            name: name.clone(),
+            bank: Arc::clone(&state),
+            memory: Arc::clone(&memory),
+            index: index.clone(),
+            damage: damage.clone(),
+            max_entries,
+            announce,
+        };
         let committer = Committer::start(work, journal, self.config.write_queue)
             .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
-        let stages = Stages::new(&self.config, staged, committer.clone());
+        let stages = Stages::new(&self.config, staged, committer.clone(), self.ledger.share(Part::Staged));
         let (served, deleted) = (Arc::new(Served::new(spec.metric(), self.config.measured)), watch::Sender::new(false));
         let bank = Arc::new(BankHandle {
             name,
@@ -217,11 +238,13 @@ impl Inner {
             folder,
             damage,
             state,
+            memory,
             index,
             committer,
             acknowledged,
             stages,
             served,
+            costs: Arc::default(),
             deleted,
         });
         self.banks.insert(bank.name.clone(), Arc::clone(&bank));

@@ -229,6 +229,7 @@ impl Inner {
         let archive = self.archive()?;
         let found = archive.find(&restore.bank, restore.tag.as_ref()).await?;
         let durability = self.admit(&restore, &found.checkpoint)?;
+        self.may_hold(&found.checkpoint.spec, Some(found.checkpoint.entries as usize))?;
         let _turn = self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };

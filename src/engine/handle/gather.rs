@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{Engine, wait};
 use crate::engine::EngineError;
+use crate::engine::ledger::Share;
 use crate::gather::{self, Contribution, GatherId, GatherInfo, Gathered, Gathering, Ticket};
 use crate::model::clock::{Deadline, now};
 
@@ -22,6 +23,7 @@ pub(super) struct Gathers {
 #[derive(Debug)]
 struct Inner {
     clocked: Mutex<Clocked>,
+    memory: Share,
     /// Something may be due earlier than before.
     sooner: Notify,
 }
@@ -64,9 +66,9 @@ impl Engine {
 }
 
 impl Gathers {
-    pub(super) fn new(config: gather::Config) -> Self {
+    pub(super) fn new(config: gather::Config, memory: Share) -> Self {
         let clocked = Clocked { gathering: Gathering::new(config), ticking: false };
-        Self { inner: Arc::new(Inner { clocked: Mutex::new(clocked), sooner: Notify::new() }) }
+        Self { inner: Arc::new(Inner { clocked: Mutex::new(clocked), memory, sooner: Notify::new() }) }
     }
 
     /// Does something with the gathers, after those whose time is up, and passes on what callers are told.
@@ -74,6 +76,7 @@ impl Gathers {
         let mut clocked = self.inner.clocked.lock().unwrap_or_else(PoisonError::into_inner);
         let expired = clocked.gathering.expire(now());
         let (done, answers) = act(&mut clocked.gathering);
+        self.inner.memory.set(clocked.gathering.bytes());
         drop(clocked);
         for (caller, answer) in expired.into_iter().chain(answers) {
             // One who has hung up hears nothing.

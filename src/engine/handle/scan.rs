@@ -7,10 +7,11 @@ use tokio::task::JoinHandle;
 
 use super::{BankHandle, Engine, Leave, wait};
 use crate::engine::EngineError;
+use crate::engine::costs::{Effort, Kind};
 use crate::engine::pool::Job;
 use crate::engine::query::Wanted;
 use crate::engine::scan::{Cursor, ScanPart};
-use crate::model::clock::Deadline;
+use crate::model::{Call, clock};
 use crate::telemetry::Work;
 
 /// A bank, and how far it has been read.
@@ -22,7 +23,7 @@ pub(super) type NextPart = oneshot::Receiver<Result<(ScanWork, ScanPart), Engine
 pub struct Scan {
     engine: Engine,
     leave: Leave,
-    deadline: Deadline,
+    call: Call,
     /// Of the call, which is over when the stream is read.
     work: Work,
     ahead: Arc<Mutex<Ahead>>,
@@ -39,14 +40,15 @@ enum Ahead {
 }
 
 impl Scan {
-    pub(super) fn begin(engine: Engine, first: NextPart, wanted: Wanted, deadline: Deadline) -> Self {
+    pub(super) fn begin(engine: Engine, first: NextPart, wanted: Wanted, call: Call) -> Self {
         let ahead = Arc::new(Mutex::new(Ahead::Next(first)));
         let watched = Arc::clone(&ahead);
+        let until = call.deadline.instant();
         let watch = tokio::spawn(async move {
-            tokio::time::sleep_until(deadline.instant().into()).await;
+            tokio::time::sleep_until(until.into()).await;
             *watched.lock().unwrap_or_else(PoisonError::into_inner) = Ahead::Expired;
         });
-        Self { engine, leave: Leave(wanted), deadline, work: Work::current(), ahead, watch, ended: false }
+        Self { engine, leave: Leave(wanted), call, work: Work::current(), ahead, watch, ended: false }
     }
 
     /// The next part; `None` after the last one or an error.
@@ -58,13 +60,13 @@ impl Scan {
             return None;
         }
         let read = match self.turn(Ahead::Nothing) {
-            Ahead::Next(next) => wait(next, self.deadline).await,
+            Ahead::Next(next) => wait(next, self.call.deadline).await,
             Ahead::Nothing | Ahead::Expired => Err(EngineError::DeadlineExceeded),
         };
         let part = read.map(|(work, part)| {
             if part.closing.is_none() {
                 let (job, next) = job(work, self.leave.0.clone());
-                self.work.within(|| self.engine.inner.pool.go_on(job));
+                self.work.within(|| self.engine.inner.pool.go_on(&self.call.caller, job));
                 self.turn(Ahead::Next(next));
             }
             part
@@ -89,9 +91,15 @@ impl Drop for Scan {
 /// The job that reads the next part, and where that comes in.
 pub(super) fn job((bank, mut cursor): ScanWork, wanted: Wanted) -> (Job, NextPart) {
     let (reply, next) = oneshot::channel();
-    let job = Box::new(move || {
+    let effort = Effort::of(Kind::Read, cursor.rows() * (bank.spec.dim() + 32));
+    let estimate = bank.costs.estimate(&effort);
+    let run = Box::new(move || {
+        let began = clock::now();
         let part = cursor.next(&bank.state, &wanted);
+        if part.is_ok() {
+            bank.costs.learn(&effort, clock::now().duration_since(began));
+        }
         drop(reply.send(part.map(|part| ((bank, cursor), part))));
     });
-    (job, next)
+    (Job { estimate, run }, next)
 }

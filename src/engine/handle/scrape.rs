@@ -74,6 +74,7 @@ impl Standing {
 impl Collector for Scraper {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(inner) = self.0.upgrade() else { return Ok(()) };
+        super::occupancy::encode(&inner, &mut encoder)?;
         let log_failed = *inner.log_failed.borrow();
         let banks = Engine { inner }.banks();
         let banks: Vec<Standing> = banks.iter().filter_map(|bank| Standing::of(bank)).collect();

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bank::Bank;
+use crate::engine::ledger::Share;
 use crate::model::clock;
 use crate::rows::Shared;
 use crate::sampling::{Indexed, Source, Standing, calibrate};
@@ -16,6 +17,8 @@ pub(in crate::engine) struct BankIndex {
     closed: AtomicBool,
     /// True until a graph that was kept has been looked for.
     to_be_reloaded: AtomicBool,
+    /// What the graph that serves takes.
+    memory: Share,
     status: Mutex<Status>,
 }
 
@@ -50,10 +53,10 @@ pub struct IndexInfo {
 
 impl BankIndex {
     /// No graph yet, for the reason given; `kept`: there may be one on disk.
-    pub(in crate::engine) fn new(reason: String, kept: bool) -> Self {
+    pub(in crate::engine) fn new(reason: String, kept: bool, memory: Share) -> Self {
         let status = Status { building: None, reason, failed: false, not_before: None, seen_entries: 0 };
         let (closed, to_be_reloaded) = (AtomicBool::new(false), AtomicBool::new(kept));
-        Self { indexed: Indexed::default(), closed, to_be_reloaded, status: Mutex::new(status) }
+        Self { indexed: Indexed::default(), closed, to_be_reloaded, memory, status: Mutex::new(status) }
     }
 
     /// Stops a running build, and begins no other.
@@ -68,6 +71,11 @@ impl BankIndex {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the graph that serves takes.
+    pub(super) fn note_memory(&self) {
+        self.memory.set(self.indexed.standing().map_or(0, |standing| standing.bytes));
     }
 
     pub(in crate::engine) fn describe(&self) -> IndexInfo {

@@ -9,7 +9,8 @@ use super::bank_index::BankIndex;
 use super::capture::{copy, held, stopped, tell_all};
 use super::config::IndexConfig;
 use crate::bank::Bank;
-use crate::index::{BuildConfig, BuildError, Delta, Frozen, Generation};
+use crate::engine::ledger::{Ledger, Part};
+use crate::index::{BuildError, Delta, Frozen, Generation};
 use crate::model::clock;
 use crate::rows::Shared;
 
@@ -24,6 +25,7 @@ pub(super) struct Build<'a> {
     pub(super) bank: &'a Shared<Bank>,
     pub(super) index: &'a BankIndex,
     pub(super) config: IndexConfig,
+    pub(super) ledger: &'a Ledger,
     pub(super) closing: &'a AtomicBool,
 }
 
@@ -31,9 +33,15 @@ impl Build<'_> {
     /// Builds a graph and lets it serve; returns the one before, to be dropped where nobody waits.
     pub(super) fn run(&self) -> Result<Option<Delta>, BuildError> {
         let config = self.config;
+        let sizes = config.build();
+        let needed = {
+            let bank = held(self.bank)?;
+            bank.entries() * sizes.bytes_per_entry(bank.spec().dim())
+        };
+        self.ledger.may_grow(needed).map_err(|full| BuildError::Stopped(full.to_string()))?;
+        let of_build = self.ledger.share(Part::Builds);
+        of_build.set(needed);
         let (frozen, taken) = copy(self.bank, &|| self.goes_on())?;
-        let threads = if config.threads == 0 { half_of_cores() } else { config.threads };
-        let sizes = BuildConfig { m: config.m, ef_construction: config.ef_construction, threads };
         let pace = Pace::new(config.cpu_percent);
         let go_on = |frozen: &Frozen, done: f64| {
             pace.keep();
@@ -96,10 +104,6 @@ fn outdated(scanned: usize, entries: usize) -> String {
     format!(
         "{percent} % of the entries are replaced, new or moved far before a build ends (settings index.max_percent, index.threads)"
     )
-}
-
-fn half_of_cores() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// Sleeps between slices of work, so that they take no more than a share of the time.

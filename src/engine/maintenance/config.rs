@@ -1,5 +1,7 @@
 //! Settings of the graph index.
 
+use crate::index::BuildConfig;
+
 /// When and how keyed banks get a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexConfig {
@@ -46,6 +48,23 @@ impl Default for IndexConfig {
 }
 
 impl IndexConfig {
+    /// Memory that a graph of rows of `dim` floats takes by entry, while another is built to take its place.
+    pub(in crate::engine) fn peak_bytes_per_entry(self, dim: usize) -> usize {
+        if !self.enabled {
+            return 0;
+        }
+        // A bank that is copied to be built from, its spots, and twice M links in the lowest layer.
+        let serving = 2 * dim + 32 + (2 * self.m + 2) * size_of::<u32>();
+        serving + self.build().bytes_per_entry(dim)
+    }
+
+    /// How a graph is built.
+    pub(super) fn build(self) -> BuildConfig {
+        let half_of_cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let threads = if self.threads == 0 { half_of_cores() } else { self.threads };
+        BuildConfig { m: self.m, ef_construction: self.ef_construction, threads }
+    }
+
     /// Least cosine of a row to what it was that the graph is trusted with.
     pub(super) fn bound(self) -> f32 {
         self.drift_percent as f32 / 100.0

@@ -18,6 +18,7 @@ pub use config::IndexConfig;
 
 use crate::bank::Bank;
 use crate::durability::Folder;
+use crate::engine::ledger::{Ledger, Part};
 use crate::index::Delta;
 use crate::model::clock;
 use crate::rows::Shared;
@@ -35,6 +36,7 @@ pub(super) struct Maintenance {
 #[derive(Debug)]
 struct Common {
     config: IndexConfig,
+    ledger: Ledger,
     closing: AtomicBool,
     banks: Mutex<Vec<Watched>>,
     woken: Condvar,
@@ -56,8 +58,9 @@ const EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Maintenance {
-    pub(super) fn start(config: IndexConfig) -> std::io::Result<Self> {
-        let common = Common { config, closing: AtomicBool::new(false), banks: Mutex::default(), woken: Condvar::new() };
+    pub(super) fn start(config: IndexConfig, ledger: &Ledger) -> std::io::Result<Self> {
+        let ledger = ledger.clone();
+        let common = Common { config, ledger, closing: AtomicBool::new(false), banks: Mutex::default(), woken: Condvar::new() };
         let shared = Arc::new(common);
         let run = Arc::clone(&shared);
         let thread = config.enabled.then(|| thread::Builder::new().name("index".to_owned()).spawn(move || run.work()));
@@ -67,7 +70,8 @@ impl Maintenance {
     /// The index of a new bank, which is looked after as long as the bank lives; `folder` is where its graph is kept.
     pub(super) fn watch(&self, bank: &Arc<Shared<Bank>>, folder: Option<Folder>) -> Arc<BankIndex> {
         let folder = folder.filter(|_| self.shared.config.keep);
-        let index = Arc::new(BankIndex::new(self.shared.config.too_few(), folder.is_some()));
+        let memory = self.shared.ledger.share(Part::Graphs);
+        let index = Arc::new(BankIndex::new(self.shared.config.too_few(), folder.is_some(), memory));
         if !self.shared.config.enabled {
             index.explain("serving by scan: graphs are turned off (setting index.enabled)".to_owned());
             return index;
@@ -124,10 +128,11 @@ impl Common {
     }
 
     fn look_after(&self, bank: &Shared<Bank>, index: &BankIndex, folder: Option<&Folder>) -> Option<Delta> {
-        let build = Build { bank, index, config: self.config, closing: &self.closing };
+        let build = Build { bank, index, config: self.config, ledger: &self.ledger, closing: &self.closing };
         if let Some(folder) = folder.filter(|_| index.is_to_be_reloaded())
             && let Reloaded::Serves(before) = self.take_up(&build, folder)
         {
+            index.note_memory();
             return before;
         }
         index.check_recall(bank, &self.closing);
@@ -140,6 +145,7 @@ impl Common {
         index.status(|status| status.building = Some(0.0));
         index.explain(format!("building from {entries} entries"));
         let built = build.run();
+        index.note_memory();
         let took = clock::now().duration_since(began);
         match built {
             Ok(before) => {

@@ -21,7 +21,7 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::grpc) struct Caller {
     /// The name in the token file; tokens of one subject are one caller.
-    pub(in crate::grpc) subject: String,
+    pub(in crate::grpc) subject: Arc<str>,
     pub(super) role: Role,
     pub(super) banks: Vec<String>,
 }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_role_includes_those_before_it_for_its_banks_only() {
-        let of = |role| Access::Caller(Arc::new(Caller { subject: "s".to_owned(), role, banks: vec!["mine-*".to_owned()] }));
+        let of = |role| Access::Caller(Arc::new(Caller { subject: "s".into(), role, banks: vec!["mine-*".to_owned()] }));
         assert!(of(Role::Admin).may(Role::Read, "mine-1").is_ok());
         assert!(of(Role::Write).may(Role::Write, "mine-1").is_ok());
         assert!(of(Role::Write).may(Role::Admin, "mine-1").is_err());

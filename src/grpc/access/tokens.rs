@@ -80,7 +80,7 @@ impl Tokens {
             if known.iter().any(|(other, _)| *other == hash) {
                 return Err(wrong("there is an entry of this token already"));
             }
-            known.push((hash, Arc::new(Caller { subject, role, banks })));
+            known.push((hash, Arc::new(Caller { subject: subject.into(), role, banks })));
         }
         Ok(Self { known })
     }
@@ -135,7 +135,7 @@ mod tests {
         let tokens = Tokens::parse(text.as_bytes()).unwrap();
         assert_eq!(tokens.len(), 2);
         let found = tokens.find(TOKEN).unwrap();
-        assert_eq!((found.subject.as_str(), found.role), ("a", Role::Read));
+        assert_eq!((&*found.subject, found.role), ("a", Role::Read));
         assert!(tokens.find("short").is_none(), "a token that can't hold 128 bits");
         assert!(tokens.find("another-of-twenty-two-letters").is_none());
         assert_eq!(Tokens::parse(b"").unwrap().len(), 0);

@@ -85,6 +85,8 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         labels: info.labels as u64,
         groups: info.groups as u64,
         bytes_per_entry: info.bytes_per_entry as u64,
+        peak_bytes_per_entry: info.peak_bytes_per_entry as u64,
+        peak_bytes: capacity.saturating_mul(info.peak_bytes_per_entry as u64),
         dtype: dtype.into(),
         writers: info.writers as u64,
         stages: info.stages.iter().map(open_stage).collect(),

@@ -4,13 +4,13 @@ use super::Limits;
 use super::limits::check;
 use crate::model::{BankSpec, Draw, Form, Invalid, Layout, SampleQuery, Scope, Strategy};
 
-/// Refuses a request to a bank of these settings that holds `entries`, if its answer could pass the limits.
+/// Bytes that the answer to a request could take, from a bank of these settings that holds `entries`; refused if it could pass the limits.
 pub(in crate::grpc) fn check_size(
     query: &SampleQuery,
     spec: &BankSpec,
     entries: usize,
     limits: &Limits,
-) -> Result<(), Invalid> {
+) -> Result<usize, Invalid> {
     let (anchors, draws, form) = (query.anchors(), query.draws(), &query.form());
     let mut invalid = Invalid::default();
     let mut size = Size::default();
@@ -52,7 +52,7 @@ pub(in crate::grpc) fn check_size(
         );
         invalid.push("draws", reason);
     }
-    invalid.or(())
+    invalid.or(answer)
 }
 
 /// Ranks that a draw's search keeps for the anchors that are searched for together.

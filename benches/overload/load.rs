@@ -1,0 +1,110 @@
+//! Requests by the clock, whether or not the server keeps up.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use negbank::client::{Client, ClientError};
+use negbank::model::{Seed, clock};
+use tokio::task::LocalSet;
+
+use crate::request;
+use crate::server::resident_mib;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answered,
+    Refused,
+    /// It was taken on, and its deadline passed.
+    Late,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) caller: usize,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) without_retry_info: usize,
+    pub(crate) before_mib: f64,
+}
+
+/// Answers a second when each caller has two requests in flight and sends the next when one is answered.
+pub(crate) async fn capacity(clients: &[Client], lasts: Duration) -> f64 {
+    let (warm, answered) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u32)));
+    let local = LocalSet::new();
+    let until = clock::now() + lasts + WARM_UP;
+    for (number, client) in clients.iter().chain(clients).enumerate() {
+        let (client, warm, answered) = (client.clone(), Rc::clone(&warm), Rc::clone(&answered));
+        local.spawn_local(async move {
+            let mut random = Seed(2).stream(0, number);
+            while clock::now() < until {
+                client.sample_columns(request(&mut random)).await.unwrap();
+                answered.set(answered.get() + u32::from(warm.get()));
+            }
+        });
+    }
+    local
+        .run_until(async {
+            tokio::time::sleep(WARM_UP).await;
+            warm.set(true);
+            let began = clock::now();
+            tokio::time::sleep(lasts).await;
+            f64::from(answered.get()) / began.elapsed().as_secs_f64()
+        })
+        .await
+}
+
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Sends each caller's requests at its rate, in requests a second, and waits for what became of the last.
+pub(crate) async fn offer(clients: &[Client], rates: &[f64], lasts: Duration) -> Load {
+    let load = Rc::new(RefCell::new(Load { before_mib: resident_mib(), ..Load::default() }));
+    let local = LocalSet::new();
+    let (began, mut random) = (clock::now(), Seed(3).stream(0, 0));
+    let mut sent = vec![0.0; clients.len()];
+    local
+        .run_until(async {
+            while began.elapsed() < lasts {
+                let due = began.elapsed().as_secs_f64();
+                for (caller, client) in clients.iter().enumerate() {
+                    while sent[caller] < due * rates[caller] {
+                        sent[caller] += 1.0;
+                        let (client, load, request) = (client.clone(), Rc::clone(&load), request(&mut random));
+                        tokio::task::spawn_local(async move {
+                            let began = clock::now();
+                            let answer = client.sample_columns(request).await.map(drop);
+                            note(&mut load.borrow_mut(), caller, answer, began);
+                        });
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    local.await;
+    Rc::into_inner(load).unwrap().into_inner()
+}
+
+fn note(load: &mut Load, caller: usize, answer: Result<(), ClientError>, began: Instant) {
+    let took = began.elapsed();
+    let outcome = match answer {
+        Ok(()) => Outcome::Answered,
+        Err(ClientError::ResourceExhausted { retry_after, .. }) => {
+            load.without_retry_info += usize::from(retry_after.is_none());
+            Outcome::Refused
+        }
+        Err(ClientError::DeadlineExceeded(_)) => Outcome::Late,
+        Err(fault) => {
+            println!("failed: {fault}");
+            Outcome::Failed
+        }
+    };
+    load.ended.push(Ended { caller, outcome, took });
+}

@@ -1,0 +1,134 @@
+//! Ten times more than a real server can do, for a minute: `make overload-test SECONDS=60`. Prints what became of it, writes
+//! `target/reports/overload.json`, and fails where the server does worse than it promises.
+//!
+//! The load shares the machine with the server, so it is made to cost little beside the work: a request names 64 entries of a bank of
+//! 65,536 x 128 as anchors (a message of 200 bytes), each of which is compared with every entry (about 5 ms of one core), and is answered
+//! with 64 ids. One thread sends from ten connections, each a caller of its own by its token.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may fail loudly and prints its figures")]
+
+mod load;
+mod server;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use load::{Ended, Load, Outcome};
+use negbank::client::{Client, Options, Security, rows};
+use negbank::model::{Seed, Stream};
+use negbank::proto::v1;
+use server::Server;
+
+const DIM: usize = 128;
+const ENTRIES: u64 = 65_536;
+const ANCHORS: usize = 64;
+const CALLERS: usize = 10;
+/// What the load is of the capacity.
+const TIMES: f64 = 10.0;
+/// What each of the nine polite callers asks for, of the capacity: less than a tenth.
+const POLITE: f64 = 0.08;
+const DEADLINE: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let seconds: f64 = std::env::var("SECONDS").ok().and_then(|given| given.parse().ok()).unwrap_or(60.0);
+    let server = Server::start(CALLERS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (capacity, load) = runtime.block_on(async {
+        let mut clients = Vec::new();
+        for token in &server.tokens {
+            let security = Security { token: Some(token.clone()), ..Security::default() };
+            let options = Options { security, retries: 0, ..Options::default() };
+            clients.push(Client::connect(&server.address, options).await.unwrap());
+        }
+        fill(&clients[0]).await;
+        let capacity = load::capacity(&clients, Duration::from_secs_f64((seconds / 4.0).clamp(3.0, 15.0))).await;
+        println!("capacity: {capacity:.0} requests/s, {CALLERS} callers with two in flight each");
+        let clients: Vec<Client> = clients.iter().map(|client| client.with_timeout(DEADLINE)).collect();
+        let greedy = TIMES - POLITE * (CALLERS - 1) as f64;
+        let rates: Vec<f64> = (0..CALLERS).map(|of| capacity * if of == 0 { greedy } else { POLITE }).collect();
+        (capacity, load::offer(&clients, &rates, Duration::from_secs_f64(seconds)).await)
+    });
+    report(seconds, capacity, &load, &server)
+}
+
+async fn fill(client: &Client) {
+    let bank = v1::CreateBankRequest { name: "docs".into(), dim: DIM as u32, ..Default::default() };
+    client.create_bank(bank).await.unwrap();
+    let mut random = Seed(0).stream(0, 0);
+    for start in (0..ENTRIES).step_by(8_192) {
+        let ids: Vec<u64> = (start..start + 8_192).collect();
+        let x: Vec<f32> = (0..ids.len() * DIM).map(|_| random.below(2_000_001) as f32 / 1e6 - 1.0).collect();
+        let request = v1::WriteRequest { bank: "docs".into(), ids, embeddings: Some(rows(&x)), ..Default::default() };
+        client.write(request).await.unwrap();
+    }
+}
+
+/// Seeded, so that it is a scan.
+fn request(random: &mut Stream) -> v1::SampleRequest {
+    let ids = (0..ANCHORS).map(|_| random.below(ENTRIES)).collect();
+    let nearest = v1::draw::Strategy::Nearest(v1::Nearest::default());
+    v1::SampleRequest {
+        bank: "docs".into(),
+        anchors: Some(v1::Anchors { ids, ..Default::default() }),
+        draws: vec![v1::Draw { k: 1, strategy: Some(nearest), ..Default::default() }],
+        columns: vec![v1::Column::Ids.into()],
+        seed: Some(1),
+        ..Default::default()
+    }
+}
+
+/// The value below which that share lies, in milliseconds.
+fn percentile(of: &[Ended], share: f64) -> f64 {
+    let mut took: Vec<f64> = of.iter().map(|ended| ended.took.as_secs_f64() * 1e3).collect();
+    took.sort_by(f64::total_cmp);
+    let at = ((took.len() as f64 * share) as usize).min(took.len().saturating_sub(1));
+    took.get(at).copied().unwrap_or(0.0)
+}
+
+fn report(seconds: f64, capacity: f64, load: &Load, server: &Server) -> ExitCode {
+    let of = |outcome: Outcome| load.ended.iter().filter(move |ended| ended.outcome == outcome).copied();
+    let (answered, refused): (Vec<Ended>, Vec<Ended>) = (of(Outcome::Answered).collect(), of(Outcome::Refused).collect());
+    let late = of(Outcome::Late).count();
+    let failed = load.ended.len() - answered.len() - refused.len() - late;
+    let of_polite = |ended: &&Ended| ended.caller > 0;
+    let goodput = answered.len() as f64 / seconds / capacity;
+    let polite_offered = load.ended.iter().filter(of_polite).count();
+    let polite_share = answered.iter().filter(of_polite).count() as f64 / polite_offered.max(1) as f64;
+    let (accepted_p99, refusal_p99) = (percentile(&answered, 0.99), percentile(&refused, 0.99));
+    let peak = server.peak_mib();
+    let share = |count: usize| format!("{count:>9} {:>6.1} %", count as f64 * 100.0 / load.ended.len() as f64);
+    println!(
+        "offered:  {:>9}, {:.1} times the capacity for {seconds} s",
+        load.ended.len(),
+        load.ended.len() as f64 / seconds / capacity
+    );
+    println!("answered: {}   p50 {:.1} ms, p99 {accepted_p99:.1} ms", share(answered.len()), percentile(&answered, 0.5));
+    println!("refused:  {}   p50 {:.1} ms, p99 {refusal_p99:.1} ms", share(refused.len()), percentile(&refused, 0.5));
+    println!("late:     {}", share(late));
+    println!("failed:   {}", share(failed));
+    println!(
+        "goodput {goodput:.2} of the capacity; polite callers: {:.1} % answered; peak {peak:.0} MiB",
+        polite_share * 100.0
+    );
+    let report = serde_json::json!({
+        "seconds": seconds, "capacity_rps": capacity, "offered_rps": load.ended.len() as f64 / seconds,
+        "goodput_ratio": goodput, "refusal_p99_ms": refusal_p99, "accepted_p99_ms": accepted_p99,
+        "deadline_ms": DEADLINE.as_millis() as u64, "rss_before_mb": load.before_mib, "rss_peak_mb": peak,
+        "polite_share": polite_share, "late": late, "failed": failed, "without_retry_info": load.without_retry_info,
+    });
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reports");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("overload.json"), format!("{report:#}\n")).unwrap();
+    let promises = [
+        (goodput >= 0.8, "at least 0.8 of the capacity is done in time"),
+        (refusal_p99 < 50.0, "refusals take less than 50 ms at p99"),
+        (load.without_retry_info == 0, "each says when to come back"),
+        (accepted_p99 <= DEADLINE.as_secs_f64() * 1e3, "what is answered is answered in time"),
+        (polite_share >= 0.95, "polite callers are served"),
+        (failed == 0, "nothing fails"),
+        (peak < load.before_mib + 256.0, "memory is bounded"),
+    ];
+    let broken: Vec<&str> = promises.iter().filter(|(kept, _)| !kept).map(|(_, promise)| *promise).collect();
+    broken.iter().for_each(|promise| println!("*** not so: {promise} ***"));
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,240 @@
+//! Work that waits, a line for each caller, served so that all get the same time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::model::Caller;
+
+/// Start-time fair queueing (Goyal, Vin and Cheng 1996): next is the caller that has had the least time since it began to wait, however
+/// many jobs the others have waiting. It knows no clock: whoever works says what was estimated and what it took.
+#[derive(Debug)]
+pub(super) struct FairQueue<J> {
+    lines: FxHashMap<Caller, Line<J>>,
+    /// Callers whose jobs wait, by what they have had and by when they came.
+    turns: BTreeMap<(Duration, u64), Caller>,
+    /// What the callers that are served now have had: a newcomer starts there, and has saved up nothing.
+    level: Duration,
+    arrivals: u64,
+    bound: usize,
+    len: usize,
+    running: usize,
+}
+
+#[derive(Debug)]
+struct Line<J> {
+    had: Duration,
+    number: u64,
+    jobs: VecDeque<(Duration, J)>,
+    /// What its waiting jobs are estimated to take.
+    backlog: Duration,
+    running: usize,
+}
+
+/// There is no room for so many jobs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// Callers without work that may be remembered, since they have had more than their share, before those that have not are looked for.
+const REMEMBERED: usize = 64;
+
+impl<J> FairQueue<J> {
+    /// Room for `bound` waiting jobs.
+    pub(super) fn new(bound: usize) -> Self {
+        let (lines, turns, level) = (FxHashMap::default(), BTreeMap::new(), Duration::ZERO);
+        Self { lines, turns, level, arrivals: 0, bound, len: 0, running: 0 }
+    }
+
+    /// Jobs that wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Callers whose jobs wait.
+    pub(super) fn callers(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// What all waiting jobs are estimated to take.
+    pub(super) fn backlog(&self) -> Duration {
+        self.lines.values().map(|line| line.backlog).sum()
+    }
+
+    /// Whether so many more jobs of a caller have room. One who has some waiting may have no more than there is room left: so there
+    /// is always room for those who have none.
+    pub(super) fn has_room(&self, caller: &Caller, jobs: usize) -> Result<(), Full> {
+        let left = self.bound.saturating_sub(self.len);
+        let waiting = self.lines.get(caller).map_or(0, |line| line.jobs.len());
+        let most = if waiting == 0 { left } else { left.saturating_sub(waiting) };
+        if jobs <= most { Ok(()) } else { Err(Full) }
+    }
+
+    /// What will be done before `own` more work of a caller has been: its own that waits, and of each other's as much as it gets itself.
+    pub(super) fn ahead_of(&self, caller: &Caller, own: Duration) -> Duration {
+        let mine = self.lines.get(caller).map_or(Duration::ZERO, |line| line.backlog);
+        let others = self.lines.iter().filter(|(other, _)| *other != caller);
+        others.map(|(_, line)| line.backlog.min(mine + own)).sum::<Duration>() + mine
+    }
+
+    /// Adds a job that is estimated to take `estimate`, room or not.
+    pub(super) fn push(&mut self, caller: &Caller, estimate: Duration, job: J) {
+        let line = self.lines.entry(caller.clone()).or_insert_with(|| Line {
+            had: Duration::ZERO,
+            number: 0,
+            jobs: VecDeque::new(),
+            backlog: Duration::ZERO,
+            running: 0,
+        });
+        if line.jobs.is_empty() {
+            self.arrivals += 1;
+            (line.had, line.number) = (line.had.max(self.level), self.arrivals);
+            self.turns.insert((line.had, line.number), caller.clone());
+        }
+        line.jobs.push_back((estimate, job));
+        line.backlog += estimate;
+        self.len += 1;
+    }
+
+    /// Takes the next job, with its caller and its estimate, which [`Self::ended`] must hear again.
+    pub(super) fn pop(&mut self) -> Option<(Caller, Duration, J)> {
+        let (_, caller) = self.turns.pop_first()?;
+        let line = self.lines.get_mut(&caller)?;
+        let (estimate, job) = line.jobs.pop_front()?;
+        self.level = self.level.max(line.had);
+        line.had += estimate;
+        line.backlog = line.backlog.saturating_sub(estimate);
+        line.running += 1;
+        (self.len, self.running) = (self.len - 1, self.running + 1);
+        if !line.jobs.is_empty() {
+            self.turns.insert((line.had, line.number), caller.clone());
+        }
+        Some((caller, estimate, job))
+    }
+
+    /// Hears what a job took: that is what its caller has had, not the estimate.
+    pub(super) fn ended(&mut self, caller: &Caller, estimate: Duration, took: Duration) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(line) = self.lines.get_mut(caller) {
+            line.running = line.running.saturating_sub(1);
+            let waiting = self.turns.remove(&(line.had, line.number)).is_some();
+            line.had = (line.had + took).saturating_sub(estimate);
+            if waiting {
+                self.turns.insert((line.had, line.number), caller.clone());
+            }
+        }
+        if self.len == 0 && self.running == 0 {
+            self.lines.clear();
+            self.level = Duration::ZERO;
+        } else if self.lines.len() > 2 * self.turns.len() + REMEMBERED {
+            let level = self.level;
+            self.lines.retain(|_, line| !line.jobs.is_empty() || line.running > 0 || line.had > level);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{FairQueue, Full};
+    use crate::model::Caller;
+
+    fn caller(number: usize) -> Caller {
+        Caller::Subject(number.to_string().into())
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Serves for `time`, and says what each caller had.
+    fn serve(queue: &mut FairQueue<usize>, time: Duration, refill: impl Fn(&mut FairQueue<usize>, usize)) -> Vec<Duration> {
+        let (mut had, mut now) = (vec![Duration::ZERO; 10], Duration::ZERO);
+        while now < time {
+            let Some((of, estimate, number)) = queue.pop() else { break };
+            (had[number], now) = (had[number] + estimate, now + estimate);
+            queue.ended(&of, estimate, estimate);
+            refill(queue, number);
+        }
+        had
+    }
+
+    #[test]
+    fn a_greedy_caller_gets_no_more_than_nine_polite_ones_each() {
+        let mut queue = FairQueue::new(100_000);
+        (0..50_000).for_each(|_| queue.push(&caller(0), 5 * MS, 0));
+        // One short job at a time, the next when it is done.
+        (1..10).for_each(|polite| queue.push(&caller(polite), MS, polite));
+        let again = |queue: &mut FairQueue<usize>, number| {
+            if number > 0 {
+                queue.push(&caller(number), MS, number);
+            }
+        };
+        let had = serve(&mut queue, 10_000 * MS, again);
+        let (most, least) = (had.iter().max().unwrap(), had.iter().min().unwrap());
+        assert!(*most - *least <= 6 * MS, "{had:?}");
+    }
+
+    #[test]
+    fn long_jobs_taken_one_at_a_time_buy_nothing() {
+        let mut queue = FairQueue::new(100);
+        let size = |number| if number == 0 { 100 * MS } else { MS };
+        (0..2).for_each(|number| queue.push(&caller(number), size(number), number));
+        let had = serve(&mut queue, 10_000 * MS, |queue, number| queue.push(&caller(number), size(number), number));
+        assert!(had[0].abs_diff(had[1]) <= 100 * MS, "{had:?}");
+    }
+
+    #[test]
+    fn what_was_estimated_wrongly_is_charged_as_it_was() {
+        let mut queue = FairQueue::new(1_000);
+        let (mut liar, mut honest) = (Duration::ZERO, Duration::ZERO);
+        (0..2).for_each(|number| queue.push(&caller(number), MS, number));
+        while liar + honest < 2_000 * MS {
+            let (of, estimate, number) = queue.pop().unwrap();
+            let took = if number == 0 { 10 * MS } else { MS };
+            queue.ended(&of, estimate, took);
+            *(if number == 0 { &mut liar } else { &mut honest }) += took;
+            queue.push(&of, MS, number);
+        }
+        assert!(liar.abs_diff(honest) <= 20 * MS, "{liar:?} {honest:?}");
+    }
+
+    #[test]
+    fn one_caller_leaves_room_for_others() {
+        let mut queue = FairQueue::new(10);
+        let fill = |queue: &mut FairQueue<()>, of: usize| {
+            (0..20).filter(|_| queue.has_room(&caller(of), 1).map(|()| queue.push(&caller(of), MS, ())).is_ok()).count()
+        };
+        assert_eq!((fill(&mut queue, 0), fill(&mut queue, 1)), (5, 3));
+        assert_eq!(queue.has_room(&caller(0), 1), Err(Full));
+        assert_eq!((queue.has_room(&caller(2), 2), queue.has_room(&caller(2), 3)), (Ok(()), Err(Full)));
+        assert_eq!(queue.ahead_of(&caller(2), 2 * MS), 4 * MS, "of each no more than it gets itself");
+        assert_eq!(queue.ahead_of(&caller(1), 9 * MS), 8 * MS);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_nothing_is_remembered(jobs in prop::collection::vec((0usize..200, 1u32..50, 0u32..50), 1..400)) {
+            let mut queue = FairQueue::new(usize::MAX);
+            let mut running = Vec::new();
+            let mut done = 0;
+            for (at, (of, estimate, took)) in jobs.iter().enumerate() {
+                queue.push(&caller(*of), MS * *estimate, MS * *took);
+                if at % 3 == 0 {
+                    running.extend(queue.pop());
+                }
+                if at % 5 == 0 && let Some((of, estimate, took)) = running.pop() {
+                    queue.ended(&of, estimate, took);
+                    done += 1;
+                }
+            }
+            while let Some((of, estimate, took)) = running.pop().or_else(|| queue.pop()) {
+                queue.ended(&of, estimate, took);
+                done += 1;
+            }
+            prop_assert_eq!((done, queue.len(), queue.callers(), queue.backlog()), (jobs.len(), 0, 0, Duration::ZERO));
+            prop_assert!(queue.lines.is_empty());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! How full the server is, looked up when somebody asks.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Inner;
+use crate::engine::ledger::Part;
+
+/// Writes the memory by part, its limit, and the work that waits.
+pub(super) fn encode(inner: &Inner, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    for bank in &inner.banks {
+        // The rows that lie aside for a checkpoint are gone when it ends, which nobody else notices before the next write.
+        if let Ok(state) = bank.state.read() {
+            bank.memory.note(&state);
+        }
+    }
+    let mut memory = encoder.encode_descriptor("memory_bytes", "Memory by what it is taken for", None, MetricType::Gauge)?;
+    for (part, name) in Part::ALL {
+        ConstGauge::new(inner.ledger.taken(part) as f64).encode(memory.encode_family(&[("part", name)])?)?;
+    }
+    let limit = inner.ledger.limit().map_or(f64::INFINITY, |limit| limit as f64);
+    let load = inner.pool.load();
+    for (name, help, value) in [
+        ("memory_limit_bytes", "Memory that may be taken (setting memory.max_bytes); infinite: no limit", limit),
+        ("compute_waiting_jobs", "Pieces of work that wait for a compute thread", load.jobs as f64),
+        ("compute_waiting_callers", "Callers whose work waits", load.callers as f64),
+        ("compute_backlog_seconds", "Time after which the work that waits now is expected to be done", load.wait.as_secs_f64()),
+    ] {
+        let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(gauge)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! A connection that can be cut from this side, however its client behaves.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
+
+/// What a call knows of the connection that it came by.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    /// The client's address; `None`: a Unix socket.
+    pub(super) peer: Option<IpAddr>,
+    pub(super) cut: Arc<Cut>,
+}
+
+/// Cuts a connection: whatever reads it next hears that it is gone.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    done: AtomicBool,
+    reader: AtomicWaker,
+    /// Bytes that have come.
+    heard: AtomicUsize,
+}
+
+impl Cut {
+    pub(super) fn cut(&self) {
+        self.done.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// True once the client has said what every client says first.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) >= PREFACE
+    }
+}
+
+/// Bytes of HTTP/2's preface.
+const PREFACE: usize = 24;
+
+/// Where a connection comes from.
+pub(super) trait Origin {
+    fn peer(&self) -> Option<IpAddr>;
+}
+
+impl Origin for TcpConnectInfo {
+    fn peer(&self) -> Option<IpAddr> {
+        self.remote_addr().map(|address| address.ip().to_canonical())
+    }
+}
+
+impl Origin for UdsConnectInfo {
+    fn peer(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// A connection, and the way to cut it.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    inner: S,
+    line: Line,
+}
+
+impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
+    pub(super) fn new(inner: S) -> Self {
+        let line = Line { peer: inner.connect_info().peer(), cut: Arc::default() };
+        Self { inner, line }
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+}
+
+impl<S> Connected for Connection<S> {
+    type ConnectInfo = Line;
+
+    fn connect_info(&self) -> Line {
+        self.line.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.line.cut.reader.register(context.waker());
+        if self.line.cut.done.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, into);
+        self.line.cut.heard.fetch_add(into.filled().len() - before, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}

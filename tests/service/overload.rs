@@ -1,0 +1,172 @@
+//! More is asked for than can be done: who is refused, how soon, and who is not.
+
+use std::time::Duration;
+
+use negbank::client::{Client, ClientError, Options, Security, rows};
+use negbank::config::fingerprint;
+use negbank::model::clock;
+use negbank::proto::v1;
+use tokio::task::JoinSet;
+
+use crate::live::{Live, keyed, nearest, queue};
+
+const DIM: usize = 64;
+const ENTRIES: usize = 5_000;
+
+/// A bank whose scan takes a while.
+async fn fill(client: &Client) {
+    client.create_bank(keyed("docs", DIM as u32, 8)).await.unwrap();
+    let x: Vec<f32> = (0..ENTRIES * DIM).map(|at| ((at * 31 + at / DIM * 17) % 101) as f32 - 50.0).collect();
+    let request = v1::WriteRequest {
+        bank: "docs".into(),
+        ids: (0..ENTRIES as u64).collect(),
+        embeddings: Some(rows(&x)),
+        ..Default::default()
+    };
+    client.write(request).await.unwrap();
+}
+
+/// Blocks of 64 anchors.
+fn search(blocks: usize) -> v1::SampleRequest {
+    let anchors = v1::Anchors { ids: (0..64 * blocks as u64).collect(), ..Default::default() };
+    let columns = vec![v1::Column::Ids.into()];
+    v1::SampleRequest { bank: "docs".into(), anchors: Some(anchors), draws: vec![nearest(1)], columns, ..Default::default() }
+}
+
+fn retry_after(refused: &ClientError, says: &str) -> Duration {
+    let ClientError::ResourceExhausted { message, retry_after: Some(after) } = refused else { panic!("{refused:?}") };
+    assert!(message.contains(says), "{message}");
+    *after
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_done_in_time_is_refused_at_once_with_when_to_come_back() {
+    let live = Live::start(&["compute.threads=1"]).await;
+    let patient = live.client.with_timeout(Duration::from_secs(300)).with_retries(0);
+    fill(&patient).await;
+    for _ in 0..3 {
+        patient.sample(search(8)).await.unwrap();
+    }
+    let began = clock::now();
+    patient.sample(search(64)).await.unwrap();
+    let whole = began.elapsed();
+    let mut working = JoinSet::new();
+    let hurried = patient.with_timeout(whole * 2);
+    let mut tries = 0;
+    let (refused, took) = loop {
+        while working.try_join_next().is_some() || working.len() < 6 {
+            let patient = patient.clone();
+            working.spawn(async move { patient.sample(search(64)).await.map(drop) });
+        }
+        // How soon they are there is the machine's business.
+        tries += 1;
+        assert!(tries < 100, "work for six times {whole:?} never waited before it");
+        let began = clock::now();
+        if let Err(refused @ ClientError::ResourceExhausted { .. }) = hurried.sample(search(1)).await {
+            break (refused, began.elapsed());
+        }
+    };
+    assert!(took < whole, "refused after {took:?}, and {whole:?} and more of work came first");
+    let after = retry_after(&refused, "the server is overloaded");
+    assert!(after < whole * 20, "{after:?} with six of {whole:?} waiting");
+    // The client comes back when it was told to, and finds that there is time.
+    let again = live.client.with_timeout(Duration::from_secs(300));
+    again.sample(search(1)).await.unwrap();
+    while let Some(done) = working.join_next().await {
+        done.unwrap().unwrap();
+    }
+}
+
+const TOKENS: [(&str, &str); 2] = [("greedy", "token-of-the-greedy-one-1"), ("polite", "token-of-the-polite-one-1")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_caller_takes_neither_the_room_nor_the_time_of_a_polite_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let entry = |(subject, token): (&str, &str)| {
+        format!("[[tokens]]\nsubject = {subject:?}\nsha256 = {:?}\nrole = \"admin\"\nbanks = [\"*\"]\n", fingerprint(token))
+    };
+    std::fs::write(&file, TOKENS.map(entry).concat()).unwrap();
+    let live = Live::start(&["compute.threads=1", "compute.queue=64", &format!("auth.tokens={}", file.display())]).await;
+    let connect = async |token: &str| {
+        let security = Security { token: Some(token.to_owned()), ..Security::default() };
+        let timeout = Duration::from_secs(300);
+        Client::connect(&live.address, Options { security, timeout, retries: 0, ..Options::default() }).await.unwrap()
+    };
+    let (greedy, polite) = (connect(TOKENS[0].1).await, connect(TOKENS[1].1).await);
+    fill(&greedy).await;
+    let mut working = JoinSet::new();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let greedy = greedy.clone();
+        working.spawn(async move { greedy.sample(search(4)).await.map(drop) });
+    }
+    while let Some(ended) = working.join_next().await {
+        match ended.unwrap() {
+            Ok(()) => {}
+            Err(full) => {
+                retry_after(&full, "setting compute.queue");
+                refused += 1;
+                if refused == 40 {
+                    break;
+                }
+            }
+        }
+    }
+    assert_eq!(refused, 40, "of 60 requests of 4 blocks hardly more than 8 have room");
+    let waiting = working.len();
+    polite.sample(search(4)).await.expect("there is room for who has none");
+    let mut done = 0;
+    while let Some(ended) = working.try_join_next() {
+        done += usize::from(ended.unwrap().is_ok());
+    }
+    assert!(done <= 4 && waiting > 6, "{done} of the {waiting} that came before were served before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_that_would_outgrow_the_memory_is_refused_until_something_is_deleted() {
+    let live = Live::start(&["memory.max_bytes=16777216", "memory.write_percent=50"]).await;
+    let create = async |request| live.client.create_bank(request).await;
+    let small = create(queue("small", 4, 1, 100)).await.unwrap();
+    assert_eq!(small.peak_bytes, 100 * small.peak_bytes_per_entry);
+    assert!(small.peak_bytes_per_entry > small.bytes_per_entry && small.peak_bytes_per_entry < small.bytes_per_entry + 200);
+    let docs = create(keyed("docs", DIM as u32, 1)).await.unwrap();
+    assert!(docs.peak_bytes_per_entry > 2 * docs.bytes_per_entry && docs.peak_bytes == 0, "a graph, and no capacity");
+    let Err(ClientError::ResourceExhausted { message, retry_after: None }) =
+        create(queue("large", DIM as u32, 1, 1_000_000)).await
+    else {
+        panic!("a million entries have no room")
+    };
+    assert!(message.contains("setting memory.max_bytes") && message.contains("16777216"), "{message}");
+
+    let write = async |bank: &str, first: u64, dim: usize| {
+        let ids = (first..first + 500).collect();
+        let embeddings = Some(rows(&vec![1.0; 500 * dim]));
+        live.client.write(v1::WriteRequest { bank: bank.into(), ids, embeddings, ..Default::default() }).await
+    };
+    write("small", 0, 4).await.unwrap();
+    let mut entries = 0;
+    let full = loop {
+        match write("docs", entries, DIM).await {
+            Ok(_) => entries += 500,
+            Err(full) => break full,
+        }
+        assert!(entries < 30_000, "8 MiB hold no {entries} entries of {} bytes", docs.bytes_per_entry);
+    };
+    assert!(entries >= 8_000, "{entries} entries of {} bytes", docs.bytes_per_entry);
+    let ClientError::ResourceExhausted { message, retry_after: None } = &full else { panic!("{full:?}") };
+    assert!(message.contains("setting memory.write_percent") && message.contains("8388608"), "{message}");
+    assert_eq!(live.client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap().entries, entries);
+
+    // Nothing grows.
+    write("docs", 0, DIM).await.expect("entries that are there are rewritten");
+    write("small", 500, 4).await.expect("a queue overwrites its oldest");
+    let ids = (1_000..1_600).collect();
+    live.client.remove(v1::RemoveRequest { bank: "docs".into(), ids }).await.unwrap();
+    write("docs", 1_000_000, DIM).await.expect("where entries have left, others may come");
+    live.client.sample(search(1)).await.expect("reads go on");
+
+    live.client.delete_bank(v1::DeleteBankRequest { name: "docs".into() }).await.unwrap();
+    create(keyed("docs", DIM as u32, 1)).await.unwrap();
+    write("docs", 0, DIM).await.expect("there is room again");
+}
