@@ -16,6 +16,7 @@ REPORTS := $(abspath target/reports)
 VENV := target/venv
 PEERS_VENV := target/venv-peers
 PY := $(VENV)/bin/python
+PINNED := -c python/constraints.txt
 TOOLS := target/tools
 WHEELS := target/wheels
 GRPCURL_VERSION := v1.9.3
@@ -175,15 +176,15 @@ $(VENV)/bin/python:
 
 # The package, built as users get it.
 $(VENV)/package: $(VENV)/bin/python $(PYTHON_SOURCES) $(CLIENT_SOURCES)
-	$(PY) -m pip install --quiet -r python/requirements-build.txt
+	$(PY) -m pip install --quiet $(PINNED) -r python/requirements-build.txt
 	rm -rf $(WHEELS)
 	cd python && ../$(VENV)/bin/maturin build --release --quiet --locked --out ../$(WHEELS)
 	$(PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/negbank-*.whl
-	$(PY) -m pip install --quiet 'numpy>=1.24'
+	$(PY) -m pip install --quiet $(PINNED) 'numpy>=1.24'
 	touch $@
 
 $(VENV)/demo: $(VENV)/package python/demo/requirements.txt
-	$(PY) -m pip install --quiet -r python/demo/requirements.txt
+	$(PY) -m pip install --quiet $(PINNED) -r python/demo/requirements.txt
 	touch $@
 
 # Apart from the other one: Reverb wants the numpy of its day.
@@ -198,7 +199,7 @@ $(VENV)/torch: $(VENV)/bin/python python/install_torch.py
 	$(PY) python/install_torch.py
 	touch $@
 
-$(VENV)/test: $(VENV)/package $(VENV)/torch python/requirements-test.txt python/requirements-alone.txt python/demo/requirements.txt
-	$(PY) -m pip install --quiet -r python/requirements-test.txt -r python/demo/requirements.txt
+$(VENV)/test: $(VENV)/package $(VENV)/torch python/constraints.txt python/requirements-test.txt python/requirements-alone.txt python/demo/requirements.txt
+	$(PY) -m pip install --quiet $(PINNED) -r python/requirements-test.txt -r python/demo/requirements.txt
 	$(PY) -m pip install --quiet --no-deps -r python/requirements-alone.txt
 	touch $@

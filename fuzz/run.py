@@ -30,14 +30,13 @@ def main() -> None:
     environment = os.environ | {"CARGO_TARGET_DIR": str(given.work / "build")}
     subprocess.run([given.cargo_fuzz, "build", *SANITIZER], cwd=FUZZ.parent, env=environment, check=True)
     corpus = given.work / "corpus"
-    seeds = ["cargo", "run", "--quiet", "--release", "--manifest-path", FUZZ / "Cargo.toml", "--example", "seeds", corpus]
-    subprocess.run(seeds, env=environment, check=True)
     [built] = {path.parent for path in (given.work / "build").glob("*/release/sample_request")}
     ran = [run(built / name, name, corpus / name, given) for name in given.targets or names()]
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(json.dumps({"targets": ran}, indent=2) + "\n")
     for target in ran:
-        print("{name:16} {executions:>12,} executions in {seconds:>5.0f} s, corpus {corpus:>5}, crashes {crashes}".format(**target))
+        told = "{name:16} {executions:>12,} executions in {seconds:>5.0f} s, corpus {corpus:>5}, crashes {crashes}"
+        print(told.format(**target))
     sys.exit(any(target["crashes"] for target in ran))
 
 
@@ -50,11 +49,14 @@ def run(program: Path, name: str, corpus: Path, given: argparse.Namespace) -> di
     found = given.work / "found" / name
     found.mkdir(parents=True, exist_ok=True)
     known = set(found.iterdir())
+    corpus.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={given.seconds}", "-timeout=20", "-rss_limit_mb=2048", "-max_len=65536", "-print_final_stats=1"]
     once = FUZZ / "corpus" / name
     folders = [corpus, *([once] if once.is_dir() else [])]
     began = time.monotonic()
-    ended = subprocess.run([program, *limits, f"-artifact_prefix={found}/", *folders], capture_output=True, text=True, check=False)
+    command = [program, *limits, f"-artifact_prefix={found}/", *folders]
+    environment = os.environ | {"NEGBANK_FUZZ_SEEDS": str(corpus)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     seconds = time.monotonic() - began
     executions = re.search(r"^stat::number_of_executed_units:\s+(\d+)", ended.stderr, re.MULTILINE)
     crashes = sorted(set(found.iterdir()) - known)

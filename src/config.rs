@@ -5,6 +5,7 @@
 pub(crate) mod fuzzing;
 mod keeping;
 mod listening;
+mod meanings;
 mod memory;
 
 use std::collections::{BTreeMap, HashMap};
@@ -105,6 +106,8 @@ pub struct Effective {
     pub value: String,
     /// What gave it: `default`, a file, the environment or a flag.
     pub origin: String,
+    /// What it means, in a line.
+    pub meaning: &'static str,
 }
 
 /// Takes settings one by one and gathers what is wrong with them.
@@ -274,7 +277,8 @@ impl Reader {
                 _ => self.problems.push(format!("{key}: {shown:?} (from {from}) is not {wanted}")),
             }
         }
-        self.effective.push(Effective { key: key.to_owned(), value: setting.to_string(), origin: from });
+        let (key, value, meaning) = (key.to_owned(), setting.to_string(), meanings::of(key));
+        self.effective.push(Effective { key, value, origin: from, meaning });
     }
 
     fn finish(mut self) -> Result<Vec<Effective>, Problems> {

@@ -28,6 +28,15 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "bank_image", run: engine::fuzzing::bank_image, seeds: engine::fuzzing::bank_images },
 ];
 
+/// Writes the target's inputs to begin with into the folder that the environment's `NEGBANK_FUZZ_SEEDS` names, if it does.
+pub fn write_seeds(name: &str) {
+    let Some(folder) = std::env::var_os("NEGBANK_FUZZ_SEEDS").map(std::path::PathBuf::from) else { return };
+    let target = TARGETS.iter().filter(|target| target.name == name);
+    for (seed, number) in target.flat_map(|target| (target.seeds)()).zip(0..) {
+        engine::fuzzing::must(std::fs::write(folder.join(format!("seed-{number}")), seed));
+    }
+}
+
 /// Runs the target of that name, if there is one.
 pub fn run(name: &str, input: &[u8]) {
     TARGETS.iter().filter(|target| target.name == name).for_each(|target| (target.run)(input));

@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| negbank::fuzzing::run("manifest", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: negbank::fuzzing::write_seeds("manifest"),
+    |bytes: &[u8]| negbank::fuzzing::run("manifest", bytes)
+);

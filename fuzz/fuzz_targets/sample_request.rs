@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| negbank::fuzzing::run("sample_request", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: negbank::fuzzing::write_seeds("sample_request"),
+    |bytes: &[u8]| negbank::fuzzing::run("sample_request", bytes)
+);

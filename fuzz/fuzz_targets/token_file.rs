@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| negbank::fuzzing::run("token_file", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: negbank::fuzzing::write_seeds("token_file"),
+    |bytes: &[u8]| negbank::fuzzing::run("token_file", bytes)
+);

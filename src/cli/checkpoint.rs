@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connection::Connection;
+use super::table::Table;
 use crate::client::{Checkpointing, Client, Options, messages as v1};
 
 /// Arguments of `checkpoint`.
@@ -122,10 +123,13 @@ async fn watched(mut call: Checkpointing) -> Result<v1::CheckpointProgress, Box<
 }
 
 fn print_all(checkpoints: &[v1::Checkpoint]) -> Result<(), Box<dyn Error>> {
-    let mut out = std::io::stdout().lock();
+    let mut table = Table::new(&["BANK", "TAG", "SEQUENCE", "STEP", "ENTRIES", "BYTES", "STATE HASH"]);
     for v1::Checkpoint { bank, tag, sequence, step, entries, bytes, state_hash, .. } in checkpoints {
         let step = step.map_or_else(|| "-".to_owned(), |step| step.to_string());
-        writeln!(out, "{bank}\t{tag}\tsequence {sequence}\tstep {step}\t{entries} entries\t{bytes} bytes\t{state_hash}")?;
+        let numbers = [sequence, entries, bytes].map(ToString::to_string);
+        let [sequence, entries, bytes] = numbers;
+        table.push(vec![bank.clone(), tag.clone(), sequence, step, entries, bytes, state_hash.clone()]);
     }
+    write!(std::io::stdout().lock(), "{table}")?;
     Ok(())
 }

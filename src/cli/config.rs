@@ -17,7 +17,7 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (_, effective) = Settings::explain(&args.flags.sources())?;
     let mut out = std::io::stdout().lock();
     for setting in effective {
-        writeln!(out, "{} = {}  # {}", setting.key, setting.value, setting.origin)?;
+        writeln!(out, "# {}\n{} = {}  # {}", setting.meaning, setting.key, setting.value, setting.origin)?;
     }
     Ok(())
 }

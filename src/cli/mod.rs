@@ -68,7 +68,7 @@ enum Command {
     ///
     /// Rows come as the bank holds them now. To bring back a bank as it was, to the bit, make a checkpoint instead.
     Export(export::Args),
-    /// Prints every setting in force and where it comes from.
+    /// Prints every setting in force, what it means, and where it comes from.
     Config(config::Args),
     /// Makes a token for a caller, of 256 random bits, and its entry for the server, which keeps only what the token hashes to.
     Token(token::Args),

@@ -93,6 +93,10 @@ impl From<Status> for ClientError {
             Code::Cancelled if causes(&status).any(|cause| cause.is::<TimeoutExpired>()) || status.source().is_none() => {
                 Self::DeadlineExceeded(message)
             }
+            Code::Internal if is_other_protocol(&status) => Self::Unavailable(
+                "what answers there speaks no gRPC in the clear; if it speaks TLS, give its address as https://host:port"
+                    .to_owned(),
+            ),
             // A status with a cause was made on this side: the transport failed under the call, or a draining server closed it.
             Code::Unknown | Code::Cancelled if status.source().is_some() => Self::Unavailable(lost(&status)),
             // Only the message size limits answer so, this side's and the server's.
@@ -105,6 +109,12 @@ impl From<Status> for ClientError {
             code => Self::Other { code, message },
         }
     }
+}
+
+/// Whether the first bytes from the other side made no sense: to HTTP/2 an alert of TLS looks like a frame that is far too long.
+fn is_other_protocol(status: &Status) -> bool {
+    let reasons = causes(status).filter_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());
+    reasons.into_iter().any(|reason| reason == h2::Reason::FRAME_SIZE_ERROR)
 }
 
 /// The chain of causes, the deepest last.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::query::{self, Of, Wanted};
@@ -120,56 +120,79 @@ fn exercise(bank: Bank) {
     assert_eq!(held, bank.entries(), "slots that are taken, and entries");
 }
 
+thread_local! {
+    static FOUND: Scratch = Scratch::new("found");
+}
+
 /// A log's file as it may be found after a crash, or worse.
 pub(crate) fn log_file(bytes: &[u8]) {
-    static FOLDER: OnceLock<Mutex<Folder>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| Mutex::new(folder("read"))).lock().unwrap_or_else(PoisonError::into_inner);
-    for entry in must(folder.path().read_dir()) {
-        let path = must(entry).path();
-        if path.file_name().is_some_and(|name| name != "bank") {
-            must(fs::remove_file(path));
+    FOUND.with(|scratch| {
+        scratch.empty();
+        must(fs::write(scratch.log(), bytes));
+        let Ok(found) = recovery::recover(&scratch.folder) else { return };
+        if found.log.is_ok() {
+            let image = found.bank.image();
+            let again = must(recovery::recover(&scratch.folder));
+            assert_eq!(again.bank.image(), image, "a log that was taken up once is taken up again");
+            assert!(again.log.is_ok());
         }
-    }
-    must(fs::write(folder.path().join(format!("log-{:020}", 1)), bytes));
-    let Ok(found) = recovery::recover(&folder) else { return };
-    if found.log.is_ok() {
-        let image = found.bank.image();
-        let again = must(recovery::recover(&folder));
-        assert_eq!(again.bank.image(), image, "a log that was taken up once is taken up again");
-        assert!(again.log.is_ok());
-    }
-    exercise(found.bank);
+        exercise(found.bank);
+    });
 }
 
 /// Whole files, and one of them cut short.
 pub(crate) fn log_files() -> Vec<Vec<u8>> {
-    static FOLDER: OnceLock<Mutex<Folder>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| Mutex::new(folder("write"))).lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut log, _) = must(folder.replay(0, &mut |_, _| Ok(())));
-    let path = folder.path().join(format!("log-{:020}", 1));
-    if must(fs::metadata(&path)).len() < 100 {
-        for (mutation, sequence) in history(&folder.record().spec).iter().zip(1..) {
-            let mut record = Vec::new();
-            encode_group([mutation].into_iter(), &mut record);
-            must(log.append(sequence, &record));
-        }
+    let scratch = Scratch::new("seeds");
+    let (mut log, _) = must(scratch.folder.replay(0, &mut |_, _| Ok(())));
+    for (mutation, sequence) in history(&scratch.folder.record().spec).iter().zip(1..) {
+        let mut record = Vec::new();
+        encode_group([mutation].into_iter(), &mut record);
+        must(log.append(sequence, &record));
     }
-    let whole = must(fs::read(path));
+    let whole = must(fs::read(scratch.log()));
     let cut = whole.get(..whole.len() * 2 / 3).unwrap_or_default().to_vec();
     vec![whole, cut]
 }
 
-/// A folder of a bank of the first [`spec`], in memory if the system has a place for that.
-fn folder(of: &str) -> Folder {
-    let memory = PathBuf::from("/dev/shm");
-    let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let dir = place.join(format!("negbank-fuzzing-{}-{of}", std::process::id()));
-    let _left = fs::remove_dir_all(&dir);
-    must(fs::create_dir_all(&dir));
-    let store = must(Store::open(&dir, &Config::default()));
-    let (name, lineage) = (must(BankName::parse("name", "fuzzed")), Lineage::default());
-    let record = BankRecord { name, spec: spec(0), incarnation: 7, durability: Durability::Interval, lineage };
-    must(store.create(&record)).0
+/// The folder of a bank of the first [`spec`], in memory if the system has a place for that; removed at the end.
+struct Scratch {
+    dir: PathBuf,
+    folder: Folder,
+}
+
+impl Scratch {
+    fn new(of: &str) -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let dir = place.join(format!("negbank-fuzzing-{}-{:?}-{of}", std::process::id(), std::thread::current().id()));
+        must(fs::create_dir_all(&dir));
+        let store = must(Store::open(&dir, &Config::default()));
+        let (name, lineage) = (must(BankName::parse("name", "fuzzed")), Lineage::default());
+        let record = BankRecord { name, spec: spec(0), incarnation: 7, durability: Durability::Interval, lineage };
+        let (folder, _) = must(store.create(&record));
+        Self { dir, folder }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join(format!("log-{:020}", 1))
+    }
+
+    /// Removes all but what the bank is.
+    fn empty(&self) {
+        for entry in must(self.folder.path().read_dir()) {
+            let path = must(entry).path();
+            if path.file_name().is_some_and(|name| name != "bank") {
+                must(fs::remove_file(path));
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What can't be removed is no finding.
+        let _left = fs::remove_dir_all(&self.dir);
+    }
 }
 
 /// The records of a log, whose checksums are right: the first byte chooses the bank, and each is two bytes of length, and what it holds.

@@ -82,7 +82,11 @@ async fn a_certificate_must_be_of_the_authority_of_the_name_and_of_today() {
     assert!(refused.to_string().contains("not valid for name"), "{refused}");
     let named = Security { server_name: Some("localhost".to_owned()), ..trusting(&ours) };
     connect(&by_number, named).await.unwrap();
-    assert!(connect(&server.address, Security::default()).await.is_err(), "calls in clear text");
+    let refused = connect(&server.address, Security::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("https://host:port"), "calls in clear text: {refused}");
+    let clear = Process::start(&[]);
+    let refused = connect(&format!("https://localhost:{}", port(&clear)), trusting(&ours)).await.unwrap_err();
+    assert!(refused.to_string().contains("speaks no TLS"), "{refused}");
     let refused = connect(&server.address, trusting(&ours)).await.unwrap_err();
     assert!(matches!(&refused, ClientError::InvalidArgument { .. }) && refused.to_string().contains("https://"), "{refused}");
 
@@ -182,6 +186,11 @@ async fn a_token_allows_its_role_for_its_banks_and_nothing_else() {
         operator.create_bank(keyed(name, 2, 1)).await.unwrap();
     }
     assert_eq!(code(trainer.create_bank(keyed("text-2", 2, 1)).await), Code::PermissionDenied);
+    // A rank asks for the bank as it wants it, whoever made it.
+    assert_eq!(trainer.create_bank(keyed("text-1", 2, 1)).await.unwrap().name, "text-1");
+    assert_eq!(code(trainer.create_bank(keyed("text-1", 3, 1)).await), Code::PermissionDenied);
+    assert_eq!(code(trainer.create_bank(keyed("images", 2, 1)).await), Code::PermissionDenied);
+    assert_eq!(code(viewer.create_bank(keyed("text-1", 2, 1)).await), Code::PermissionDenied);
     let write = |bank: &str| v1::WriteRequest {
         bank: bank.to_owned(),
         ids: vec![1, 2],
