@@ -69,6 +69,12 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("log.filter", "What is logged, as in info or negbank=debug,tower_http=debug."),
     ("log.format", "text, or json: an object a line."),
+    (
+        "memory.max_bytes",
+        "What banks, their graphs and copies, requests and answers may take; 0: four fifths of what the system has.",
+    ),
+    ("memory.write_percent", "Share of that from which on no bank is made, and none grows."),
+    ("server.answer_seconds", "A client that reads nothing of its answer for so long is cut."),
     ("server.default_deadline_seconds", "Deadline of calls that carry none."),
     ("server.drain_seconds", "After SIGTERM, calls in flight may take this long; then the process ends."),
     ("server.insecure_listen", "Listen where others can reach it though calls are neither encrypted nor authenticated."),
