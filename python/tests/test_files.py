@@ -152,6 +152,12 @@ def test_numpy_files(
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy", mmap_mode="r")[order], rows.astype(np.float32))
     np.testing.assert_array_equal(np.load(tmp_path / "out.labels.npy")[order], np.arange(1_000) % 10)
     assert not (tmp_path / "out.groups.npy").exists(), "no entry has one"
+    # What another bank left beside it would be taken for this one's columns.
+    np.save(tmp_path / "out.groups.npy", np.arange(1_000))
+    (tmp_path / "out.npy").unlink()
+    assert "--replace" in refused(server, "export", name, tmp_path / "out.npy")
+    done(server, "export", name, tmp_path / "out.npy", "--replace")
+    assert not (tmp_path / "out.groups.npy").exists()
     # Rows of a keyed bank without ids are numbered.
     client.delete_bank(name)
     (tmp_path / "x.labels.npy").unlink()

@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// Fail if the bank is written while it is read; else that is only told.
     #[arg(long)]
     consistent: bool,
-    /// Take the place of a file that is there.
+    /// Take the place of files that are there.
     #[arg(long)]
     replace: bool,
     /// The server: host:port, https://host:port, or unix:/path.
@@ -54,8 +54,8 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
 async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
     let format = Format::of(&args.file)?;
-    if !args.replace && args.file.exists() {
-        return Err(format!("{} is there already; --replace takes its place", args.file.display()).into());
+    if let Some(there) = Output::there(&args.file)?.first().filter(|_| !args.replace) {
+        return Err(format!("{} is there already; --replace takes its place", there.display()).into());
     }
     let (timeout, security) = (Duration::from_secs(args.timeout), args.connection.security()?);
     let client = Client::connect(&args.address, Options { timeout, security, ..Options::default() }).await?;

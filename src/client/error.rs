@@ -99,6 +99,7 @@ impl From<Status> for ClientError {
             ),
             // A status with a cause was made on this side: the transport failed under the call, or a draining server closed it.
             Code::Unknown | Code::Cancelled if status.source().is_some() => Self::Unavailable(lost(&status)),
+            Code::Internal if causes(&status).any(|cause| cause.is::<h2::Error>()) => Self::Unavailable(lost(&status)),
             // Only the message size limits answer so, this side's and the server's.
             Code::OutOfRange => {
                 let message = format!(

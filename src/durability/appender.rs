@@ -52,11 +52,13 @@ impl Appender {
         Ok(Self { file, straight, end, tail })
     }
 
-    /// Appends `parts`, one after the other. After an error nobody knows what lies behind the end.
-    pub(super) fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+    /// Appends `parts`, one after the other; if they are large and it may, past the page cache, and returns whether it did. After an error
+    /// nobody knows what lies behind the end.
+    pub(super) fn append(&mut self, parts: &[&[u8]], may_go_straight: bool) -> io::Result<bool> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        let straight = self.straight.as_mut().filter(|_| total >= STRAIGHT_FROM);
+        let straight = self.straight.as_mut().filter(|_| may_go_straight && total >= STRAIGHT_FROM);
         let done = straight.map(|straight| straight.write(&self.tail, parts, self.end - self.tail.len() as u64));
+        let went_straight = matches!(done, Some(Ok(())));
         match done {
             Some(Ok(())) => {}
             // Some file systems say so only now; nothing was written.
@@ -70,7 +72,7 @@ impl Appender {
         self.end += total as u64;
         let tail = (self.end % BLOCK as u64) as usize;
         self.tail = last(tail, std::iter::once(self.tail.as_slice()).chain(parts.iter().copied()));
-        Ok(())
+        Ok(went_straight)
     }
 
     /// Cuts off what lies behind the end.
@@ -156,7 +158,8 @@ mod tests {
         for (number, len) in [1, 0, 300_000, 7, 4_089, 262_144, 262_143, 3 << 20, 5_000, (1 << 20) + 12].into_iter().enumerate()
         {
             let (head, body) = (noise(32, number), noise(len, number + 1));
-            appender.append(&[&head, &body, &[0; 3]]).unwrap();
+            let went_straight = appender.append(&[&head, &body, &[0; 3]], number != 9).unwrap();
+            assert!(!went_straight || (len >= 262_000 && number != 9), "{len}");
             expected.extend([head, body, vec![0; 3]].concat());
             let written = fs::read(&path).unwrap();
             assert!(written.starts_with(&expected), "{len}");

@@ -29,6 +29,8 @@ pub struct Log {
     /// Bytes appended since it was opened, and how many of them are known to be on disk.
     appended: u64,
     synced: u64,
+    /// Bytes appended up to the last that went into the page cache.
+    cached: u64,
     /// Keeps other servers away for as long as this may write.
     _lock: Arc<File>,
 }
@@ -77,6 +79,7 @@ impl Log {
             checksum,
             appended: 0,
             synced: 0,
+            cached: 0,
             _lock: Arc::clone(&folder.lock),
         }
     }
@@ -106,6 +109,8 @@ impl Log {
             return Ok((Self::create(folder, after + 1)?, replayed));
         };
         let file = current.appender()?;
+        // What a killed server had only appended may be acknowledged when it is sent again.
+        file.sync().map_err(StoreError::io("sync", &current.path))?;
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }
 
@@ -119,9 +124,15 @@ impl Log {
             self.begin_file(sequence)?;
         }
         let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, payload);
-        self.file.append(&[&before, payload, after]).map_err(|source| self.failed("append to", source))?;
+        // Past what is in the page cache only, nothing is written: it would be on disk before that is.
+        let may_go_straight = self.synced >= self.cached;
+        let went_straight = self.file.append(&[&before, payload, after], may_go_straight);
+        let went_straight = went_straight.map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
         self.appended += bytes;
+        if !went_straight {
+            self.cached = self.appended;
+        }
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes += bytes;
         }

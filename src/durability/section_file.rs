@@ -71,7 +71,7 @@ impl SectionFile {
     pub fn put(&mut self, section: &[u8]) -> Result<(), StoreError> {
         let written = frames::write(&mut self.pending, self.checksum, self.sections, section).and_then(|written| {
             if self.pending.len() >= TOGETHER {
-                self.file.append(&[&self.pending])?;
+                self.file.append(&[&self.pending], true)?;
                 self.pending.clear();
             }
             Ok(written)
@@ -92,7 +92,7 @@ impl SectionFile {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn publish(mut self) -> Result<u64, StoreError> {
-        let on_disk = self.file.append(&[&self.pending]).and_then(|()| {
+        let on_disk = self.file.append(&[&self.pending], true).and_then(|_| {
             self.file.trim()?;
             self.file.sync()
         });

@@ -138,10 +138,18 @@ impl Ledger {
         if self.fits(bytes, most) {
             return Ok(());
         }
+        let lasting: usize = LASTING.iter().map(|&part| self.taken(part)).sum();
+        if lasting.saturating_add(bytes) <= most {
+            // Builds, copies, requests and answers end.
+            return Err(EngineError::full("the memory that banks grow into, in bytes,", most, SETTING));
+        }
         let used = self.total();
         Err(EngineError::MemoryFull { bytes, used, most, percent, limit })
     }
 }
+
+/// What only deleting gives back.
+const LASTING: [Part; 2] = [Part::Rows, Part::Graphs];
 
 impl Share {
     /// What is taken.

@@ -44,12 +44,21 @@ impl Sampling for SamplingService {
         let whole = entries <= self.limits.max_scored_entries;
         let query = if whole { query } else { query.over_candidates(self.limits.softmax_candidates) };
         let most = convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
-        let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
+        let take = || self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e));
         let frame = match key.filter(|_| write.is_none()) {
             Some(key) => {
-                self.shared.get(position, &key, async || Ok(self.draw(&bank, query, None, &call).await?.held_by(held))).await?
+                self.shared
+                    .get(position, &key, async || {
+                        // Once for all who wait for it.
+                        let held = take()?;
+                        Ok(self.draw(&bank, query, None, &call).await?.held_by(held))
+                    })
+                    .await?
             }
-            None => self.draw(&bank, query, write, &call).await?.held_by(held),
+            None => {
+                let held = take()?;
+                self.draw(&bank, query, write, &call).await?.held_by(held)
+            }
         };
         let mut response = Response::new(v1::SampleResponse::default());
         response.extensions_mut().insert(frame);

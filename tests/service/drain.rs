@@ -145,8 +145,8 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
             working.spawn(read(connect(&server.address).await, Seed(round).stream(2, number as usize)));
         }
         tokio::time::sleep(Duration::from_millis(100 + Seed(round).stream(3, 0).below(300))).await;
-        server.signal("-TERM");
         let signalled = clock::now();
+        server.signal("-TERM");
         drop(client);
         let mut cut = 0;
         while let Some(seen) = working.join_next().await {
@@ -177,6 +177,7 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
     }
     assert!(report.acknowledged > 0 && report.reads > 0, "{report:?}");
     assert_eq!((report.lost, report.in_flight_cut), (0, 0), "{report:?}");
+    assert!(report.stuck_stop_s < 10.0 * report.stuck_limit_s as f64, "{report:?}");
 }
 
 /// A client that neither reads its answer nor leaves keeps the server until its limit, and no longer.

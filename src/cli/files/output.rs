@@ -26,6 +26,15 @@ pub(in crate::cli) struct Output {
 }
 
 impl Output {
+    /// Files that lie where it would be written, or its columns would.
+    pub(in crate::cli) fn there(path: &Path) -> Result<Vec<PathBuf>, String> {
+        let columns = match Format::of(path)? {
+            Format::Safetensors => Vec::new(),
+            Format::Npy => Name::SMALL.into_iter().map(|name| beside(path, name)).collect(),
+        };
+        Ok(std::iter::once(path.to_owned()).chain(columns).filter(|path| path.exists()).collect())
+    }
+
     /// Begins a file of embeddings of this type and dimension.
     pub(in crate::cli) fn create(path: &Path, dtype: Dtype, dim: usize) -> Result<Self, String> {
         let format = Format::of(path)?;
@@ -111,6 +120,10 @@ impl Output {
 
     fn finish_arrays(mut self) -> Result<Vec<PathBuf>, String> {
         let mut paths = vec![self.path.clone()];
+        // Columns of another bank's export would be taken for this one's. While they are changed there are no embeddings beside them.
+        for old in Self::there(&self.path)? {
+            fs::remove_file(&old).map_err(|fault| format!("{}: {fault}", old.display()))?;
+        }
         for (name, column) in std::mem::take(&mut self.small) {
             let path = beside(&self.path, name);
             let head = npy::head(dtype(name), self.rows, None)?;
