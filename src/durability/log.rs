@@ -45,6 +45,8 @@ pub struct Replayed {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Zeros behind the last record: of a block that was not filled, or of records that a power cut took.
+    pub zeros: u64,
     /// The end of a write that was cut short.
     pub torn: Option<Torn>,
 }
@@ -258,7 +260,13 @@ fn read_segment(
                     applied.map_err(|complaint| complaint.about(path, frame.at))?;
                 }
             }
-            Ok(None) if heads == 1 => return Ok(Read { bytes: whole, checksum: frames.checksum(), torn_head: false }),
+            Ok(None) if heads == 1 => {
+                replayed.zeros = segment.bytes.saturating_sub(whole);
+                if replayed.zeros > 0 && !last {
+                    return Err(StoreError::damaged(path, whole, "zeros lie behind the last record, and another file follows"));
+                }
+                return Ok(Read { bytes: whole, checksum: frames.checksum(), torn_head: false });
+            }
             // A file without a byte: its name reached the disk before it did.
             Ok(None) if last => return cut(segment, 0, "the file is empty".to_owned(), &frames, replayed),
             Ok(None) => return Err(StoreError::damaged(path, 0, "the file is empty")),

@@ -61,8 +61,8 @@ impl<J> FairQueue<J> {
         self.lines.values().map(|line| line.backlog).sum()
     }
 
-    /// Whether so many more jobs of a caller have room. One who has some waiting may have no more than there is room left: so there
-    /// is always room for those who have none.
+    /// Whether so many more jobs of a caller have room. One who has some waiting may have no more than there is room left, so that
+    /// no caller by itself leaves none for another.
     pub(super) fn has_room(&self, caller: &Caller, jobs: usize) -> Result<(), Full> {
         let left = self.bound.saturating_sub(self.len);
         let waiting = self.lines.get(caller).map_or(0, |line| line.jobs.len());

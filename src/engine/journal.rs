@@ -213,14 +213,16 @@ impl Journal {
         while self.syncer.is_busy() {
             match self.syncer.synced().recv() {
                 Ok(synced) => self.note_synced(synced)?,
-                Err(_) => self.note(Err(StoreError::Io {
-                    doing: "sync",
-                    path: self.folder.path().to_owned(),
-                    source: std::io::Error::other("the thread that syncs has ended"),
-                }))?,
+                Err(_) => self.give_up("the thread that syncs has ended, which is a defect of negbank")?,
             }
         }
         Ok(())
+    }
+
+    /// Takes nothing more.
+    pub(super) fn give_up(&mut self, why: &str) -> Result<(), EngineError> {
+        let (doing, path, source) = ("write the log in", self.folder.path().to_owned(), std::io::Error::other(why));
+        self.note(Err(StoreError::Io { doing, path, source }))
     }
 
     fn note(&mut self, done: Result<(), StoreError>) -> Result<(), EngineError> {

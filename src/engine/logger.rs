@@ -1,5 +1,6 @@
 //! Logging beside the committer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -39,7 +40,8 @@ impl Logger {
         let (queue, begun) = bounded::<Logging>(1);
         let (ended, logged) = bounded(1);
         let log = move |Logging { mut journal, first, group }| {
-            let recorded = journal.record(first, &group);
+            let recorded = catch_unwind(AssertUnwindSafe(|| journal.record(first, &group)));
+            let recorded = recorded.unwrap_or_else(|_| journal.give_up("logging panicked, which is a defect of negbank"));
             ended.send(Logged { journal, recorded }).is_ok()
         };
         thread::Builder::new().name(format!("log-{bank}")).spawn(move || begun.iter().all(log))?;

@@ -41,7 +41,7 @@ pub(super) fn recover(folder: &Folder) -> Result<Recovered, StoreError> {
         );
     }
     tracing::info!(
-        bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records,
+        bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records, zeros = replayed.zeros,
         bytes = replayed.bytes, seconds = began.elapsed().as_secs_f64(), "recovered"
     );
     Ok(Recovered { bank, log: Ok(log), snapshot })

@@ -19,11 +19,12 @@ pub(super) struct Line {
     pub(super) cut: Arc<Cut>,
 }
 
-/// Cuts a connection: whatever reads it next hears that it is gone.
+/// Cuts a connection: whatever reads or writes it next hears that it is gone.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     done: AtomicBool,
     reader: AtomicWaker,
+    writer: AtomicWaker,
     /// Bytes that have come.
     heard: AtomicUsize,
 }
@@ -32,6 +33,12 @@ impl Cut {
     pub(super) fn cut(&self) {
         self.done.store(true, Ordering::Release);
         self.reader.wake();
+        self.writer.wake();
+    }
+
+    fn check(&self, waker: &AtomicWaker, context: &Context<'_>) -> io::Result<()> {
+        waker.register(context.waker());
+        if self.done.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// True once the client has said what every client says first.
@@ -88,10 +95,7 @@ impl<S> Connected for Connection<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.line.cut.reader.register(context.waker());
-        if self.line.cut.done.load(Ordering::Acquire) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        self.line.cut.check(&self.line.cut.reader, context)?;
         let before = into.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(context, into);
         self.line.cut.heard.fetch_add(into.filled().len() - before, Ordering::Relaxed);
@@ -101,10 +105,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.line.cut.check(&self.line.cut.writer, context)?;
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line.cut.check(&self.line.cut.writer, context)?;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
@@ -117,6 +123,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.line.cut.check(&self.line.cut.writer, context)?;
         Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
     }
 

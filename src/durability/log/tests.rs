@@ -188,5 +188,7 @@ fn a_write_that_was_cut_short_anywhere_leaves_what_was_before_it() {
         let (path, content) = &saved[1];
         fs::write(path, &content[..100]).unwrap();
         assert!(read(&folder, 0).unwrap_err().to_string().contains(path.to_str().unwrap()), "a file that has a successor");
+        fs::write(path, [content.as_slice(), &[0; 8]].concat()).unwrap();
+        assert!(read(&folder, 0).unwrap_err().to_string().contains("another file follows"), "zeros before a successor");
     }
 }

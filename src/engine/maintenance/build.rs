@@ -9,7 +9,7 @@ use super::bank_index::BankIndex;
 use super::capture::{copy, held, stopped, tell_all};
 use super::config::IndexConfig;
 use crate::bank::Bank;
-use crate::engine::ledger::{Ledger, Part};
+use crate::engine::ledger::{Ledger, Part, Share};
 use crate::index::{BuildError, Delta, Frozen, Generation};
 use crate::model::clock;
 use crate::rows::Shared;
@@ -34,13 +34,7 @@ impl Build<'_> {
     pub(super) fn run(&self) -> Result<Option<Delta>, BuildError> {
         let config = self.config;
         let sizes = config.build();
-        let needed = {
-            let bank = held(self.bank)?;
-            bank.entries() * sizes.bytes_per_entry(bank.spec().dim())
-        };
-        self.ledger.may_grow(needed).map_err(|full| BuildError::Stopped(full.to_string()))?;
-        let of_build = self.ledger.share(Part::Builds);
-        of_build.set(needed);
+        let _room = self.room()?;
         let (frozen, taken) = copy(self.bank, &|| self.goes_on())?;
         let pace = Pace::new(config.cpu_percent);
         let go_on = |frozen: &Frozen, done: f64| {
@@ -50,6 +44,18 @@ impl Build<'_> {
             if self.goes_on() { self.predict(frozen, done) } else { Err(stopped()) }
         };
         self.serve(Generation::build(frozen, taken, sizes, &go_on)?)
+    }
+
+    /// Memory for a graph of the bank, until it serves.
+    pub(super) fn room(&self) -> Result<Share, BuildError> {
+        let needed = {
+            let bank = held(self.bank)?;
+            bank.entries() * self.config.build().bytes_per_entry(bank.spec().dim())
+        };
+        self.ledger.may_grow(needed).map_err(|full| BuildError::Stopped(full.to_string()))?;
+        let room = self.ledger.share(Part::Builds);
+        room.set(needed);
+        Ok(room)
     }
 
     /// Lets a graph serve, if it is not outdated by now; returns the one before, to be dropped where nobody waits.

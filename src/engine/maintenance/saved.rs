@@ -32,6 +32,7 @@ pub(super) enum Reloaded {
 impl Build<'_> {
     /// Lets the graph serve that was kept, if it still fits the bank. One that can't be read is removed, and built anew.
     pub(super) fn reload(&self, folder: &Folder) -> Result<Reloaded, BuildError> {
+        let _room = self.room()?;
         let spec = folder.record().spec;
         let mut loading = Loading::new(spec.metric(), spec.dim())?;
         let read = folder.read_graph(&mut |section| loading.section(section).map_err(Complaint::Damaged));
