@@ -1,9 +1,9 @@
 //! A copy of a bank's embeddings as they were at one moment, taken while writes go on.
 
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
-
+use super::aside::Aside;
 use super::state::Bank;
 use crate::rows::Rows;
 
@@ -18,7 +18,7 @@ pub struct Cut {
 /// What may lie aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes of rows.
+    /// Bytes of rows, without the four of every slot that tell where.
     pub bytes: usize,
     /// The setting that says so.
     pub setting: &'static str,
@@ -27,7 +27,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct State {
     shards: Vec<OfShard>,
-    aside: usize,
+    aside: Aside,
     over: bool,
 }
 
@@ -36,7 +36,8 @@ struct OfShard {
     slots: u32,
     /// Slots below this were taken.
     taken: u32,
-    aside: FxHashMap<u32, Vec<u8>>,
+    /// Where the rows of slots lie aside; empty until the first does.
+    aside: Vec<Option<NonZeroU32>>,
 }
 
 /// More was written meanwhile than could be copied aside.
@@ -48,9 +49,10 @@ impl Cut {
     /// Slots taken in one hold of the bank at most.
     pub const SLOTS_PER_HOLD: u32 = 256;
 
-    pub(super) fn new(slots: impl Iterator<Item = u32>, budget: Budget) -> Self {
-        let shards = slots.map(|slots| OfShard { slots, taken: 0, aside: FxHashMap::default() }).collect();
-        Self { state: Mutex::new(State { shards, aside: 0, over: false }), budget }
+    /// Of shards of so many slots, with rows of `row` bytes.
+    pub(super) fn new(slots: impl Iterator<Item = u32>, row: usize, budget: Budget) -> Self {
+        let shards = slots.map(|slots| OfShard { slots, taken: 0, aside: Vec::new() }).collect();
+        Self { state: Mutex::new(State { shards, aside: Aside::new(row), over: false }), budget }
     }
 
     /// Appends the next embeddings of a shard to `raw`, and returns the slot of the first; `None` after the last.
@@ -67,11 +69,8 @@ impl Cut {
         let first = of_shard.taken;
         of_shard.taken = of_shard.slots.min(first + Self::SLOTS_PER_HOLD);
         for slot in first..of_shard.taken {
-            match of_shard.aside.remove(&slot) {
-                Some(row) => {
-                    *aside -= row.len();
-                    raw.extend_from_slice(&row);
-                }
+            match of_shard.aside.get_mut(slot as usize).and_then(Option::take) {
+                Some(at) => aside.take(at, raw),
                 None => bank.shards()[shard].rows().row(slot).append_raw(raw),
             }
         }
@@ -86,22 +85,25 @@ impl Cut {
         if slot < of_shard.taken || slot >= of_shard.slots {
             return shards.iter().any(|of_shard| of_shard.taken < of_shard.slots);
         }
-        of_shard.aside.entry(slot).or_insert_with(|| {
-            let mut raw = Vec::new();
-            rows.row(slot).append_raw(&mut raw);
-            *aside += raw.len();
-            raw
-        });
-        if *aside > self.budget.bytes {
+        if of_shard.aside.is_empty() {
+            of_shard.aside = vec![None; of_shard.slots as usize];
+        }
+        if let Some(at @ None) = of_shard.aside.get_mut(slot as usize) {
+            *at = aside.put(rows.row(slot));
+        }
+        if aside.rows_bytes() > self.budget.bytes {
             *over = true;
-            shards.iter_mut().for_each(|of_shard| of_shard.aside = FxHashMap::default());
+            *aside = Aside::new(0);
+            shards.iter_mut().for_each(|of_shard| of_shard.aside = Vec::new());
         }
         !*over
     }
 
-    /// Bytes of rows that lie aside.
+    /// Memory of what lies aside, in bytes.
     pub(super) fn aside(&self) -> usize {
-        self.state().aside
+        let state = self.state();
+        let places: usize = state.shards.iter().map(|of_shard| size_of_val(of_shard.aside.as_slice())).sum();
+        state.aside.resident() + places
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -79,7 +79,8 @@ impl Bank {
 
     /// From now on the embeddings as they are now can be taken from the cut, whatever is written meanwhile, until it is dropped.
     pub fn begin_cut(&mut self, budget: Budget) -> Arc<Cut> {
-        let cut = Arc::new(Cut::new(self.shards.iter().map(|shard| shard.columns().len() as u32), budget));
+        let row = self.spec.dim() * self.spec.dtype().bytes();
+        let cut = Arc::new(Cut::new(self.shards.iter().map(|shard| shard.columns().len() as u32), row, budget));
         self.cuts.push(Arc::clone(&cut));
         cut
     }

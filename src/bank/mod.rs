@@ -5,6 +5,7 @@
 
 mod ages;
 mod apply;
+mod aside;
 mod classes;
 mod columns;
 mod cut;

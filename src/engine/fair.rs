@@ -1,14 +1,15 @@
 //! Work that waits, a line for each caller, served so that all get the same time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::lately::{Lately, Recent};
 use crate::model::Caller;
 
 /// Start-time fair queueing (Goyal, Vin and Cheng 1996): next is the caller that has had the least time since it began to wait, however
-/// many jobs the others have waiting. It knows no clock: whoever works says what was estimated and what it took.
+/// many jobs the others have waiting. Whoever works says what was estimated and what it took.
 #[derive(Debug)]
 pub(super) struct FairQueue<J> {
     lines: FxHashMap<Caller, Line<J>>,
@@ -16,10 +17,16 @@ pub(super) struct FairQueue<J> {
     turns: BTreeMap<(Duration, u64), Caller>,
     /// What the callers that are served now have had: a newcomer starts there, and has saved up nothing.
     level: Duration,
+    /// The most that any caller has had.
+    most: Duration,
     arrivals: u64,
     bound: usize,
+    threads: f64,
+    lately: Lately,
     len: usize,
     running: usize,
+    /// So many callers are remembered before those without work are looked for.
+    room: usize,
 }
 
 #[derive(Debug)]
@@ -30,20 +37,25 @@ struct Line<J> {
     /// What its waiting jobs are estimated to take.
     backlog: Duration,
     running: usize,
+    /// What it had of late.
+    lately: Recent,
 }
 
 /// There is no room for so many jobs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// Callers without work that may be remembered, since they have had more than their share, before those that have not are looked for.
+/// Callers that are remembered without looking for some to forget.
 const REMEMBERED: usize = 64;
+/// The share of one thread that a caller has to have had of late in order to be remembered for it.
+const SLIGHT: f64 = 1e-3;
 
 impl<J> FairQueue<J> {
-    /// Room for `bound` waiting jobs.
-    pub(super) fn new(bound: usize) -> Self {
+    /// Room for `bound` waiting jobs, which `threads` threads do; times are counted from `now`.
+    pub(super) fn new(bound: usize, threads: usize, now: Instant) -> Self {
         let (lines, turns, level) = (FxHashMap::default(), BTreeMap::new(), Duration::ZERO);
-        Self { lines, turns, level, arrivals: 0, bound, len: 0, running: 0 }
+        let (threads, lately) = (threads.max(1) as f64, Lately::from(now));
+        Self { lines, turns, level, most: level, arrivals: 0, bound, threads, lately, len: 0, running: 0, room: REMEMBERED }
     }
 
     /// Jobs that wait.
@@ -70,11 +82,32 @@ impl<J> FairQueue<J> {
         if jobs <= most { Ok(()) } else { Err(Full) }
     }
 
-    /// What will be done before `own` more work of a caller has been: its own that waits, and of each other's as much as it gets itself.
-    pub(super) fn ahead_of(&self, caller: &Caller, own: Duration) -> Duration {
+    /// What will be done, on all threads together, before `own` more work of a caller begins: its own that waits; and of each other's, what
+    /// waits and what will come if it goes on to ask for as much as it had of late, but no more than the caller gets itself.
+    pub(super) fn ahead_of(&self, caller: &Caller, own: Duration, now: Instant) -> Duration {
         let mine = self.lines.get(caller).map_or(Duration::ZERO, |line| line.backlog);
-        let others = self.lines.iter().filter(|(other, _)| *other != caller);
-        others.map(|(_, line)| line.backlog.min(mine + own)).sum::<Duration>() + mine
+        let most = (mine + own).as_secs_f64();
+        let others = || self.lines.iter().filter(|(other, _)| *other != caller).map(|(_, line)| line);
+        let share = |line: &Line<J>| self.lately.share(line.lately, now) / self.threads;
+        // Work `w` with w = most + sum of min(backlog + share w, most), by Newton's method from above: the right side is concave.
+        let mut work = most * (1.0 + self.lines.len() as f64);
+        for _ in 0..8 {
+            let (mut known, mut grows) = (most, 0.0);
+            for line in others() {
+                let (backlog, share) = (line.backlog.as_secs_f64(), share(line));
+                if backlog + share * work < most {
+                    (known, grows) = (known + backlog, grows + share);
+                } else {
+                    known += most;
+                }
+            }
+            let next = known / (1.0 - grows);
+            if grows >= 1.0 || next >= work * 0.999 {
+                break;
+            }
+            work = next;
+        }
+        Duration::from_secs_f64(work.min(1e6)).saturating_sub(own).max(mine)
     }
 
     /// Adds a job that is estimated to take `estimate`, room or not.
@@ -85,6 +118,7 @@ impl<J> FairQueue<J> {
             jobs: VecDeque::new(),
             backlog: Duration::ZERO,
             running: 0,
+            lately: Recent::default(),
         });
         if line.jobs.is_empty() {
             self.arrivals += 1;
@@ -112,23 +146,31 @@ impl<J> FairQueue<J> {
         Some((caller, estimate, job))
     }
 
-    /// Hears what a job took: that is what its caller has had, not the estimate.
-    pub(super) fn ended(&mut self, caller: &Caller, estimate: Duration, took: Duration) {
+    /// Hears what a job took that ended `now`: that is what its caller has had, not the estimate.
+    pub(super) fn ended(&mut self, caller: &Caller, estimate: Duration, took: Duration, now: Instant) {
         self.running = self.running.saturating_sub(1);
+        if self.lately.is_far(now) {
+            self.lines.values_mut().for_each(|line| self.lately.moved(&mut line.lately, now));
+            self.lately = Lately::from(now);
+        }
         if let Some(line) = self.lines.get_mut(caller) {
             line.running = line.running.saturating_sub(1);
             let waiting = self.turns.remove(&(line.had, line.number)).is_some();
             line.had = (line.had + took).saturating_sub(estimate);
+            self.most = self.most.max(line.had);
+            self.lately.add(&mut line.lately, took, now);
             if waiting {
                 self.turns.insert((line.had, line.number), caller.clone());
             }
         }
         if self.len == 0 && self.running == 0 {
-            self.lines.clear();
-            self.level = Duration::ZERO;
-        } else if self.lines.len() > 2 * self.turns.len() + REMEMBERED {
-            let level = self.level;
-            self.lines.retain(|_, line| !line.jobs.is_empty() || line.running > 0 || line.had > level);
+            self.level = self.most;
+        }
+        if self.lines.len() > self.room {
+            let (level, lately) = (self.level, self.lately);
+            let is_known = |line: &Line<J>| line.had > level || lately.share(line.lately, now) > SLIGHT;
+            self.lines.retain(|_, line| !line.jobs.is_empty() || line.running > 0 || is_known(line));
+            self.room = (2 * self.lines.len()).max(REMEMBERED);
         }
     }
 }
@@ -139,8 +181,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{FairQueue, Full};
-    use crate::model::Caller;
+    use super::{FairQueue, Full, REMEMBERED};
+    use crate::model::{Caller, clock};
 
     fn caller(number: usize) -> Caller {
         Caller::Subject(number.to_string().into())
@@ -148,13 +190,17 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn queue<J>(bound: usize) -> FairQueue<J> {
+        FairQueue::new(bound, 1, clock::now())
+    }
+
     /// Serves for `time`, and says what each caller had.
     fn serve(queue: &mut FairQueue<usize>, time: Duration, refill: impl Fn(&mut FairQueue<usize>, usize)) -> Vec<Duration> {
         let (mut had, mut now) = (vec![Duration::ZERO; 10], Duration::ZERO);
         while now < time {
             let Some((of, estimate, number)) = queue.pop() else { break };
             (had[number], now) = (had[number] + estimate, now + estimate);
-            queue.ended(&of, estimate, estimate);
+            queue.ended(&of, estimate, estimate, clock::now());
             refill(queue, number);
         }
         had
@@ -162,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_greedy_caller_gets_no_more_than_nine_polite_ones_each() {
-        let mut queue = FairQueue::new(100_000);
+        let mut queue = queue(100_000);
         (0..50_000).for_each(|_| queue.push(&caller(0), 5 * MS, 0));
         // One short job at a time, the next when it is done.
         (1..10).for_each(|polite| queue.push(&caller(polite), MS, polite));
@@ -178,7 +224,7 @@ mod tests {
 
     #[test]
     fn long_jobs_taken_one_at_a_time_buy_nothing() {
-        let mut queue = FairQueue::new(100);
+        let mut queue = queue(100);
         let size = |number| if number == 0 { 100 * MS } else { MS };
         (0..2).for_each(|number| queue.push(&caller(number), size(number), number));
         let had = serve(&mut queue, 10_000 * MS, |queue, number| queue.push(&caller(number), size(number), number));
@@ -187,13 +233,13 @@ mod tests {
 
     #[test]
     fn what_was_estimated_wrongly_is_charged_as_it_was() {
-        let mut queue = FairQueue::new(1_000);
-        let (mut liar, mut honest) = (Duration::ZERO, Duration::ZERO);
+        let mut queue = queue(1_000);
+        let (mut liar, mut honest, now) = (Duration::ZERO, Duration::ZERO, clock::now());
         (0..2).for_each(|number| queue.push(&caller(number), MS, number));
         while liar + honest < 2_000 * MS {
             let (of, estimate, number) = queue.pop().unwrap();
             let took = if number == 0 { 10 * MS } else { MS };
-            queue.ended(&of, estimate, took);
+            queue.ended(&of, estimate, took, now);
             *(if number == 0 { &mut liar } else { &mut honest }) += took;
             queue.push(&of, MS, number);
         }
@@ -202,22 +248,46 @@ mod tests {
 
     #[test]
     fn one_caller_leaves_room_for_others() {
-        let mut queue = FairQueue::new(10);
+        let mut queue = queue(10);
         let fill = |queue: &mut FairQueue<()>, of: usize| {
             (0..20).filter(|_| queue.has_room(&caller(of), 1).map(|()| queue.push(&caller(of), MS, ())).is_ok()).count()
         };
         assert_eq!((fill(&mut queue, 0), fill(&mut queue, 1)), (5, 3));
         assert_eq!(queue.has_room(&caller(0), 1), Err(Full));
         assert_eq!((queue.has_room(&caller(2), 2), queue.has_room(&caller(2), 3)), (Ok(()), Err(Full)));
-        assert_eq!(queue.ahead_of(&caller(2), 2 * MS), 4 * MS, "of each no more than it gets itself");
-        assert_eq!(queue.ahead_of(&caller(1), 9 * MS), 8 * MS);
+        let ahead_of = |of: usize, own| queue.ahead_of(&caller(of), own, clock::now());
+        assert_eq!(ahead_of(2, 2 * MS), 4 * MS, "of each no more than it gets itself");
+        assert_eq!(ahead_of(1, 9 * MS), 8 * MS);
+    }
+
+    #[test]
+    fn callers_go_on_as_they_did_of_late() {
+        let (began, mut queue) = (clock::now(), queue(1_000));
+        let at = |millis: u32| began + MS * millis;
+        // A sixth and a quarter of the time are two callers', for long enough.
+        for millis in (0..30_000).step_by(6) {
+            for (number, took) in [(1, MS), (2, 3 * MS / 2)] {
+                queue.push(&caller(number), took, ());
+                let (of, estimate, ()) = queue.pop().unwrap();
+                queue.ended(&of, estimate, took, at(millis));
+            }
+        }
+        (0..100).for_each(|_| queue.push(&caller(0), MS, ()));
+        let ahead = queue.ahead_of(&caller(0), MS, at(30_000)).as_secs_f64();
+        assert!((ahead - (0.101 / (1.0 - 5.0 / 12.0) - 0.001)).abs() < 0.002, "{ahead}");
+        // Who asks for most gets as much as it, and the other a sixth of it all.
+        (0..200).for_each(|_| queue.push(&caller(2), MS, ()));
+        let ahead = queue.ahead_of(&caller(0), MS, at(30_000)).as_secs_f64();
+        assert!((ahead - (0.202 * 1.2 - 0.001)).abs() < 0.002, "{ahead}");
+        let ahead = queue.ahead_of(&caller(0), MS, at(90_000));
+        assert!(ahead.as_millis() <= 202, "a minute later only what waits: {ahead:?}");
     }
 
     proptest! {
         #[test]
         fn nothing_is_lost_and_nothing_is_remembered(jobs in prop::collection::vec((0usize..200, 1u32..50, 0u32..50), 1..400)) {
-            let mut queue = FairQueue::new(usize::MAX);
-            let mut running = Vec::new();
+            let mut queue = queue(usize::MAX);
+            let (mut running, now) = (Vec::new(), clock::now());
             let mut done = 0;
             for (at, (of, estimate, took)) in jobs.iter().enumerate() {
                 queue.push(&caller(*of), MS * *estimate, MS * *took);
@@ -225,16 +295,23 @@ mod tests {
                     running.extend(queue.pop());
                 }
                 if at % 5 == 0 && let Some((of, estimate, took)) = running.pop() {
-                    queue.ended(&of, estimate, took);
+                    queue.ended(&of, estimate, took, now);
                     done += 1;
                 }
             }
             while let Some((of, estimate, took)) = running.pop().or_else(|| queue.pop()) {
-                queue.ended(&of, estimate, took);
+                queue.ended(&of, estimate, took, now);
                 done += 1;
             }
             prop_assert_eq!((done, queue.len(), queue.callers(), queue.backlog()), (jobs.len(), 0, 0, Duration::ZERO));
-            prop_assert!(queue.lines.is_empty());
+            // Who comes long after is all that is remembered.
+            let later = now + Duration::from_secs(3_600);
+            for stranger in 1_000..1_000 + 2 * (jobs.len() + REMEMBERED) {
+                queue.push(&caller(stranger), MS, MS);
+                let (of, estimate, took) = queue.pop().unwrap();
+                queue.ended(&of, estimate, took, later + MS * stranger as u32 * 1_000);
+            }
+            prop_assert!(queue.lines.len() <= 2 * REMEMBERED, "{} lines", queue.lines.len());
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 mod group;
 pub mod handle;
 mod journal;
+mod lately;
 mod ledger;
 mod logger;
 mod maintenance;

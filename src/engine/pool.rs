@@ -81,13 +81,13 @@ pub(super) struct Load {
 }
 
 /// Share of a caller's time up to which work is taken on: estimates are means, and half of all work takes longer.
-const PROMISED: f64 = 0.8;
+const PROMISED: f64 = 0.6;
 
 impl Pool {
     /// Starts `threads` threads that share a queue of at most `bound` waiting jobs.
     pub(super) fn start(threads: usize, bound: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let state = State { queue: FairQueue::new(bound), at_work: vec![None; threads], closed: false };
+        let state = State { queue: FairQueue::new(bound, threads, clock::now()), at_work: vec![None; threads], closed: false };
         let shared = Arc::new(Shared { bound, state: Mutex::new(state), arrived: Condvar::new() });
         let spawn = |number: usize| {
             let shared = Arc::clone(&shared);
@@ -106,15 +106,15 @@ impl Pool {
         let several = jobs.len() > 1;
         let mut state = self.shared.lock();
         let threads = state.at_work.len() as u32;
-        let waits = state.wait(&call.caller, own, now);
+        let left = call.deadline.instant().saturating_duration_since(now);
+        let promised = left.mul_f64(PROMISED);
+        let waits = state.wait(&call.caller, own.min(promised * threads / 4), now);
         if state.queue.has_room(&call.caller, jobs.len()).is_err() {
             drop(state);
             let retry_after = retry::after(waits / 2);
             let (queue, limit, setting) = ("the compute queue", self.shared.bound, "compute.queue");
             return Err(EngineError::Busy { queue, limit, setting, retry_after });
         }
-        let left = call.deadline.instant().saturating_duration_since(now);
-        let promised = left.mul_f64(PROMISED);
         let done = waits + (own / threads).max(longest).min(promised / 2);
         if !waits.is_zero() && done > promised {
             drop(state);
@@ -162,10 +162,10 @@ impl State {
         let left = |at_work: &Option<(Instant, Duration)>| {
             at_work.map_or(Duration::ZERO, |(since, estimate)| estimate.saturating_sub(now.saturating_duration_since(since)))
         };
-        let ahead = self.queue.ahead_of(caller, own);
-        if ahead.is_zero() && self.at_work.iter().any(Option::is_none) {
+        if self.queue.len() == 0 && self.at_work.iter().any(Option::is_none) {
             return Duration::ZERO;
         }
+        let ahead = self.queue.ahead_of(caller, own, now);
         (ahead + self.at_work.iter().map(left).sum::<Duration>()) / self.at_work.len() as u32
     }
 }
@@ -184,7 +184,7 @@ impl Shared {
     fn next(&self, thread: usize, done: Option<(Caller, Duration, Duration)>) -> Option<(Caller, Job)> {
         let mut state = self.lock();
         if let Some((caller, estimate, took)) = done {
-            state.queue.ended(&caller, estimate, took);
+            state.queue.ended(&caller, estimate, took, clock::now());
         }
         loop {
             let next = state.queue.pop();

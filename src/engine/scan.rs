@@ -22,6 +22,15 @@ pub struct ScanQuery {
     pub since: Option<Position>,
 }
 
+impl ScanQuery {
+    /// Memory that a scan of a bank of `entries` rows of `dim` floats takes at most: a chunk that is sent, one that is read, and the list of
+    /// those to come.
+    pub fn memory(&self, dim: usize, entries: usize) -> usize {
+        let row = size_of::<Entry>() + size_of::<u64>() + self.encoding.map_or(0, |encoding| dim * encoding.bytes());
+        2 * self.rows.min(entries) * row + 2 * entries.min(LISTED) * size_of::<(u64, Place)>()
+    }
+}
+
 /// A part of a scan.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScanPart {

@@ -48,18 +48,14 @@ where
     }
 
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
-        let (began, path) = (clock::now(), request.uri().path().to_owned());
-        let MeasuredLayer { metrics, traces } = self.layer.clone();
-        let work = Work::of(&path, request.headers(), began, (&metrics, &traces));
+        let MeasuredLayer { metrics, traces } = &self.layer;
+        let work = Work::of(request.uri().path(), request.headers(), clock::now(), (metrics, traces));
         let answer = work.within(|| self.inner.call(request));
         Box::pin(async move {
             let mut answer = pin!(answer);
             let answer = poll_fn(|context| work.within(|| answer.as_mut().poll(context))).await?;
             let code = tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
-            // Anybody may call what there is not: that must not make a series each.
-            let method = if code == Code::Unimplemented { "unknown" } else { path.as_str() };
-            work.answered(code as i32);
-            metrics.called(method, code as i32, clock::now().duration_since(began));
+            work.answered(code as i32, clock::now());
             Ok(answer)
         })
     }

@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::banks::BanksService;
 use super::{convert, status};
-use crate::engine::{BankHandle, Condition};
+use crate::engine::{BankHandle, Condition, MemoryPart};
 use crate::model::{Call, Position};
 use crate::proto::v1;
 
@@ -29,14 +29,17 @@ pub(super) async fn chunks(
         let condition = Condition { at_least: position, ..Condition::default() };
         service.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
     }
+    let (entries, _) = bank.now().map_err(|e| status::engine(&e))?;
+    let most = query.memory(bank.spec().dim(), entries);
+    let held = service.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
     let scan = service.engine.scan(&bank, query, call).map_err(|e| status::engine(&e))?;
     // Nothing of the bank itself, so that it can be let go of while the stream is still there.
     let (dim, origin) = (bank.spec().dim(), bank.position(0));
-    let chunks = stream::unfold(scan, move |mut scan| async move {
+    let chunks = stream::unfold((scan, held), move |(mut scan, held)| async move {
         let part = scan.next().await?;
         let position_of = |sequence| Position { sequence, ..origin };
         let chunk = part.map(|part| convert::chunk(part, dim, query.encoding, position_of)).map_err(|e| status::engine(&e));
-        Some((chunk, scan))
+        Some((chunk, (scan, held)))
     });
     Ok(Box::pin(chunks))
 }

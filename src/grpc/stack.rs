@@ -7,8 +7,8 @@ use tower::ServiceBuilder;
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapResponseLayer;
 use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
-use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
-use tracing::Level;
+use tower_http::trace::{DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
+use tracing::{Level, Span};
 
 use super::access::AccessLayer;
 use super::deadline::DeadlineLayer;
@@ -32,7 +32,7 @@ pub(super) type Layers = Stack<
     >,
 >;
 
-type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>>;
+type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>, fn(&http::Request<Body>) -> Span>;
 
 type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 
@@ -48,7 +48,7 @@ pub(super) fn layers(
         // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
         .layer(
             TraceLayer::new_for_grpc()
-                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .make_span_with(span as fn(&http::Request<Body>) -> Span)
                 .on_failure(DefaultOnFailure::new().level(Level::DEBUG))
                 .on_request(DefaultOnRequest::new().level(Level::TRACE))
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
@@ -67,6 +67,10 @@ pub(super) fn layers(
         // Innermost, so that a call that is cut gives back its share with everything else.
         .layer(InboundLayer::new(config.max_inbound_bytes, ledger))
         .into_inner()
+}
+
+fn span(request: &http::Request<Body>) -> Span {
+    tracing::info_span!("call", method = request.uri().path().trim_start_matches('/'))
 }
 
 /// How often an idle connection is asked whether its client still lives.

@@ -52,8 +52,18 @@ impl<'a> Stored<'a> {
     /// Appends what is stored to `bytes`, little-endian, bit for bit.
     pub fn append_raw(self, bytes: &mut Vec<u8>) {
         match self {
-            Self::F32(floats) => floats.iter().for_each(|float| bytes.extend_from_slice(&float.to_le_bytes())),
+            Self::F32(floats) => encode::append(Encoding::F32, floats, bytes),
             Self::Half(_, bits) => encode::append_halves(bits, bytes),
+        }
+    }
+
+    /// The same over `bytes`, which have its length.
+    pub fn write_raw(self, bytes: &mut [u8]) {
+        match self {
+            Self::F32(floats) => {
+                bytes.as_chunks_mut().0.iter_mut().zip(floats).for_each(|(to, float)| *to = float.to_le_bytes());
+            }
+            Self::Half(_, bits) => bytes.as_chunks_mut().0.iter_mut().zip(bits).for_each(|(to, half)| *to = half.to_le_bytes()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod http;
 mod logs;
+mod methods;
 mod metrics;
 mod traces;
 mod work;

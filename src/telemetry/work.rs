@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use opentelemetry::{KeyValue, Value};
 
-use super::metrics::{Method, Metrics};
+use super::methods::Method;
+use super::metrics::Metrics;
 use super::traces::{CallSpan, Traces};
 
 thread_local! {
@@ -22,7 +23,7 @@ pub struct Work(Option<Arc<Record>>);
 
 #[derive(Debug)]
 struct Record {
-    method: Method,
+    method: Arc<Method>,
     metrics: Metrics,
     span: Option<CallSpan>,
     began: Instant,
@@ -60,8 +61,8 @@ impl Work {
         if !metrics.is_on() && !traces.is_on() {
             return Self(None);
         }
-        let method = Method { method: path.trim_start_matches('/').to_owned() };
-        let span = traces.begin(&method.method, headers);
+        let method = metrics.methods().of(path);
+        let span = traces.begin(method.name(), headers);
         let (metrics, computed, committed) = (metrics.clone(), Stage::default(), Stage::default());
         Self(Some(Arc::new(Record { method, metrics, span, began, computed, committed })))
     }
@@ -95,10 +96,14 @@ impl Work {
         }
     }
 
-    /// The call's answer has begun, with this gRPC status code.
-    pub fn answered(&self, code: i32) {
-        if let Some(span) = self.0.as_ref().and_then(|record| record.span.as_ref()) {
+    /// The call's answer has begun `now`, with this gRPC status code.
+    pub fn answered(&self, code: i32, now: Instant) {
+        let Some(record) = &self.0 else { return };
+        if let Some(span) = &record.span {
             span.answered(code);
+        }
+        if record.metrics.is_on() {
+            record.metrics.methods().called(&record.method, code, now.saturating_duration_since(record.began));
         }
     }
 
@@ -160,12 +165,13 @@ fn of(nanos: &AtomicU64) -> Duration {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let methods = self.metrics.is_on().then(|| self.metrics.methods());
         if let Some((waited, took)) = self.computed.times() {
-            self.metrics.computed(&self.method, waited, took);
+            methods.iter().for_each(|methods| methods.computed(&self.method, waited, took));
             self.span.iter().for_each(|span| self.computed.trace(span, ["compute_queue", "compute"]));
         }
         if let Some((waited, took)) = self.committed.times() {
-            self.metrics.committed(&self.method, waited, took);
+            methods.iter().for_each(|methods| methods.committed(&self.method, waited, took));
             self.span.iter().for_each(|span| self.committed.trace(span, ["commit_queue", "commit"]));
         }
     }

@@ -7,8 +7,11 @@ use negbank::config::fingerprint;
 use negbank::model::clock;
 use negbank::proto::v1;
 use tokio::task::JoinSet;
+use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::live::{Live, keyed, nearest, queue};
+use crate::mirror::banks;
 
 const DIM: usize = 64;
 const ENTRIES: usize = 5_000;
@@ -165,8 +168,44 @@ async fn a_bank_that_would_outgrow_the_memory_is_refused_until_something_is_dele
     live.client.remove(v1::RemoveRequest { bank: "docs".into(), ids }).await.unwrap();
     write("docs", 1_000_000, DIM).await.expect("where entries have left, others may come");
     live.client.sample(search(1)).await.expect("reads go on");
+    scans_have_room_for_what_they_hold(&live, entries as u32).await;
 
     live.client.delete_bank(v1::DeleteBankRequest { name: "docs".into() }).await.unwrap();
     create(keyed("docs", DIM as u32, 1)).await.unwrap();
     write("docs", 0, DIM).await.expect("there is room again");
+}
+
+/// A scan that is not read keeps its share, and gives it back with its stream.
+async fn scans_have_room_for_what_they_hold(live: &Live, entries: u32) {
+    let mut services = banks(&live.address).await;
+    let request = v1::ScanRequest { bank: "docs".into(), chunk_rows: entries, ..Default::default() };
+    let mut unread = Vec::new();
+    let refused = loop {
+        match services.scan(request.clone()).await {
+            Ok(chunks) => unread.push(chunks),
+            Err(refused) => break refused,
+        }
+        assert!(unread.len() < 10, "each holds {entries} rows, and 16 MiB hold less than twice as many");
+    };
+    assert!(refused.get_details_retry_info().is_some() && refused.message().contains("memory.max_bytes"), "{refused:?}");
+    unread.clear();
+    let again = async {
+        loop {
+            match services.scan(request.clone()).await {
+                Ok(chunks) => break chunks,
+                Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut chunks = tokio::time::timeout(Duration::from_secs(60), again).await.expect("there is room again").into_inner();
+    let mut read = 0;
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        read += chunk.stamps.len();
+    }
+    assert_eq!(read, entries_of(live).await);
+}
+
+async fn entries_of(live: &Live) -> usize {
+    live.client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap().entries as usize
 }
