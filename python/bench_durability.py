@@ -1,7 +1,8 @@
 """What durability costs: ingest by policy beside raw appends, calls beside a checkpoint, a restart, and room on disk.
 
 The data lie in a new folder below --scratch, which should be on the disk that is meant: not a tmpfs. Writes go to rows that are
-there, so that memory stays at --entries rows however much is written.
+there, so that memory stays at --entries rows however much is written. Every policy is measured once a round, beside raw appends
+of the same round; medians are reported, and what they were among.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 import threading
@@ -42,18 +44,26 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("../target"))
     parser.add_argument("--gib", type=float, default=4.0, help="written by each policy")
     parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     rows = int(arguments.gib * (1 << 30)) // ROW_BYTES
     figures: dict[str, object] = {"gib": arguments.gib, "entries": arguments.entries, "cpus": os.cpu_count()}
-    ingested = {}
-    for name, durability in {"memory": "memory", "interval": "interval", "always_8_writers": "always"}.items():
-        rate = fresh(arguments.scratch, partial(ingest, durability, rows, arguments.entries))
-        ingested[name] = told(f"ingest, {name}, rows/s", rate)
-    for name, synced in {"raw_append": False, "raw_append_synced": True}.items():
-        ingested[name] = told(f"{name}, rows/s", append(arguments.scratch, rows, synced))
-    figures["ingest_rows_s"] = ingested
-    figures |= fresh(arguments.scratch, partial(around, arguments.entries))
+    measured: dict[str, list[float]] = {}
+    for _ in range(arguments.rounds):
+        for name, durability in {"memory": "memory", "interval": "interval", "always_8_writers": "always"}.items():
+            rate = fresh(arguments.scratch, partial(ingest, durability, rows, arguments.entries))
+            measured.setdefault(name, []).append(told(f"ingest, {name}, rows/s", rate))
+        for name, synced in {"raw_append": False, "raw_append_synced": True}.items():
+            measured.setdefault(name, []).append(told(f"{name}, rows/s", append(arguments.scratch, rows, synced)))
+    figures["ingest_rows_s"] = {name: statistics.median(rates) for name, rates in measured.items()}
+    figures["ingest_rows_s_all"] = measured
+    for name, raw in (("interval", "raw_append"), ("always_8_writers", "raw_append_synced")):
+        bounds = map(min, measured["memory"], measured[raw])
+        shares = [rate / bound for rate, bound in zip(measured[name], bounds, strict=True)]
+        figures[f"{name}_share"] = told(f"{name} of what memory and {raw} allow", statistics.median(shares))
+        figures[f"{name}_shares"] = shares
+    figures |= fresh(arguments.scratch, partial(around, arguments.entries, arguments.rounds))
     if arguments.reports:
         arguments.reports.mkdir(parents=True, exist_ok=True)
         (arguments.reports / "durability.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -132,20 +142,26 @@ def append(scratch: Path, rows: int, synced: bool) -> float:
         return written / (time.perf_counter() - began)
 
 
-def around(entries: int, scratch: Scratch) -> dict[str, object]:
-    """A bank beside its checkpoint, its restart, and its room on disk."""
+def around(entries: int, rounds: int, scratch: Scratch) -> dict[str, object]:
+    """A bank beside its checkpoints, its restart, and its room on disk."""
     client = negbank.connect(scratch.server.address, timeout=120)
     bank = client.create_bank("b", dim=DIM, durability="interval")
     rng = np.random.default_rng(0)
     for start in range(0, entries, BATCH):
         ids = np.arange(start, min(entries, start + BATCH))
         bank.write(ids, rng.standard_normal((ids.size, DIM), dtype=np.float32), step=1)
-    quiet = latencies(bank, entries, lambda: time.sleep(SETTLE))
-    during = latencies(bank, entries, lambda: bank.checkpoint("1"))
-    ratios = {
-        f"{kind}_p99_ratio": told(f"{kind}s beside a checkpoint, p99 ratio", after / before)
-        for kind, before, after in zip(("read", "write"), quiet, during, strict=True)
-    }
+    quiet: dict[str, list[float]] = {"read": [], "write": []}
+    during: dict[str, list[float]] = {"read": [], "write": []}
+    for number in range(2 * rounds):
+        latencies(bank, entries, lambda: time.sleep(SETTLE), quiet)
+        latencies(bank, entries, partial(bank.checkpoint, str(number)), during)
+    told("calls beside checkpoints", len(during["read"]) + len(during["write"]))
+    ratios: dict[str, float] = {}
+    for kind in quiet:
+        before, after = (float(np.percentile(taken[kind], 99)) for taken in (quiet, during))
+        told(f"{kind}s without a checkpoint, p99 ms", before * 1e3)
+        told(f"{kind}s beside one, p99 ms", after * 1e3)
+        ratios[f"{kind}_p99_ratio"] = told(f"{kind}s beside a checkpoint, p99 ratio", after / before)
     on_disk = sum(path.stat().st_size for path in (scratch.folder / "data").rglob("*") if path.is_file())
     scratch.server.kill()
     began = time.perf_counter()
@@ -159,8 +175,8 @@ def around(entries: int, scratch: Scratch) -> dict[str, object]:
     }
 
 
-def latencies(bank: negbank.Bank, entries: int, meanwhile: Callable[[], object]) -> tuple[float, float]:
-    """p99 of small reads and of small writes, in seconds, while `meanwhile` runs."""
+def latencies(bank: negbank.Bank, entries: int, meanwhile: Callable[[], object], noted: dict[str, list[float]]) -> None:
+    """Notes what small reads and small writes take, in seconds, while `meanwhile` runs."""
     over = threading.Event()
     rng = np.random.default_rng(1)
     anchors, rows = (rng.standard_normal((size, DIM), dtype=np.float32) for size in (16, 64))
@@ -187,8 +203,8 @@ def latencies(bank: negbank.Bank, entries: int, meanwhile: Callable[[], object])
         measured = [pool.submit(repeated, call) for call in (read, write)]
         meanwhile()
         over.set()
-        p99 = [float(np.percentile(taken.result(), 99)) for taken in measured]
-    return p99[0], p99[1]
+        for kind, taken in zip(("read", "write"), measured, strict=True):
+            noted[kind] += taken.result()
 
 
 if __name__ == "__main__":

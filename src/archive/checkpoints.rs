@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, WriteMultipart};
 use tokio_stream::Stream;
 
+use super::location::Parts;
 use super::manifest::{Data, Manifest};
 use super::spool::{Spooled, spool_failed};
 use super::{ArchiveError, Config, location};
@@ -16,11 +17,8 @@ use crate::model::{BankName, Checkpoint, Tag};
 
 const MANIFEST: &str = "manifest.json";
 
-/// Bytes of a part of an upload at least; an object store takes 10,000 parts.
-const PART_BYTES: u64 = 8 << 20;
+/// Parts of an upload; an object store takes 10,000.
 const PARTS: u64 = 9_000;
-/// Parts that are under way at the same time.
-const PARTS_AT_ONCE: usize = 4;
 /// Manifests that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -32,6 +30,7 @@ pub type GoOn<'a> = &'a (dyn Fn(u64) -> bool + Sync);
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
     location: String,
+    parts: Parts,
 }
 
 /// A checkpoint that is there.
@@ -51,7 +50,8 @@ impl Archive {
     /// [`ArchiveError::Location`]
     pub fn open(config: &Config) -> Result<Option<Self>, ArchiveError> {
         let Some(location) = &config.location else { return Ok(None) };
-        Ok(Some(Self { store: location::open(location)?, location: location.clone() }))
+        let (store, parts) = location::open(location)?;
+        Ok(Some(Self { store, location: location.clone(), parts }))
     }
 
     /// The checkpoints of a bank, or of all, oldest first. One whose manifest can't be read is left out, and said so in the logs.
@@ -186,7 +186,7 @@ impl Archive {
     }
 
     async fn upload(&self, path: &Path, spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
-        let part = PART_BYTES.max(spooled.bytes.div_ceil(PARTS)) as usize;
+        let part = self.parts.bytes.max(spooled.bytes.div_ceil(PARTS)) as usize;
         let begun = self.store.put_multipart(path).await;
         let mut upload =
             WriteMultipart::new_with_chunk_size(begun.map_err(|fault| self.failed("write", Some(path), &fault))?, part);
@@ -209,7 +209,7 @@ impl Archive {
                 let finished = upload.finish().await;
                 return finished.map(|_| ()).map_err(|fault| self.failed("write", Some(path), &fault));
             }
-            if let Err(fault) = upload.wait_for_capacity(PARTS_AT_ONCE).await {
+            if let Err(fault) = upload.wait_for_capacity(self.parts.at_once).await {
                 break self.failed("write", Some(path), &fault);
             }
             done += bytes.len() as u64;

@@ -15,9 +15,18 @@ const S3: &str = "s3://";
 /// Of a request to an object store that is away: about six seconds.
 const RETRIES: usize = 6;
 
+/// How a file is uploaded there: over a network several parts are on their way at once, and to a disk none takes the machine from who
+/// samples.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts {
+    /// Bytes of one at least.
+    pub(super) bytes: u64,
+    pub(super) at_once: usize,
+}
+
 /// Opens a directory, which is made if it is not there, or a bucket. Credentials, region and endpoint of a bucket are the environment's
 /// (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...).
-pub(super) fn open(location: &str) -> Result<Arc<dyn ObjectStore>, ArchiveError> {
+pub(super) fn open(location: &str) -> Result<(Arc<dyn ObjectStore>, Parts), ArchiveError> {
     let refuse = |why: String| ArchiveError::Location { location: location.to_owned(), why };
     if let Some(rest) = location.strip_prefix(S3) {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -32,7 +41,9 @@ pub(super) fn open(location: &str) -> Result<Arc<dyn ObjectStore>, ArchiveError>
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
         let store = store.map_err(|fault| refuse(fault.to_string()))?;
         let prefix = prefix.trim_matches('/');
-        return Ok(if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) });
+        let store: Arc<dyn ObjectStore> =
+            if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) };
+        return Ok((store, Parts { bytes: 8 << 20, at_once: 4 }));
     }
     if location.contains("://") {
         return Err(refuse("a directory or s3://bucket/prefix is wanted".into()));
@@ -40,7 +51,7 @@ pub(super) fn open(location: &str) -> Result<Arc<dyn ObjectStore>, ArchiveError>
     let made = std::fs::create_dir_all(FilePath::new(location));
     made.map_err(|fault| refuse(fault.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(location).map_err(|fault| refuse(fault.to_string()))?;
-    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
+    Ok((Arc::new(store.with_fsync(true).with_automatic_cleanup(true)), Parts { bytes: 1 << 20, at_once: 1 }))
 }
 
 #[cfg(test)]

@@ -27,6 +27,11 @@ impl Ages {
         }
     }
 
+    /// Asks for the memory of a slot's place.
+    pub(super) fn prefetch(&self, slot: u32) {
+        self.links.prefetch(slot);
+    }
+
     /// The stalest slot.
     pub(super) fn stalest(&self) -> Option<u32> {
         self.steps.first_key_value().and_then(|(_, list)| list.oldest())

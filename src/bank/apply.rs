@@ -1,5 +1,7 @@
 //! How mutations change a bank.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashSet;
 
 use super::columns::Entry;
@@ -8,6 +10,9 @@ use super::state::{Bank, Place};
 use crate::kernels::momentum;
 use crate::model::{Applied, BankKind, Metric, Mutation, WriteBatch};
 use crate::rows::OutOfMemory;
+
+/// Rows whose memory is asked for before the first of them is changed.
+const AHEAD: usize = 16;
 
 impl Bank {
     /// New entries that a mutation could add to each shard.
@@ -65,7 +70,10 @@ impl Bank {
         for batch in mutation.batches() {
             // The part of from..until that lies in this batch.
             let range = from.max(first)..until.min(first + batch.rows());
-            for row in range {
+            for row in range.clone() {
+                if (row - range.start).is_multiple_of(AHEAD) {
+                    self.prefetch(batch, row - first..range.end.min(row + AHEAD) - first);
+                }
                 match self.spec.kind() {
                     BankKind::Keyed { capacity, .. } => self.upsert(batch, row - first, capacity, applied),
                     BankKind::Queue { capacity } => self.append(batch, row - first, (rows - row, capacity), applied),
@@ -79,6 +87,16 @@ impl Bank {
         }
         self.end(mutation, applied);
         None
+    }
+
+    /// Asks for the memory of what these rows of a batch will change: rows lie anywhere, and one after the other each would be waited for.
+    fn prefetch(&self, batch: &WriteBatch, rows: Range<usize>) {
+        if matches!(self.spec.kind(), BankKind::Keyed { .. }) {
+            for id in rows.filter_map(|row| batch.id(row)) {
+                let shard = &self.shards[self.home(id)];
+                shard.find(id).into_iter().for_each(|slot| shard.prefetch(slot));
+            }
+        }
     }
 
     /// Gives an applied mutation its number, and notes what it leaves behind beside its rows.
@@ -203,19 +221,15 @@ fn entry(id: u64, batch: &WriteBatch, row: usize) -> Entry {
 }
 
 fn set_row(metric: Metric, v: &mut [f32], x: &[f32]) {
-    v.copy_from_slice(x);
-    if metric == Metric::Cosine {
-        momentum::normalise(v);
+    match metric {
+        Metric::Cosine => momentum::set_unit(v, x),
+        Metric::Dot | Metric::L2 => v.copy_from_slice(x),
     }
 }
 
 fn move_row(metric: Metric, v: &mut [f32], x: &[f32], m: f32) {
     match metric {
-        Metric::Cosine => {
-            let mut unit = x.to_vec();
-            momentum::normalise(&mut unit);
-            momentum::move_unit(v, &unit, m);
-        }
+        Metric::Cosine => momentum::move_unit(v, x, m),
         Metric::Dot | Metric::L2 => momentum::mix(v, x, m),
     }
 }

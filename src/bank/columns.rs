@@ -150,6 +150,16 @@ impl Columns {
         prefetch(&self.present[at..=at]);
     }
 
+    /// Asks for the memory of what a write looks at and changes.
+    pub(super) fn prefetch_written(&self, slot: u32) {
+        let at = slot as usize;
+        prefetch(&self.labels[at..=at]);
+        prefetch(&self.weights[at..=at]);
+        prefetch(&self.steps[at..=at]);
+        prefetch(&self.revisions[at..=at]);
+        prefetch(&self.present[at..=at]);
+    }
+
     /// The whole entry.
     pub fn entry(&self, slot: u32) -> Entry {
         let at = slot as usize;

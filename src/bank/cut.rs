@@ -99,6 +99,11 @@ impl Cut {
         !*over
     }
 
+    /// True while there is no hurry: less than half of what may lie aside does.
+    pub fn has_time(&self) -> bool {
+        self.state().aside.rows_bytes() <= self.budget.bytes / 2
+    }
+
     /// Memory of what lies aside, in bytes.
     pub(super) fn aside(&self) -> usize {
         let state = self.state();

@@ -1,5 +1,7 @@
 //! Lists of slots, linked through one array, so that an entry leaves the middle of its list at no cost.
 
+use crate::kernels::prefetch::prefetch;
+
 /// No slot.
 const NONE: u32 = u32::MAX;
 
@@ -31,6 +33,11 @@ impl Links {
     pub(super) fn newer(&self, slot: u32) -> Option<u32> {
         let newer = self.0[slot as usize].newer;
         (newer != NONE).then_some(newer)
+    }
+
+    /// Asks for the memory of a slot's links.
+    pub(super) fn prefetch(&self, slot: u32) {
+        prefetch(&self.0[slot as usize..=slot as usize]);
     }
 }
 

@@ -211,6 +211,13 @@ impl Shard {
         slot
     }
 
+    /// Asks for the memory of what a write to an entry changes.
+    pub(super) fn prefetch(&self, slot: u32) {
+        self.rows.prefetch(slot);
+        self.columns.prefetch_written(slot);
+        self.ages.iter().for_each(|ages| ages.prefetch(slot));
+    }
+
     /// Notes a write to an entry.
     pub(super) fn update(&mut self, slot: u32, rewrite: Rewrite, revision: u64) {
         let Rewrite { label, group, weight, step } = rewrite;

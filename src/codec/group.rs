@@ -1,5 +1,6 @@
 //! What the committer applied together: one record of the log.
 
+use super::pieces::Pieces;
 use super::sink::Sink;
 use super::source::{Source, Unreadable};
 use crate::model::{BankKind, BankSpec, Ids, Invalid, Matrix, Mutation, Origin, StageAt, WriteBatch};
@@ -10,23 +11,25 @@ const WRITE: u8 = 1;
 const STAGE: u8 = 2;
 const REMOVE: u8 = 3;
 
-/// Appends mutations of one bank to `bytes`.
-pub fn encode_group<'a>(mutations: impl ExactSizeIterator<Item = &'a Mutation>, bytes: &mut Vec<u8>) {
-    let mut sink = Sink(bytes);
+/// Mutations of one bank as a record.
+pub fn encode_group<'a>(mutations: impl ExactSizeIterator<Item = &'a Mutation>) -> Pieces<'a> {
+    let mut pieces = Pieces::default();
+    let mut sink = pieces.sink();
     sink.u8(VERSION);
     sink.u64(mutations.len() as u64);
     for mutation in mutations {
+        let mut sink = pieces.sink();
         match mutation {
             Mutation::Write(write) => {
                 sink.u8(WRITE);
-                batch(write, &mut sink);
+                batch(write, &mut pieces);
             }
             Mutation::Stage(at, batches) => {
                 sink.u8(STAGE);
                 sink.u64(at.step);
                 sink.u32(at.micro_batch);
                 sink.u64(batches.len() as u64);
-                batches.iter().for_each(|of_rank| batch(of_rank, &mut sink));
+                batches.iter().for_each(|of_rank| batch(of_rank, &mut pieces));
             }
             Mutation::Remove(ids) => {
                 sink.u8(REMOVE);
@@ -35,6 +38,7 @@ pub fn encode_group<'a>(mutations: impl ExactSizeIterator<Item = &'a Mutation>, 
             }
         }
     }
+    pieces
 }
 
 /// The mutations of a bank with these settings.
@@ -69,8 +73,8 @@ pub fn decode_group(spec: &BankSpec, bytes: &[u8]) -> Result<Vec<Mutation>, Unre
     Ok(mutations)
 }
 
-fn batch(batch: &WriteBatch, sink: &mut Sink<'_>) {
-    let columns = batch.columns();
+fn batch<'a>(batch: &'a WriteBatch, pieces: &mut Pieces<'a>) {
+    let (columns, mut sink) = (batch.columns(), pieces.sink());
     sink.u64(batch.rows() as u64);
     sink.f32(batch.momentum());
     sink.optional(batch.step());
@@ -82,11 +86,11 @@ fn batch(batch: &WriteBatch, sink: &mut Sink<'_>) {
     }
     sink.u8(columns.ids.is_some().into());
     sink.u64s(columns.ids.unwrap_or_default());
-    column(columns.labels, |label| label as u64, sink);
-    column(columns.groups, |group| group, sink);
+    column(columns.labels, |label| label as u64, &mut sink);
+    column(columns.groups, |group| group, &mut sink);
     sink.u8(columns.weights.is_some().into());
     sink.f32s(columns.weights.unwrap_or_default());
-    sink.f32s(batch.embeddings().values());
+    pieces.f32s(batch.embeddings().values());
 }
 
 /// A presence byte and, if there is such a column, a byte for each row that has a value, then the values.
@@ -187,8 +191,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read((queue, group) in groups()) {
-            let mut bytes = Vec::new();
-            encode_group(group.iter(), &mut bytes);
+            let bytes = encode_group(group.iter()).to_vec();
             prop_assert_eq!(decode_group(&spec(queue), &bytes), Ok(group));
             for end in 0..bytes.len() {
                 prop_assert!(decode_group(&spec(queue), &bytes[..end]).is_err(), "the first {} bytes", end);
@@ -199,8 +202,7 @@ mod tests {
         fn whatever_is_read_nothing_breaks(bytes in prop::collection::vec(any::<u8>(), 0..99), at in 0usize..99, byte in any::<u8>(),
                                            (queue, group) in groups()) {
             let _unreadable = decode_group(&spec(queue), &bytes);
-            let mut damaged = Vec::new();
-            encode_group(group.iter(), &mut damaged);
+            let mut damaged = encode_group(group.iter()).to_vec();
             let at = at % damaged.len();
             damaged[at] = byte;
             let _perhaps = decode_group(&spec(queue), &damaged);

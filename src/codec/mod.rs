@@ -6,6 +6,7 @@
 
 mod group;
 mod image;
+mod pieces;
 mod record;
 mod sink;
 mod source;
@@ -14,6 +15,7 @@ mod tensor_reader;
 
 pub use group::{decode_group, encode_group};
 pub use image::{Section, StateHash};
+pub use pieces::Pieces;
 pub use record::BankRecord;
 pub use source::Unreadable;
 pub use tensor_file::begin_tensors;

@@ -71,10 +71,12 @@ pub(super) struct Around {
     pub(super) bytes: u64,
 }
 
-/// The frame of a payload after the one whose checksum is `predecessor`.
-pub(super) fn around(predecessor: u32, sequence: u64, payload: &[u8]) -> Around {
-    let length = payload.len() as u64;
-    let header = Header { length, sequence, predecessor, payload: crc32fast::hash(payload) };
+/// The frame of a payload, given in parts, after the one whose checksum is `predecessor`.
+pub(super) fn around(predecessor: u32, sequence: u64, payload: &[&[u8]]) -> Around {
+    let length = payload.iter().map(|part| part.len() as u64).sum();
+    let mut hasher = crc32fast::Hasher::new();
+    payload.iter().for_each(|part| hasher.update(part));
+    let header = Header { length, sequence, predecessor, payload: hasher.finalize() };
     let (before, checksum) = header.encode();
     let after = &[0; ALIGNMENT][..padding(length)];
     Around { before, after, checksum, bytes: (HEADER + after.len()) as u64 + length }
@@ -82,7 +84,7 @@ pub(super) fn around(predecessor: u32, sequence: u64, payload: &[u8]) -> Around 
 
 /// Writes a frame after the one whose checksum is `predecessor`; returns its own and its length in bytes.
 pub(super) fn write(out: &mut impl Write, predecessor: u32, sequence: u64, payload: &[u8]) -> io::Result<(u32, u64)> {
-    let Around { before, after, checksum, bytes } = around(predecessor, sequence, payload);
+    let Around { before, after, checksum, bytes } = around(predecessor, sequence, &[payload]);
     out.write_all(&before)?;
     out.write_all(payload)?;
     out.write_all(after)?;

@@ -116,19 +116,22 @@ impl Log {
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }
 
-    /// Appends a record. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once that costs no
+    /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once that costs no
     /// long wait, or when it is twice as large as it should be.
     ///
     /// # Errors
     /// [`StoreError::Io`]
-    pub fn append(&mut self, sequence: u64, payload: &[u8]) -> Result<(), StoreError> {
+    pub fn append(&mut self, sequence: u64, payload: &[&[u8]]) -> Result<(), StoreError> {
         if self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes) {
             self.begin_file(sequence)?;
         }
         let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, payload);
         // Past what is in the page cache only, nothing is written: it would be on disk before that is.
         let may_go_straight = self.synced >= self.cached;
-        let went_straight = self.file.append(&[&before, payload, after], may_go_straight);
+        let mut parts = vec![before.as_slice()];
+        parts.extend_from_slice(payload);
+        parts.push(after);
+        let went_straight = self.file.append(&parts, may_go_straight);
         let went_straight = went_straight.map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
         self.appended += bytes;

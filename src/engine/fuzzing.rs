@@ -71,8 +71,7 @@ impl SmallBank {
     pub(crate) fn write(&self, batch: WriteBatch) {
         let group = [Mutation::Write(batch)];
         let mut bank = must(self.state.write());
-        let mut record = Vec::new();
-        encode_group(group.iter(), &mut record);
+        let record = encode_group(group.iter()).to_vec();
         let read = must(crate::codec::decode_group(bank.spec(), &record));
         assert_eq!(format!("{read:?}"), format!("{group:?}"), "a write is read from the log as it was");
         apply(&mut bank, &group[0]);
@@ -145,9 +144,8 @@ pub(crate) fn log_files() -> Vec<Vec<u8>> {
     let scratch = Scratch::new("seeds");
     let (mut log, _) = must(scratch.folder.replay(0, &mut |_, _| Ok(())));
     for (mutation, sequence) in history(&scratch.folder.record().spec).iter().zip(1..) {
-        let mut record = Vec::new();
-        encode_group([mutation].into_iter(), &mut record);
-        must(log.append(sequence, &record));
+        let record = encode_group([mutation].into_iter()).to_vec();
+        must(log.append(sequence, &[&record]));
     }
     let whole = must(fs::read(scratch.log()));
     let cut = whole.get(..whole.len() * 2 / 3).unwrap_or_default().to_vec();
@@ -212,8 +210,7 @@ pub(crate) fn log_records() -> Vec<Vec<u8>> {
     let of = |choice: u8| {
         let mut bytes = vec![choice];
         for mutation in history(&spec(choice)) {
-            let mut record = Vec::new();
-            encode_group([&mutation].into_iter(), &mut record);
+            let record = encode_group([&mutation].into_iter()).to_vec();
             piece(&record, &mut bytes);
         }
         bytes

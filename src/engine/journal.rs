@@ -28,7 +28,6 @@ pub(super) struct Journal {
     syncer: Syncer,
     failure: Option<String>,
     alarm: Alarm,
-    scratch: Vec<u8>,
     snapshots: Snapshots,
     folder: Folder,
     /// The last snapshot.
@@ -66,9 +65,6 @@ pub(super) struct Kept {
     pub(super) snapshot: Snapshot,
 }
 
-/// Bytes of the scratch buffer that are kept from one record to the next.
-const KEPT_SCRATCH: usize = 16 << 20;
-
 impl Journal {
     pub(super) fn new(kept: Kept, limits: &Config, snapshots: Snapshots, alarm: Alarm) -> std::io::Result<Self> {
         let Kept { folder, log, snapshot } = kept;
@@ -82,7 +78,6 @@ impl Journal {
             syncer,
             failure: None,
             alarm,
-            scratch: Vec::new(),
             snapshots,
             folder,
             snapshot,
@@ -119,10 +114,10 @@ impl Journal {
         self.log.is_full() || (self.outcome.is_none() && self.log.bytes() >= self.outgrown)
     }
 
-    /// Bytes of log, beyond `from`, that are worth a snapshot. Twice the last one: of what is written of a bank that is written
-    /// over and over, a third is snapshots then.
+    /// Bytes of log, beyond `from`, that are worth a snapshot. Three times the last one: of what is written of a bank that is written
+    /// over and over, a quarter is snapshots then.
     fn threshold(&self, from: u64) -> u64 {
-        from + (2 * self.snapshot.bytes).max(self.limits.snapshot_log_bytes)
+        from + (3 * self.snapshot.bytes).max(self.limits.snapshot_log_bytes)
     }
 
     /// Begins a snapshot of the bank as it is now.
@@ -169,10 +164,7 @@ impl Journal {
     /// says.
     pub(super) fn record(&mut self, first: u64, group: &[Arc<Mutation>]) -> Result<(), EngineError> {
         self.check()?;
-        self.scratch.clear();
-        encode_group(group.iter().map(AsRef::as_ref), &mut self.scratch);
-        let appended = self.log.append(first, &self.scratch);
-        self.scratch.shrink_to(KEPT_SCRATCH);
+        let appended = self.log.append(first, &encode_group(group.iter().map(AsRef::as_ref)).parts());
         self.note(appended)?;
         match self.durability {
             Durability::Always => self.sync(),

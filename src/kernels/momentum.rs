@@ -27,15 +27,25 @@ pub fn normalise(row: &mut [f32]) {
     scale_by(row, norm(row));
 }
 
-/// Cosine banks: `v <- norm(m*v + (1-m)*x)` for unit `v` and `x`; a mixture of norm under 1e-6 becomes `x`. With m = 0 the
-/// row is `x` to the bit, as if it were new.
+/// `v <- x / |x|`. The norm of `x` must not be zero.
+pub fn set_unit(v: &mut [f32], x: &[f32]) {
+    let length = norm(x);
+    v.iter_mut().zip(x).for_each(|(v, &x)| *v = scaled(x, length));
+}
+
+/// Cosine banks: `v <- norm(m*v + (1-m)*u)` for unit `v`, where `u` is `x` of norm 1; a mixture of norm under 1e-6 becomes `u`. With m = 0
+/// the row is `u` to the bit, as if it were new. The norm of `x` must not be zero.
 pub fn move_unit(v: &mut [f32], x: &[f32], m: f32) {
-    mix(v, x, m);
-    let length = norm(v);
-    if m == 0.0 || length < SHORTEST_MIXTURE {
-        v.copy_from_slice(x);
+    if m == 0.0 {
+        return set_unit(v, x);
+    }
+    let (length, rest) = (norm(x), 1.0 - m);
+    v.iter_mut().zip(x).for_each(|(v, &x)| *v = m * *v + rest * scaled(x, length));
+    let mixed = norm(v);
+    if mixed < SHORTEST_MIXTURE {
+        set_unit(v, x);
     } else {
-        scale_by(v, length);
+        scale_by(v, mixed);
     }
 }
 
@@ -48,9 +58,11 @@ pub fn mix(v: &mut [f32], x: &[f32], m: f32) {
 }
 
 fn scale_by(row: &mut [f32], length: f64) {
-    for x in row {
-        *x = (f64::from(*x) / length) as f32;
-    }
+    row.iter_mut().for_each(|x| *x = scaled(*x, length));
+}
+
+fn scaled(x: f32, length: f64) -> f32 {
+    (f64::from(x) / length) as f32
 }
 
 #[cfg(test)]
@@ -60,7 +72,7 @@ mod tests {
     #[test]
     fn momentum_moves_towards_the_new_row_and_stays_on_the_sphere() {
         let mut v = [1.0, 0.0, 0.0];
-        move_unit(&mut v, &[0.0, 1.0, 0.0], 0.5);
+        move_unit(&mut v, &[0.0, 3.0, 0.0], 0.5);
         assert!((v[0] - 0.5f32.sqrt()).abs() < 1e-7 && (v[1] - 0.5f32.sqrt()).abs() < 1e-7);
         assert!((norm(&v) - 1.0).abs() < 1e-7);
         mix(&mut v, &[0.0, 0.0, 0.0], 0.0);
@@ -70,8 +82,10 @@ mod tests {
     #[test]
     fn opposite_rows_give_the_new_one() {
         let mut v = [1.0, 0.0];
-        move_unit(&mut v, &[-1.0, 0.0], 0.5);
+        move_unit(&mut v, &[-2.0, 0.0], 0.5);
         assert_eq!(v, [-1.0, 0.0]);
+        move_unit(&mut v, &[0.0, 0.25], 0.0);
+        assert_eq!(v, [0.0, 1.0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::chunk::{CHUNK_BYTES, Chunk};
 use super::store::OutOfMemory;
 use crate::kernels::coded::CodedRows;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::quantise::{Quantised, quantise};
 use crate::kernels::{self, LANES};
 
@@ -47,6 +48,14 @@ impl Codes {
     /// Memory that the codes of `slots` rows take.
     pub(super) fn resident(&self, slots: usize) -> usize {
         Chunk::resident(slots, self.per_chunk, Self::bytes(self.dim))
+    }
+
+    /// Asks for the memory of a row's codes.
+    pub(super) fn prefetch(&self, slot: u32) {
+        let (chunk, at) = self.locate(slot);
+        let (codes, floats) = self.chunks[chunk].bytes().split_at(self.per_chunk * self.stride);
+        prefetch(&codes[at * self.stride..][..self.dim]);
+        [at, self.per_chunk + at].into_iter().for_each(|float| prefetch(&floats[float * size_of::<f32>()..][..1]));
     }
 
     /// Notes what a row is now.

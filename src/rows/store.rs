@@ -88,6 +88,12 @@ impl Rows {
         self.stored(slot, self.dim)
     }
 
+    /// Asks for the memory of a row and its codes: it will be changed soon.
+    pub fn prefetch(&self, slot: u32) {
+        self.row(slot).prefetch();
+        self.codes.iter().for_each(|codes| codes.prefetch(slot));
+    }
+
     /// Changes one row, given without its padding, and returns the norm of what is then stored. Halves are decoded, changed as
     /// floats and rounded.
     pub fn change(&mut self, slot: u32, change: impl FnOnce(&mut [f32])) -> f64 {

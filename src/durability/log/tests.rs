@@ -27,7 +27,7 @@ fn payload(sequence: u64) -> Vec<u8> {
 
 fn append(log: &mut Log, sequences: std::ops::RangeInclusive<u64>) {
     for sequence in sequences {
-        log.append(sequence, &payload(sequence)).unwrap();
+        log.append(sequence, &[&payload(sequence)]).unwrap();
         log.sync().unwrap();
     }
 }
@@ -77,7 +77,7 @@ fn a_new_file_waits_until_the_one_before_is_almost_on_disk() {
     let mut sequence = 0;
     let mut append_one = |log: &mut Log| {
         sequence += 1;
-        log.append(sequence, &payload(sequence)).unwrap();
+        log.append(sequence, &[&payload(sequence)]).unwrap();
     };
     while !log.is_full() {
         append_one(&mut log);
