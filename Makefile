@@ -97,7 +97,7 @@ bench-telemetry: $(VENV)/test
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_telemetry.py --reports $(REPORTS)
 
-# What durability costs on the disk below this folder; writes 20 GiB in all, and durability.json. GIB and ENTRIES make it smaller.
+# What durability costs on the disk below this folder; writes 60 GiB in all, and durability.json; fails below its bars. GIB and ENTRIES make it smaller.
 bench-durability: $(VENV)/package
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_durability.py --reports $(REPORTS) --gib $(GIB) --entries $(ENTRIES)

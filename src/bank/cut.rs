@@ -88,10 +88,12 @@ impl Cut {
         if of_shard.aside.is_empty() {
             of_shard.aside = vec![None; of_shard.slots as usize];
         }
+        let mut kept = true;
         if let Some(at @ None) = of_shard.aside.get_mut(slot as usize) {
             *at = aside.put(rows.row(slot));
+            kept = at.is_some();
         }
-        if aside.rows_bytes() > self.budget.bytes {
+        if !kept || aside.rows_bytes() > self.budget.bytes {
             *over = true;
             *aside = Aside::new(0);
             shards.iter_mut().for_each(|of_shard| of_shard.aside = Vec::new());

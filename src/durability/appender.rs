@@ -91,6 +91,10 @@ impl Appender {
     }
 
     fn write(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        if total < STRAIGHT_FROM {
+            return self.file.write_all_at(&parts.concat(), self.end);
+        }
         let mut at = self.end;
         for part in parts {
             self.file.write_all_at(part, at)?;

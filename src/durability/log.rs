@@ -116,8 +116,8 @@ impl Log {
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }
 
-    /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once that costs no
-    /// long wait, or when it is twice as large as it should be.
+    /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once
+    /// that costs no long wait, or when it is twice as large as it should be.
     ///
     /// # Errors
     /// [`StoreError::Io`]

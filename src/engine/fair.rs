@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::lately::{Lately, Recent};
+use super::lately::{Lately, OF_LATE, Recent};
 use crate::model::Caller;
 
 /// Start-time fair queueing (Goyal, Vin and Cheng 1996): next is the caller that has had the least time since it began to wait, however
@@ -25,8 +25,9 @@ pub(super) struct FairQueue<J> {
     lately: Lately,
     len: usize,
     running: usize,
-    /// So many callers are remembered before those without work are looked for.
+    /// So many callers are remembered before those without work are looked for, and for so long.
     room: usize,
+    swept: Instant,
 }
 
 #[derive(Debug)]
@@ -55,7 +56,20 @@ impl<J> FairQueue<J> {
     pub(super) fn new(bound: usize, threads: usize, now: Instant) -> Self {
         let (lines, turns, level) = (FxHashMap::default(), BTreeMap::new(), Duration::ZERO);
         let (threads, lately) = (threads.max(1) as f64, Lately::from(now));
-        Self { lines, turns, level, most: level, arrivals: 0, bound, threads, lately, len: 0, running: 0, room: REMEMBERED }
+        Self {
+            lines,
+            turns,
+            level,
+            most: level,
+            arrivals: 0,
+            bound,
+            threads,
+            lately,
+            len: 0,
+            running: 0,
+            room: REMEMBERED,
+            swept: now,
+        }
     }
 
     /// Jobs that wait.
@@ -87,14 +101,16 @@ impl<J> FairQueue<J> {
     pub(super) fn ahead_of(&self, caller: &Caller, own: Duration, now: Instant) -> Duration {
         let mine = self.lines.get(caller).map_or(Duration::ZERO, |line| line.backlog);
         let most = (mine + own).as_secs_f64();
-        let others = || self.lines.iter().filter(|(other, _)| *other != caller).map(|(_, line)| line);
-        let share = |line: &Line<J>| self.lately.share(line.lately, now) / self.threads;
+        let share = self.lately.share(now);
+        // A long job counts when it ends, as if it had been done just then: nobody has more than all threads.
+        let of = |line: &Line<J>| (line.backlog.as_secs_f64(), (share(line.lately) / self.threads).min(1.0));
+        let others: Vec<(f64, f64)> =
+            self.lines.iter().filter(|(other, _)| *other != caller).map(|(_, line)| of(line)).collect();
         // Work `w` with w = most + sum of min(backlog + share w, most), by Newton's method from above: the right side is concave.
-        let mut work = most * (1.0 + self.lines.len() as f64);
+        let mut work = most * (1.0 + others.len() as f64);
         for _ in 0..8 {
             let (mut known, mut grows) = (most, 0.0);
-            for line in others() {
-                let (backlog, share) = (line.backlog.as_secs_f64(), share(line));
+            for (backlog, share) in &others {
                 if backlog + share * work < most {
                     (known, grows) = (known + backlog, grows + share);
                 } else {
@@ -166,11 +182,11 @@ impl<J> FairQueue<J> {
         if self.len == 0 && self.running == 0 {
             self.level = self.most;
         }
-        if self.lines.len() > self.room {
-            let (level, lately) = (self.level, self.lately);
-            let is_known = |line: &Line<J>| line.had > level || lately.share(line.lately, now) > SLIGHT;
+        if self.lines.len() > self.room || now.saturating_duration_since(self.swept) > 8 * OF_LATE {
+            let (level, share) = (self.level, self.lately.share(now));
+            let is_known = |line: &Line<J>| line.had > level || share(line.lately) > SLIGHT;
             self.lines.retain(|_, line| !line.jobs.is_empty() || line.running > 0 || is_known(line));
-            self.room = (2 * self.lines.len()).max(REMEMBERED);
+            (self.room, self.swept) = ((2 * self.lines.len()).max(REMEMBERED), now);
         }
     }
 }
@@ -181,7 +197,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{FairQueue, Full, REMEMBERED};
+    use super::{FairQueue, Full};
     use crate::model::{Caller, clock};
 
     fn caller(number: usize) -> Caller {
@@ -261,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_had_before_a_pause_is_forgotten() {
+        let mut queue = queue(100_000);
+        (0..2_000).for_each(|_| queue.push(&caller(0), 5 * MS, 0));
+        let alone = serve(&mut queue, 20_000 * MS, |_, _| ());
+        assert_eq!((alone[0], queue.len()), (10_000 * MS, 0));
+        (0..2).for_each(|number| (0..100).for_each(|_| queue.push(&caller(number), 5 * MS, number)));
+        let had = serve(&mut queue, 500 * MS, |_, _| ());
+        assert!(had[0].abs_diff(had[1]) <= 5 * MS, "{had:?}");
+    }
+
+    #[test]
     fn callers_go_on_as_they_did_of_late() {
         let (began, mut queue) = (clock::now(), queue(1_000));
         let at = |millis: u32| began + MS * millis;
@@ -306,12 +333,10 @@ mod tests {
             prop_assert_eq!((done, queue.len(), queue.callers(), queue.backlog()), (jobs.len(), 0, 0, Duration::ZERO));
             // Who comes long after is all that is remembered.
             let later = now + Duration::from_secs(3_600);
-            for stranger in 1_000..1_000 + 2 * (jobs.len() + REMEMBERED) {
-                queue.push(&caller(stranger), MS, MS);
-                let (of, estimate, took) = queue.pop().unwrap();
-                queue.ended(&of, estimate, took, later + MS * stranger as u32 * 1_000);
-            }
-            prop_assert!(queue.lines.len() <= 2 * REMEMBERED, "{} lines", queue.lines.len());
+            queue.push(&caller(1_000), MS, MS);
+            let (of, estimate, took) = queue.pop().unwrap();
+            queue.ended(&of, estimate, took, later);
+            prop_assert!(queue.lines.len() <= 1, "{} lines", queue.lines.len());
         }
     }
 }

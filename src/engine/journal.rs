@@ -35,6 +35,8 @@ pub(super) struct Journal {
     /// Bytes of log from which on the next is taken.
     outgrown: u64,
     limits: Config,
+    /// Snapshots that failed since then: each may copy twice as much aside as the one before, or the log would grow without end.
+    failed: u32,
     /// Of the snapshot that is being taken.
     outcome: Option<Outcome>,
 }
@@ -82,6 +84,7 @@ impl Journal {
             folder,
             snapshot,
             outgrown: 0,
+            failed: 0,
             limits: limits.clone(),
             outcome: None,
         };
@@ -95,14 +98,17 @@ impl Journal {
             self.outcome = None;
             match known {
                 Some(snapshot) => {
-                    self.snapshot = snapshot;
+                    (self.snapshot, self.failed) = (snapshot, 0);
                     // What can't be removed costs room, and is removed with the next.
                     if let Err(fault) = self.log.drop_behind(snapshot.sequence) {
                         tracing::warn!(bank = %self.bank, %fault, "the log behind a snapshot stays");
                     }
                     self.outgrown = self.threshold(0);
                 }
-                None => self.outgrown = self.threshold(self.log.bytes()),
+                None => {
+                    self.outgrown = self.threshold(self.log.bytes());
+                    self.failed += 1;
+                }
             }
         }
         let may_begin = self.outcome.is_none() && self.failure.is_none() && self.log.bytes() >= self.outgrown;
@@ -127,7 +133,8 @@ impl Journal {
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
         self.due = None;
-        let budget = Budget { bytes: self.limits.snapshot_memory_bytes, setting: "durability.snapshot_memory_bytes" };
+        let bytes = self.limits.snapshot_memory_bytes.saturating_mul(1 << self.failed.min(16));
+        let budget = Budget { bytes, setting: "durability.snapshot_memory_bytes" };
         let cut = bank.write()?.begin_cut(budget);
         let outcome = Outcome::default();
         self.outcome = Some(outcome.clone());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// What counts for the e-th part: long enough for a few dozen requests of a trainer, short enough to follow one that ends.
-const OF_LATE: Duration = Duration::from_secs(2);
+pub(super) const OF_LATE: Duration = Duration::from_secs(2);
 
 /// Weighs time that was used by when it was (forward decay, Cormode et al. 2009): what is added later weighs more, so that nobody's has to
 /// be made less as time passes.
@@ -27,9 +27,10 @@ impl Lately {
         of.0 += took.as_secs_f64() * self.weight(now);
     }
 
-    /// Seconds used in a second.
-    pub(super) fn share(self, of: Recent, now: Instant) -> f64 {
-        of.0 / (self.weight(now) * OF_LATE.as_secs_f64())
+    /// Seconds used in a second, as they count `now`.
+    pub(super) fn share(self, now: Instant) -> impl Fn(Recent) -> f64 {
+        let unit = 1.0 / (self.weight(now) * OF_LATE.as_secs_f64());
+        move |of| of.0 * unit
     }
 
     /// Whether weights have become so large that they are better counted anew, from `now` on.
@@ -66,7 +67,7 @@ mod tests {
             }
             lately.add(&mut recent, tick / 4, now);
         }
-        let share = |after: u32| lately.share(recent, began + tick * 60_000 + Duration::from_secs(1) * after);
+        let share = |after: u32| lately.share(began + tick * 60_000 + Duration::from_secs(1) * after)(recent);
         assert!((share(0) - 0.25).abs() < 0.002, "{}", share(0));
         assert!((share(2) - 0.25 / std::f64::consts::E).abs() < 0.002, "{}", share(2));
         assert!(share(3_600) < 1e-9, "{}", share(3_600));

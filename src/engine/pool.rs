@@ -256,6 +256,7 @@ mod tests {
     #[test]
     fn a_call_counts_once_however_many_pieces_it_was() {
         let (metrics, now) = (Metrics::default(), clock::now());
+        metrics.serve(vec!["negbank.v1.Sampling/Sample".to_owned()]);
         let of = |path: &str| Work::of(path, &http::HeaderMap::new(), now, (&metrics, &Traces::default()));
         let piece = |waited: u64, took: u64| {
             let began = now + Duration::from_secs(waited);

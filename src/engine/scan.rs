@@ -23,11 +23,12 @@ pub struct ScanQuery {
 }
 
 impl ScanQuery {
-    /// Memory that a scan of a bank of `entries` rows of `dim` floats takes at most: a chunk that is sent, one that is read, and the list of
-    /// those to come.
+    /// Memory that a scan of a bank of `entries` rows of `dim` floats takes, about: a chunk that is read, the one before as it is
+    /// converted and encoded, the end of another that is sent, and the lists of those to come.
     pub fn memory(&self, dim: usize, entries: usize) -> usize {
         let row = size_of::<Entry>() + size_of::<u64>() + self.encoding.map_or(0, |encoding| dim * encoding.bytes());
-        2 * self.rows.min(entries) * row + 2 * entries.min(LISTED) * size_of::<(u64, Place)>()
+        let listed = 2 * entries.min(LISTED) + self.since.map_or(0, |_| 2 * CHANGED);
+        4 * self.rows.min(entries) * row + listed * size_of::<(u64, Place)>()
     }
 }
 
@@ -100,6 +101,9 @@ const BYTES_PER_HOLD: usize = 256 << 10;
 
 /// Entries listed at a time: 32 MiB at most, however large the bank is.
 const LISTED: usize = 1 << 20;
+
+/// Changes that a bank remembers.
+const CHANGED: usize = 65_536;
 
 /// Stamps of a part that tells which entries left.
 const GONE_PER_PART: usize = 4_096;

@@ -342,6 +342,36 @@ mod tests {
         }
     }
 
+    /// Several holds a shard, so that rows are taken from aside, and their places used again, while later ones are put there.
+    #[test]
+    fn rows_aside_are_those_of_the_cut() {
+        let spec = BankSpec::new(3, Metric::Dot, BankKind::Keyed { momentum: 0.5, capacity: None }, 1).unwrap();
+        let write = |bank: &mut Bank, ids: Vec<u64>, value: f32| {
+            let matrix = Matrix::new("x", 3, Metric::Dot, vec![value; ids.len() * 3]).unwrap();
+            let batch = WriteBatch::new(&spec, Ids::Given(ids), matrix, None, None, None, None).unwrap();
+            apply(bank, &Mutation::Write(batch));
+        };
+        let filled = || {
+            let mut bank = Bank::new(spec);
+            write(&mut bank, (0..2_000).collect(), 1.0);
+            bank
+        };
+        let (expected, hash) = whole(filled());
+        let mut bank = filled();
+        let (image, cut) = (bank.image(), bank.begin_cut(budget(usize::MAX)));
+        let shared = Shared::new(bank);
+        let (mut all, mut random) = (Vec::new(), Seed(3).stream(0, 0));
+        let taken = sections((&image, &cut), &shared, &mut |section, _| {
+            all.push(section.to_vec());
+            // Taken ones, some that are not, and new ones.
+            let ids: Vec<u64> = (0..300).map(|_| random.below(2_200)).collect();
+            write(&mut shared.write().unwrap(), ids, all.len() as f32 + 1.0);
+            Ok(())
+        });
+        assert_eq!((taken.unwrap().value(), all), (hash, expected));
+        assert!(shared.read().unwrap().row(shared.read().unwrap().find(7).unwrap()).to_vec()[0] > 1.0, "it was written on");
+    }
+
     #[test]
     fn writes_that_change_more_than_the_budget_end_the_snapshot_and_not_themselves() {
         let spec = spec(0);

@@ -17,6 +17,7 @@ mod inbound;
 mod local_stream;
 mod lookup;
 mod measured;
+mod methods;
 mod outbound;
 mod readers;
 mod reloaded;

@@ -27,7 +27,7 @@ use super::reloaded::Reloaded;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
 use super::unix_socket::{self, SocketError, SocketFile};
-use super::{Config, Limits, stack, tls};
+use super::{Config, Limits, methods, stack, tls};
 use crate::engine::{Engine, Ledger};
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
@@ -173,6 +173,7 @@ impl Server {
         health.set_serving::<CheckpointsServer<CheckpointsService>>().await;
 
         let metrics = engine.metrics().clone();
+        metrics.serve(methods::all());
         tokio::spawn(tell_of_failed_logs(engine.log_failures(), health.clone()));
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };

@@ -44,8 +44,8 @@ pub(super) fn layers(
     (ledger, readers): (Ledger, Readers),
 ) -> Layers {
     ServiceBuilder::new()
-        // A span for each call, so that whatever is logged on its behalf can be told from its neighbours'. A refused call is its
-        // caller's mistake and only of interest to whoever looks for it; what is ours, status.rs logs as an error.
+        // A span for each call, for whoever looks closer (`tower_http=debug,negbank=debug`): it would be most of what logs cost. A refused
+        // call is its caller's mistake; what is ours, status.rs logs as an error, with the method.
         .layer(
             TraceLayer::new_for_grpc()
                 .make_span_with(span as fn(&http::Request<Body>) -> Span)
@@ -70,7 +70,7 @@ pub(super) fn layers(
 }
 
 fn span(request: &http::Request<Body>) -> Span {
-    tracing::info_span!("call", method = request.uri().path().trim_start_matches('/'))
+    tracing::debug_span!("call", method = request.uri().path().trim_start_matches('/'))
 }
 
 /// How often an idle connection is asked whether its client still lives.

@@ -6,6 +6,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::engine::EngineError;
 use crate::model::Invalid;
+use crate::telemetry::Work;
 
 /// The status of a refused request: one violation per fault.
 pub(super) fn invalid(refused: &Invalid) -> Status {
@@ -68,7 +69,7 @@ pub(super) fn engine(error: &EngineError) -> Status {
         EngineError::DeadlineExceeded | EngineError::StageExpired { .. } => Status::deadline_exceeded(message),
         EngineError::Stopping(_) => Status::unavailable(message),
         EngineError::Poisoned(_) | EngineError::Internal(_) => {
-            tracing::error!(%error, "a request failed for a reason that is ours");
+            tracing::error!(method = Work::current().method(), %error, "a request failed for a reason that is ours");
             Status::internal(message)
         }
     }

@@ -1,6 +1,6 @@
 //! Times of calls, by method.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,25 +11,26 @@ use rustc_hash::FxHashMap;
 
 /// gRPC's status codes are 0 to 16.
 const CODES: usize = 17;
-/// Of a method that there is not.
-const UNIMPLEMENTED: i32 = 12;
+/// What every method is called that there is not: anybody may call such, and that must not make a series each.
+const UNKNOWN: &str = "unknown";
 
 type ByMethod = Family<OfMethod, Histogram>;
 type ByCode = Family<OfCode, Histogram>;
 
-/// All methods that were called, and their series.
+/// All methods and their series.
 #[derive(Debug)]
 pub(super) struct Methods {
     calls: ByCode,
     compute: [ByMethod; 2],
     commit: [ByMethod; 2],
-    known: RwLock<FxHashMap<Box<str>, Arc<Method>>>,
+    known: OnceLock<FxHashMap<Box<str>, Arc<Method>>>,
+    unknown: Arc<Method>,
 }
 
 /// One method: its series, looked up once, from the first call on that has something for them.
 #[derive(Debug)]
 pub(super) struct Method {
-    name: Box<str>,
+    name: String,
     calls: [OnceLock<Histogram>; CODES],
     compute: OnceLock<[Histogram; 2]>,
     commit: OnceLock<[Histogram; 2]>,
@@ -64,29 +65,27 @@ impl Methods {
         let calls = Family::new_with_constructor(seconds as fn() -> Histogram);
         let help = "Time from a call's headers to those of its answer, by method and gRPC status code";
         registry.register_with_unit("grpc_request", help, Unit::Seconds, calls.clone());
-        Self { calls, compute, commit, known: RwLock::default() }
+        Self { calls, compute, commit, known: OnceLock::new(), unknown: Arc::new(Method::new(UNKNOWN.to_owned())) }
     }
 
-    /// The method of `/package.Service/Method`. It is kept once [`Self::called`] has shown that there is such a one.
+    /// These are all that there are, as `package.Service/Method`. Said again it changes nothing.
+    pub(super) fn serve(&self, methods: Vec<String>) {
+        let known = methods.into_iter().map(|name| (name.as_str().into(), Arc::new(Method::new(name)))).collect();
+        let _again = self.known.set(known);
+    }
+
+    /// The method of `/package.Service/Method`.
     pub(super) fn of(&self, path: &str) -> Arc<Method> {
-        let name = path.trim_start_matches('/');
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        known.unwrap_or_else(|| Arc::new(Method::new(name)))
+        let name = path.strip_prefix('/').unwrap_or(path);
+        let known = self.known.get().and_then(|known| known.get(name));
+        Arc::clone(known.unwrap_or(&self.unknown))
     }
 
-    /// Notes a call that was answered with `code`. Anybody may call what there is not: that must not make a series each.
-    pub(super) fn called(&self, method: &Arc<Method>, code: i32, took: Duration) {
-        let observe = |histogram: &Histogram| histogram.observe(took.as_secs_f64());
-        let series = |name: &str| self.calls.get_or_create(&OfCode { method: name.to_owned(), code: code.to_string() }).clone();
-        if code == UNIMPLEMENTED {
-            return observe(&series("unknown"));
-        }
+    /// Notes a call that was answered with `code`.
+    pub(super) fn called(&self, method: &Method, code: i32, took: Duration) {
         let Some(calls) = usize::try_from(code).ok().and_then(|code| method.calls.get(code)) else { return };
-        observe(calls.get_or_init(|| {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.entry(method.name.clone()).or_insert_with(|| Arc::clone(method));
-            series(&method.name)
-        }));
+        let of = || OfCode { method: method.name.clone(), code: code.to_string() };
+        calls.get_or_init(|| self.calls.get_or_create(&of()).clone()).observe(took.as_secs_f64());
     }
 
     /// Notes how long a call waited for compute threads, and took on them.
@@ -101,9 +100,9 @@ impl Methods {
 }
 
 impl Method {
-    fn new(name: &str) -> Self {
+    fn new(name: String) -> Self {
         let calls = [const { OnceLock::new() }; CODES];
-        Self { name: name.into(), calls, compute: OnceLock::new(), commit: OnceLock::new() }
+        Self { name, calls, compute: OnceLock::new(), commit: OnceLock::new() }
     }
 
     /// `package.Service/Method`
@@ -112,7 +111,7 @@ impl Method {
     }
 
     fn observe(&self, (kept, families): (&OnceLock<[Histogram; 2]>, &[ByMethod; 2]), times: [Duration; 2]) {
-        let of = || OfMethod { method: self.name.to_string() };
+        let of = || OfMethod { method: self.name.clone() };
         let series = kept.get_or_init(|| families.each_ref().map(|family| family.get_or_create(&of()).clone()));
         series.iter().zip(times).for_each(|(series, time)| series.observe(time.as_secs_f64()));
     }
@@ -130,14 +129,18 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
-    use super::{Methods, UNIMPLEMENTED};
+    use super::Methods;
 
     #[test]
-    fn what_there_is_not_is_not_remembered() {
+    fn what_there_is_not_has_no_series_of_its_own() {
         let mut registry = Registry::default();
         let methods = Methods::register(&mut registry);
+        methods.serve(vec!["negbank.v1.Banks/GetBank".to_owned()]);
         for number in 0..100 {
-            methods.called(&methods.of(&format!("/a/{number}")), UNIMPLEMENTED, Duration::ZERO);
+            // Not served, without a token, too late.
+            for code in [12, 16, 4] {
+                methods.called(&methods.of(&format!("/a/{number}")), code, Duration::ZERO);
+            }
         }
         for code in [0, 0, 5, 99, -1] {
             methods.called(&methods.of("/negbank.v1.Banks/GetBank"), code, Duration::ZERO);
@@ -145,14 +148,15 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let counts: Vec<&str> = text.lines().filter(|line| line.contains("_count")).collect();
-        assert_eq!(counts.len(), 3, "{counts:?}");
+        assert_eq!(counts.len(), 5, "{counts:?}");
         for line in [
             "grpc_request_seconds_count{method=\"unknown\",code=\"12\"} 100",
+            "grpc_request_seconds_count{method=\"unknown\",code=\"16\"} 100",
+            "grpc_request_seconds_count{method=\"unknown\",code=\"4\"} 100",
             "grpc_request_seconds_count{method=\"negbank.v1.Banks/GetBank\",code=\"0\"} 2",
             "grpc_request_seconds_count{method=\"negbank.v1.Banks/GetBank\",code=\"5\"} 1",
         ] {
             assert!(counts.contains(&line), "{line} in {counts:?}");
         }
-        assert_eq!(methods.known.read().unwrap().len(), 1);
     }
 }

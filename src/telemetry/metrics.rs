@@ -46,6 +46,11 @@ impl Metrics {
         self.on
     }
 
+    /// From now on there are these methods, each `package.Service/Method`; those of the first call stay.
+    pub fn serve(&self, methods: Vec<String>) {
+        self.all.methods.serve(methods);
+    }
+
     /// Asks `collector` too, whenever somebody reads.
     pub fn register(&self, collector: impl Collector) {
         self.all.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));

@@ -84,6 +84,11 @@ impl Work {
         act()
     }
 
+    /// `package.Service/Method` of the call, if it is of one.
+    pub fn method(&self) -> Option<&str> {
+        self.0.as_ref().map(|record| record.method.name())
+    }
+
     /// True if it is of a call.
     pub fn is_noted(&self) -> bool {
         self.0.is_some()

@@ -168,7 +168,7 @@ async fn a_bank_that_would_outgrow_the_memory_is_refused_until_something_is_dele
     live.client.remove(v1::RemoveRequest { bank: "docs".into(), ids }).await.unwrap();
     write("docs", 1_000_000, DIM).await.expect("where entries have left, others may come");
     live.client.sample(search(1)).await.expect("reads go on");
-    scans_have_room_for_what_they_hold(&live, entries as u32 / 2).await;
+    scans_have_room_for_what_they_hold(&live, entries as u32 / 4).await;
 
     live.client.delete_bank(v1::DeleteBankRequest { name: "docs".into() }).await.unwrap();
     create(keyed("docs", DIM as u32, 1)).await.unwrap();
@@ -185,7 +185,7 @@ async fn scans_have_room_for_what_they_hold(live: &Live, chunk_rows: u32) {
             Ok(chunks) => unread.push(chunks),
             Err(refused) => break refused,
         }
-        assert!(unread.len() < 10, "each holds two chunks of half of the bank, which fills half of the memory");
+        assert!(unread.len() < 10, "each holds four chunks of a quarter of the bank, which fills half of the memory");
     };
     assert!(refused.get_details_retry_info().is_some() && refused.message().contains("memory.max_bytes"), "{refused:?}");
     assert!(!unread.is_empty(), "one has room: {refused:?}");

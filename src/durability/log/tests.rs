@@ -27,7 +27,11 @@ fn payload(sequence: u64) -> Vec<u8> {
 
 fn append(log: &mut Log, sequences: std::ops::RangeInclusive<u64>) {
     for sequence in sequences {
-        log.append(sequence, &[&payload(sequence)]).unwrap();
+        // In one part or several, empty ones too.
+        let payload = payload(sequence);
+        let (head, rest) = payload.split_at(sequence as usize % 5 % payload.len());
+        let (middle, end) = rest.split_at(rest.len() / 2);
+        log.append(sequence, &[head, middle, &[], end]).unwrap();
         log.sync().unwrap();
     }
 }
