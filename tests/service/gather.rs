@@ -356,17 +356,12 @@ async fn memory_is_bounded_and_freed() {
         drop(client.gather(alone).await.unwrap());
         most = most.max(server.memory());
     }
-    // The answers that are kept, what one call takes while it is received and sent, and what the allocator gives back late; all of them are
-    // 640 MB.
-    assert!(most < before + (64 << 20) + (96 << 20), "{} MB more than at the start", (most - before) >> 20);
+    // The answers that are kept, and what one call takes while it is received and sent.
+    assert!(most < before + (64 << 20) + (64 << 20), "{} MB more than at the start", (most - before) >> 20);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(client.list_gathers().await.unwrap().gathers.is_empty());
-    let freed = async {
-        while server.memory() >= before + (40 << 20) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("the memory is given back");
+    let after = server.memory();
+    assert!(after < before + (40 << 20), "{} MB were not freed", (after - before) >> 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
