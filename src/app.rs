@@ -7,6 +7,7 @@ pub use embedded::Embedded;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
@@ -66,6 +67,8 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
         config.memory.max_bytes = memory::allowed();
     }
     let memory = config.memory.max_bytes;
+    let files = open_files();
+    let kept = config.durability.dir.clone();
     let engine = Engine::start(config)?;
     let traces = Traces::start(&settings.traces)?;
     let http = Http::bind(&settings.http).await?;
@@ -73,13 +76,16 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let address = server.address()?.map(tracing::field::display);
     let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
     let probes = http.address().map(tracing::field::display);
-    tracing::info!(address, unix_socket, probes, memory, version = env!("CARGO_PKG_VERSION"), "serving");
+    tracing::info!(address, unix_socket, probes, memory, files, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let mut signals = StopSignals::listen()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let readiness = Readiness::default();
     readiness.set(true);
     let (metrics, of) = (engine.metrics().clone(), engine.clone());
+    if let Some(folder) = kept {
+        metrics.watch_disk("durability.dir", folder);
+    }
     // It answers until the process ends, so that a drain can be watched.
     tokio::spawn(http.serve(metrics, readiness.clone(), move || of.complaints(), std::future::pending()));
     let cut = async move {
@@ -105,6 +111,14 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     engine.flush().await?;
     tracing::info!("drained");
     Ok(())
+}
+
+/// Files that may be open, of which each connection is one: as many as the system allows, where a process begins with 1,024 of them.
+fn open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // If it may not, it has what it had, which `negbank doctor` tells.
+    let _raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// SIGTERM and SIGINT, as they come.

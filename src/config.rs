@@ -283,7 +283,9 @@ impl Reader {
 
     fn finish(mut self) -> Result<Vec<Effective>, Problems> {
         for (key, value) in &self.given {
-            self.problems.push(format!("{key} (from {}) is not a setting; `negbank config` lists them all", origin(value)));
+            let meant = meanings::closest(key).map_or_else(String::new, |known| format!("; did you mean {known}?"));
+            let problem = format!("{key} (from {}) is not a setting{meant}; `negbank config` lists them all", origin(value));
+            self.problems.push(problem);
         }
         self.effective.sort();
         if self.problems.is_empty() { Ok(self.effective) } else { Err(Problems(self.problems)) }

@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,9 +92,10 @@ def test_sample_says_what_was_wrong(server: ServerProcess, arguments: list[str],
 def test_doctor_finds_a_sound_server_sound(server: ServerProcess) -> None:
     examined = ran("doctor", "--strict", *at(server))
     assert examined.returncode == 0, examined
-    for found in ("ok    probes", "ok    clock", "ok    load", "ok    calls", "ok    access", "ok    bank pets"):
+    for found in ("ok    probes", "ok    clock", "ok    limits", "ok    load", "ok    calls", "ok    access", "ok    bank pets"):
         assert found in examined.stdout
     assert "5 entries, sequence 1, step 120" in examined.stdout
+    assert "banks 1 of 1,024, entries of the largest bank 5 of 100,000,000" in examined.stdout
     assert ran("doctor", "--ready", *at(server)).stdout == ""
 
 
@@ -115,6 +117,33 @@ def test_doctor_tells_what_is_amiss() -> None:
     assert gone.returncode != 0
     assert {"FAIL  probes", "FAIL  metrics", "FAIL  calls"} <= {line[:13].strip() for line in gone.stdout.splitlines()}
     assert "the server's http.listen" in ran("doctor", "--ready", *at(server)).stderr
+
+
+def test_doctor_tells_of_a_limit_before_it_is_reached(tmp_path: Path) -> None:
+    server = ServerProcess("http.listen=127.0.0.1:0", "limits.max_banks=1", f"durability.dir={tmp_path / 'kept'}")
+    try:
+        bank = negbank.connect(server.address).create_bank("only", dim=2)
+        bank.write([1, 2], [[1.0, 0.0], [0.0, 1.0]])
+        examined = ran("doctor", *at(server))
+        assert "WARN  limits" in examined.stdout
+        assert "banks 1 of 1; then none is created: limits.max_banks" in examined.stdout
+        assert "disk " in examined.stdout
+        assert ran("doctor", "--strict", *at(server)).returncode != 0
+    finally:
+        server.stop()
+
+
+def test_commands_say_which_flag_is_missing(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    token = ran("token", "--subject", "me", "--role", "read", "--append", str(tokens)).stdout.strip()
+    server = ServerProcess("http.listen=127.0.0.1:0", f"auth.tokens={tokens}")
+    try:
+        for command in (["sample", "pets", "--address", server.address], ["top", *at(server)]):
+            assert "--token, or NEGBANK_TOKEN" in ran(*command).stderr, command
+        assert "--token, or NEGBANK_TOKEN" in ran("doctor", *at(server)).stdout
+        assert "give --probes" in ran("top", "--once", "--probes", "127.0.0.1:1", "--token", token, "--address", server.address).stderr
+    finally:
+        server.stop()
 
 
 def test_doctor_is_not_deceived_by_another_service() -> None:

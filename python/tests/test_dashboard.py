@@ -29,9 +29,10 @@ Labels = dict[str, set[str]]
 
 
 @pytest.fixture(scope="module")
-def measured() -> Iterator[Labels]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labels]:
     """The labels of each series that a busy server shows, by the series' name."""
-    server = ServerProcess("http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50")
+    kept = f"durability.dir={tmp_path_factory.mktemp('kept')}"
+    server = ServerProcess("http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50", kept)
     try:
         bank = negbank.connect(server.address).create_bank("busy", dim=DIM)
         rng = np.random.default_rng(1)

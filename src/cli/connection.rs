@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::client::Security;
+use crate::client::{ClientError, Code, Security};
 
 /// Whom to trust, and what to show.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,6 +37,14 @@ impl Connection {
             identity: certificate.zip(key),
             server_name: self.server_name.clone(),
         })
+    }
+}
+
+/// A fault as whoever typed the command can mend it.
+pub(super) fn told(fault: &(dyn Error + 'static)) -> String {
+    match fault.downcast_ref::<ClientError>().map(ClientError::code) {
+        Some(Code::Unauthenticated) => format!("{fault}; here --token, or NEGBANK_TOKEN in the environment"),
+        _ => fault.to_string(),
     }
 }
 

@@ -26,6 +26,30 @@ impl Figures {
         // Not sum(), which is -0 where there is nothing.
         self.0.iter().filter(fits).fold(0.0, |sum, figure| sum + figure.value)
     }
+
+    /// The sum of all of a name; `None` if there are none.
+    pub(super) fn total(&self, name: &str) -> Option<f64> {
+        (self.count(name) > 0).then(|| self.sum(name, &[]))
+    }
+
+    /// How many there are of a name.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.values(name).count()
+    }
+
+    /// The least of a name.
+    pub(super) fn least(&self, name: &str) -> Option<f64> {
+        self.values(name).reduce(f64::min)
+    }
+
+    /// The largest of a name.
+    pub(super) fn largest(&self, name: &str) -> Option<f64> {
+        self.values(name).reduce(f64::max)
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = f64> {
+        self.0.iter().filter(move |figure| figure.name == name).map(|figure| figure.value)
+    }
 }
 
 /// `name{key="value",...} 1.5`; values of labels have no quotes of their own here: they are names of banks, methods and reasons.
@@ -51,6 +75,8 @@ mod tests {
         let sum = |name: &str, labels: &[(&str, &str)]| figures.sum(name, labels);
         assert_eq!((sum("a", &[]), sum("a", &[("x", "2")]), sum("a", &[("y", "p.q/R"), ("x", "1")])), (5.5, 3.5, 2.0));
         assert_eq!((sum("a_b", &[]), sum("a", &[("x", "3")])), (7.0, 0.0));
+        assert_eq!((figures.count("a"), figures.total("a"), figures.total("c")), (2, Some(5.5), None));
+        assert_eq!((figures.least("a"), figures.largest("a"), figures.least("c")), (Some(2.0), Some(3.5), None));
         assert!(sum("c", &[]).is_sign_positive(), "nothing is 0, not -0");
     }
 }

@@ -51,7 +51,7 @@ enum Command {
     ///
     /// Keys: q ends it, o orders by name or by what is served, arrows scroll. `--once` prints one table.
     Top(top::Args),
-    /// Checks a deployment from outside: ports, readiness, access, clock, load, recall, ranks that are waited for.
+    /// Checks a deployment from outside: ports, readiness, access, clock, limits, load, recall, ranks that are waited for.
     ///
     /// Fails if something is broken, with --strict also if something asks for attention. It changes nothing.
     Doctor(doctor::Args),
@@ -92,7 +92,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             // Nothing can be done if even standard error is closed.
-            let _closed = writeln!(std::io::stderr(), "negbank: {problem}");
+            let _closed = writeln!(std::io::stderr(), "negbank: {}", connection::told(problem.as_ref()));
             ExitCode::FAILURE
         }
     }

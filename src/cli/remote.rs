@@ -61,7 +61,7 @@ impl Remote {
         self.ask(path).await.map_err(|fault| {
             let cause = deepest(&fault);
             if fault.is_connect() || fault.is_timeout() || fault.is_builder() {
-                format!("no probes answer at {probes} (the server's http.listen): {cause}").into()
+                format!("no probes answer at {probes} (give --probes, the server's http.listen): {cause}").into()
             } else {
                 format!("what answers at {probes} is no negbank's probes: {cause}").into()
             }

@@ -5,6 +5,17 @@ pub(super) fn of(key: &str) -> &'static str {
     MEANINGS.iter().find(|(of, _)| *of == key).map_or("", |(_, meaning)| meaning)
 }
 
+/// The setting that a key that is none was perhaps meant to be: one of the same name in another part, or else one that few slips away.
+pub(super) fn closest(key: &str) -> Option<&'static str> {
+    let name = |key: &str| key.rsplit_once('.').map_or(key, |(_, name)| name).to_owned();
+    let known = || MEANINGS.iter().map(|(known, _)| *known);
+    let slips = |known: &&str| strsim::osa_distance(key, known);
+    known().find(|known| name(known) == name(key)).or_else(|| {
+        let nearest = known().min_by_key(slips)?;
+        (slips(&nearest) <= 1 + key.len() / 8).then_some(nearest)
+    })
+}
+
 /// By key, in their order.
 const MEANINGS: &[(&str, &str)] = &[
     ("auth.tokens", "File of the tokens that calls need, made by `negbank token`; none: nobody is asked for one."),
@@ -97,7 +108,7 @@ const MEANINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::MEANINGS;
+    use super::{MEANINGS, closest};
     use crate::config::{Settings, Sources};
 
     #[test]
@@ -105,5 +116,21 @@ mod tests {
         let (_, effective) = Settings::explain(&Sources::default()).unwrap();
         let told: Vec<&str> = MEANINGS.iter().map(|(key, _)| *key).collect();
         assert_eq!(effective.iter().map(|setting| setting.key.as_str()).collect::<Vec<_>>(), told);
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        for (given, meant) in [
+            ("limit.max_dim", "limits.max_dim"),
+            ("server.max_k", "limits.max_k"),
+            ("compute.thread", "compute.threads"),
+            ("durability.polciy", "durability.policy"),
+            ("index.enable", "index.enabled"),
+        ] {
+            assert_eq!(closest(given), Some(meant));
+        }
+        for stranger in ["", "x", "graph.layers", "server.colour"] {
+            assert_eq!(closest(stranger), None, "{stranger}");
+        }
     }
 }

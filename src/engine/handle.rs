@@ -1,5 +1,6 @@
 //! The boundary between async and sync: the engine as its callers see it.
 
+mod background;
 mod banks;
 mod checkpoints;
 mod gather;
@@ -11,8 +12,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
+use background::Background;
 pub use checkpoints::{Heard, NewCheckpoint, Restore, Running};
 use gather::Gathers;
 pub use scan::Scan;
@@ -70,8 +72,7 @@ struct Inner {
     snapshots: Option<Snapshots>,
     /// Where checkpoints are kept.
     archive: Option<Archive>,
-    /// Of those who make or read checkpoints: they share a disk.
-    turns: Semaphore,
+    background: Background,
 }
 
 /// One bank: its name and settings, its state, and the way to its committer. A deleted bank lives on until the requests that
@@ -101,9 +102,6 @@ pub struct BankHandle {
     /// True once the bank is deleted, for those who wait for something of it.
     deleted: watch::Sender<bool>,
 }
-
-/// Checkpoints that are made or read at the same time.
-const TURNS: usize = 2;
 
 impl Engine {
     /// Starts the compute threads, and takes up the banks that are on disk. A bank that can't be read is refused by name.
@@ -138,7 +136,7 @@ impl Engine {
             log_failed,
             snapshots,
             archive,
-            turns: Semaphore::new(TURNS),
+            background: Background::start()?,
         };
         inner.recover().map_err(std::io::Error::other)?;
         let this = Self { inner: Arc::new(inner) };

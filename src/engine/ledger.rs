@@ -104,6 +104,11 @@ impl Ledger {
         Some(self.0.config.max_bytes).filter(|&limit| limit > 0)
     }
 
+    /// Bytes from which on banks do not grow; `None`: no limit.
+    pub fn write_limit(&self) -> Option<usize> {
+        self.limit().map(|limit| (limit as u128 * self.0.config.write_percent as u128 / 100) as usize)
+    }
+
     /// Whether there is room for `bytes` below `most`, if need be once buffers that are only kept are freed.
     fn fits(&self, bytes: usize, most: usize) -> bool {
         let fits = || self.total().saturating_add(bytes) <= most;
@@ -132,9 +137,7 @@ impl Ledger {
     /// # Errors
     /// [`EngineError::MemoryFull`]
     pub(super) fn may_grow(&self, bytes: usize) -> Result<(), EngineError> {
-        let Some(limit) = self.limit() else { return Ok(()) };
-        let percent = self.0.config.write_percent;
-        let most = (limit as u128 * percent as u128 / 100) as usize;
+        let Some((limit, most)) = self.limit().zip(self.write_limit()) else { return Ok(()) };
         if self.fits(bytes, most) {
             return Ok(());
         }
@@ -143,7 +146,7 @@ impl Ledger {
             // Builds, copies, requests and answers end.
             return Err(EngineError::full("the memory that banks grow into, in bytes,", most, SETTING));
         }
-        let used = self.total();
+        let (used, percent) = (self.total(), self.0.config.write_percent);
         Err(EngineError::MemoryFull { bytes, used, most, percent, limit })
     }
 }

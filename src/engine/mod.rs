@@ -22,6 +22,7 @@ mod logger;
 mod maintenance;
 mod meter;
 mod pool;
+mod priority;
 mod query;
 mod reading;
 mod recovery;

@@ -6,6 +6,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
+use super::priority::give_way;
 use crate::bank::{Bank, Cut, RestoreError};
 use crate::codec::{Section, StateHash};
 use crate::durability::{Complaint, Folder, Snapshot};
@@ -66,6 +67,7 @@ impl Snapshots {
 }
 
 fn run(jobs: &Receiver<Job>) {
+    give_way();
     for job in jobs {
         let (began, bank) = (clock::now(), job.folder.record().name.clone());
         match write(&job) {

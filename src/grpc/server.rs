@@ -71,7 +71,7 @@ pub enum ServeError {
     },
     /// Others could reach it, and nothing keeps them from doing as they like.
     #[error(
-        "{0} can be reached by others, and calls would be neither encrypted nor authenticated: set tls.certificate and tls.key, \
+        "server.listen = {0} can be reached by others, and calls would be neither encrypted nor authenticated: set tls.certificate and tls.key, \
          auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
     )]
     Insecure(SocketAddr),

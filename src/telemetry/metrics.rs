@@ -1,6 +1,7 @@
 //! Figures of the process, as Prometheus reads them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -9,6 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use super::methods::Methods;
+use super::process::{Disk, Process};
+
+/// What is not of the process, or of its disks, is of negbank.
+const PREFIX: &str = "negbank";
 
 /// The process's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,10 +32,12 @@ struct All {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("negbank");
-        let methods = Methods::register(&mut registry);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process));
+        let ours = registry.sub_registry_with_prefix(PREFIX);
+        let methods = Methods::register(ours);
         let readers_cut = Counter::default();
-        registry.register("readers_cut", "Clients that were cut since they did not read their answers", readers_cut.clone());
+        ours.register("readers_cut", "Clients that were cut since they did not read their answers", readers_cut.clone());
         Self { on: true, all: Arc::new(All { registry: Mutex::new(registry), methods, readers_cut }) }
     }
 }
@@ -53,7 +60,13 @@ impl Metrics {
 
     /// Asks `collector` too, whenever somebody reads.
     pub fn register(&self, collector: impl Collector) {
-        self.all.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
+        let mut registry = self.all.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.sub_registry_with_prefix(PREFIX).register_collector(Box::new(collector));
+    }
+
+    /// Tells how full the disk of `folder` is, which `setting` names.
+    pub fn watch_disk(&self, setting: &'static str, folder: PathBuf) {
+        self.register(Disk { setting, folder });
     }
 
     /// Notes a client that was cut since it did not read its answer.

@@ -4,6 +4,7 @@ mod http;
 mod logs;
 mod methods;
 mod metrics;
+mod process;
 mod traces;
 mod work;
 

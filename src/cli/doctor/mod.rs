@@ -3,6 +3,7 @@
 mod banks;
 mod clock;
 mod findings;
+mod limits;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use findings::{Findings, Verdict};
 
 use super::bench::stopwatch::Stopwatch;
+use super::connection::told;
 use super::figures::Figures;
 use super::remote::Remote;
 use crate::client::Client;
@@ -50,7 +52,7 @@ async fn examine(remote: &Remote) -> Findings {
     probes(remote, &mut findings).await;
     match remote.connect().await {
         Ok(client) => calls(remote, &client, &mut findings).await,
-        Err(fault) => findings.fail("calls", fault.to_string()),
+        Err(fault) => findings.fail("calls", told(fault.as_ref())),
     }
     findings
 }
@@ -74,7 +76,10 @@ async fn probes(remote: &Remote, findings: &mut Findings) {
         Err(fault) => findings.fail("probes", fault.to_string()),
     }
     match remote.figures().await {
-        Ok(figures) => load(&figures, findings),
+        Ok(figures) => {
+            load(&figures, findings);
+            limits::check(&figures, findings);
+        }
         Err(fault) => findings.fail("metrics", fault.to_string()),
     }
 }
@@ -103,7 +108,7 @@ async fn calls(remote: &Remote, client: &Client, findings: &mut Findings) {
     for _ in 0..CALLS {
         match client.list_banks().await {
             Ok(answer) => listed = Some(answer.banks),
-            Err(fault) => return findings.fail("calls", fault.to_string()),
+            Err(fault) => return findings.fail("calls", told(&fault)),
         }
     }
     let each = watch.elapsed() / CALLS;

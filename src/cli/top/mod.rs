@@ -11,6 +11,7 @@ use look::Look;
 use screen::{Key, Screen};
 use tokio::sync::watch;
 
+use super::connection::told;
 use super::remote::Remote;
 use crate::client::Client;
 
@@ -41,10 +42,10 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let client = runtime.block_on(args.remote.connect())?;
     let interval = Duration::from_secs_f64(args.interval);
-    let first = runtime.block_on(Look::take(&client, &args.remote, None)).map_err(|fault| fault.to_string())?;
+    let first = runtime.block_on(Look::take(&client, &args.remote, None)).map_err(|fault| told(fault.as_ref()))?;
     if args.once || !std::io::stdout().is_terminal() {
         std::thread::sleep(interval);
-        let look = runtime.block_on(Look::take(&client, &args.remote, Some(&first))).map_err(|fault| fault.to_string())?;
+        let look = runtime.block_on(Look::take(&client, &args.remote, Some(&first))).map_err(|fault| told(fault.as_ref()))?;
         write!(std::io::stdout().lock(), "{}\n\n{}", look.heading(), look.table(look::Order::Name))?;
         return Ok(());
     }
@@ -63,7 +64,7 @@ async fn look_again(client: Client, remote: Remote, interval: Duration, tell: wa
         let before = tell.borrow().look.clone();
         let seen = match Look::take(&client, &remote, before.as_ref()).await {
             Ok(look) => Seen { look: Some(look), fault: None },
-            Err(fault) => Seen { look: before, fault: Some(fault.to_string()) },
+            Err(fault) => Seen { look: before, fault: Some(told(fault.as_ref())) },
         };
         tell.send_replace(seen);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _};
 
+use super::background::Background;
 use super::banks::blocking;
 use super::{BankHandle, Engine, Inner, Leave, wait};
 use crate::archive::{Archive, ArchiveError, Found};
@@ -96,7 +97,9 @@ impl Engine {
     /// [`EngineError::CheckpointExists`], [`EngineError::Overrun`], [`EngineError::Storage`]
     pub fn checkpoint(&self, bank: Arc<BankHandle>, new: NewCheckpoint, deadline: Deadline) -> Running<Checkpoint> {
         let engine = self.clone();
-        running(deadline, |wanted, meter| async move { engine.inner.make_checkpoint(&bank, new, wanted, &meter).await })
+        running(&self.inner.background, deadline, |wanted, meter| async move {
+            engine.inner.make_checkpoint(&bank, new, wanted, &meter).await
+        })
     }
 
     /// Brings a bank back. When this ends, whoever asks for the bank has the restored one.
@@ -106,7 +109,11 @@ impl Engine {
     /// [`EngineError::CheckpointDamaged`], [`EngineError::Storage`]
     pub fn restore(&self, restore: Restore, deadline: Deadline) -> Running<(Checkpoint, Arc<BankHandle>)> {
         let engine = self.clone();
-        running(deadline, |wanted, meter| async move { engine.inner.restore(restore, wanted, &meter).await })
+        running(
+            &self.inner.background,
+            deadline,
+            |wanted, meter| async move { engine.inner.restore(restore, wanted, &meter).await },
+        )
     }
 
     /// The checkpoints of a bank, or of all, oldest first.
@@ -145,7 +152,7 @@ impl Inner {
         let archive = self.archive()?;
         let (name, tag) = (bank.name.clone(), new.tag.clone());
         check_tag(archive, &name, &new).await?;
-        let _turn = self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))?;
+        let _turn = self.background.turn().await?;
         check_tag(archive, &name, &new).await?;
         let began = clock::now();
         let slice = self.slice(bank).await?;
@@ -230,7 +237,7 @@ impl Inner {
         let found = archive.find(&restore.bank, restore.tag.as_ref()).await?;
         let durability = self.admit(&restore, &found.checkpoint)?;
         self.may_hold(&found.checkpoint.spec, Some(found.checkpoint.entries as usize))?;
-        let _turn = self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))?;
+        let _turn = self.background.turn().await?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };
         meter.begin(Phase::Reading, found.checkpoint.bytes);
@@ -358,6 +365,7 @@ async fn pump(
 }
 
 fn running<T: Send + 'static, F: Future<Output = Result<T, EngineError>> + Send + 'static>(
+    background: &Background,
     deadline: Deadline,
     work: impl FnOnce(Wanted, Arc<Meter>) -> F,
 ) -> Running<T> {
@@ -365,7 +373,7 @@ fn running<T: Send + 'static, F: Future<Output = Result<T, EngineError>> + Send 
     let (reply, result) = oneshot::channel();
     let work = work(wanted.clone(), Arc::clone(&meter));
     // It notices by itself that nobody waits any more, and clears up behind itself.
-    tokio::spawn(async move { drop(reply.send(work.await)) });
+    background.spawn(async move { drop(reply.send(work.await)) });
     Running { meter, result: Some(result), deadline, told: None, _leave: Leave(wanted) }
 }
 

@@ -22,9 +22,15 @@ pub(super) fn encode(inner: &Inner, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         ConstGauge::new(inner.ledger.taken(part) as f64).encode(memory.encode_family(&[("part", name)])?)?;
     }
     let limit = inner.ledger.limit().map_or(f64::INFINITY, |limit| limit as f64);
+    let write_limit = inner.ledger.write_limit().map_or(f64::INFINITY, |limit| limit as f64);
     let load = inner.pool.load();
+    let config = &inner.config;
     for (name, help, value) in [
         ("memory_limit_bytes", "Memory that may be taken (setting memory.max_bytes); infinite: no limit", limit),
+        ("memory_write_limit_bytes", "Memory from which on banks do not grow (setting memory.write_percent)", write_limit),
+        ("banks_limit", "Banks that there may be (setting limits.max_banks)", config.max_banks as f64),
+        ("bank_entries_limit", "Entries that a bank may have (setting limits.max_entries)", config.max_entries as f64),
+        ("compute_waiting_jobs_limit", "Pieces of work that may wait (setting compute.queue)", config.queue as f64),
         ("compute_waiting_jobs", "Pieces of work that wait for a compute thread", load.jobs as f64),
         ("compute_waiting_callers", "Callers whose work waits", load.callers as f64),
         ("compute_backlog_seconds", "Time after which the work that waits now is expected to be done", load.wait.as_secs_f64()),

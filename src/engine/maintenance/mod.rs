@@ -19,6 +19,7 @@ pub use config::IndexConfig;
 use crate::bank::Bank;
 use crate::durability::Folder;
 use crate::engine::ledger::{Ledger, Part};
+use crate::engine::priority::give_way;
 use crate::index::Delta;
 use crate::model::clock;
 use crate::rows::Shared;
@@ -93,6 +94,8 @@ impl Drop for Maintenance {
 
 impl Common {
     fn work(&self) {
+        // So do the threads that it starts.
+        give_way();
         // Graphs that serve no more, until the last search lets go of them: freeing one takes milliseconds.
         let mut retired: Vec<Delta> = Vec::new();
         loop {

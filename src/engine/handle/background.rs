@@ -1,0 +1,50 @@
+//! Where checkpoints are made and read.
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::engine::EngineError;
+use crate::engine::priority::give_way;
+
+/// Checkpoints that are made or read at the same time: they share a disk.
+const TURNS: usize = 2;
+
+/// A runtime whose threads give way to those which answer calls.
+#[derive(Debug)]
+pub(super) struct Background {
+    runtime: Option<Runtime>,
+    turns: Semaphore,
+}
+
+impl Background {
+    /// Starts its first thread; those that may wait for a disk come when they are wanted.
+    pub(super) fn start() -> io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        let runtime = threads.worker_threads(1).thread_name("background").on_thread_start(give_way).enable_all().build()?;
+        Ok(Self { runtime: Some(runtime), turns: Semaphore::new(TURNS) })
+    }
+
+    /// Runs `work` there, and whatever blocks in it.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            drop(runtime.spawn(work));
+        }
+    }
+
+    /// Waits for a turn, which lasts until it is dropped.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, EngineError> {
+        self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Tokio may be what drops it, and what still runs there notices that nobody waits.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Who goes first on a core that two threads want.
+
+use rustix::process::setpriority_process;
+
+/// Of `nice`: such a thread gets a tenth of what one that answers calls does, where both want the same core, and is interrupted by it at
+/// once; where a core is free it runs as fast as ever.
+const NICE: i32 = 10;
+
+/// Lowers the priority of the calling thread, for good: it does what no call waits for.
+pub(super) fn give_way() {
+    // To Linux "this process" is this thread. Where it fails the thread competes, as without it.
+    let _stays = setpriority_process(None, NICE);
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::{NICE, give_way};
+
+    #[test]
+    fn a_thread_gives_way_and_the_others_do_not() {
+        let before = getpriority_process(None).unwrap();
+        let lowered = std::thread::spawn(|| {
+            give_way();
+            getpriority_process(None).unwrap()
+        });
+        assert_eq!(lowered.join().unwrap(), before.max(NICE));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+}
