@@ -1,15 +1,15 @@
 //! The checkpoints of a location.
 
+use std::error::Error;
 use std::io::Read as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, WriteMultipart};
+use object_store::{Error as StoreError, ObjectStore as _, ObjectStoreExt as _, PutMode, WriteMultipart};
 use tokio_stream::Stream;
 
-use super::location::Parts;
+use super::location::Location;
 use super::manifest::{Data, Manifest};
 use super::spool::{Spooled, spool_failed};
 use super::{ArchiveError, Config, location};
@@ -28,9 +28,9 @@ pub type GoOn<'a> = &'a (dyn Fn(u64) -> bool + Sync);
 /// Where checkpoints are kept: `BANK/TAG/manifest.json`, and the file that it names beside it. What has no manifest is none.
 #[derive(Debug, Clone)]
 pub struct Archive {
-    store: Arc<dyn ObjectStore>,
+    place: Location,
+    /// As the settings have it.
     location: String,
-    parts: Parts,
 }
 
 /// A checkpoint that is there.
@@ -50,8 +50,7 @@ impl Archive {
     /// [`ArchiveError::Location`]
     pub fn open(config: &Config) -> Result<Option<Self>, ArchiveError> {
         let Some(location) = &config.location else { return Ok(None) };
-        let (store, parts) = location::open(location)?;
-        Ok(Some(Self { store, location: location.clone(), parts }))
+        Ok(Some(Self { place: location::open(location)?, location: location.clone() }))
     }
 
     /// The checkpoints of a bank, or of all, oldest first. One whose manifest can't be read is left out, and said so in the logs.
@@ -60,7 +59,7 @@ impl Archive {
     /// [`ArchiveError::Io`]
     pub async fn list(&self, bank: Option<&BankName>) -> Result<Vec<Checkpoint>, ArchiveError> {
         let prefix = bank.map(|bank| Path::from(bank.as_str()));
-        let listed = self.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
+        let listed = self.place.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
         let objects = listed.map_err(|fault| self.failed("list", prefix.as_ref(), &fault))?;
         let named: Vec<_> = objects.iter().filter_map(|object| named(&object.location)).collect();
         let read = |(bank, tag)| {
@@ -107,7 +106,7 @@ impl Archive {
     /// [`ArchiveError::Io`]
     pub async fn is_taken(&self, bank: &BankName, tag: &Tag) -> Result<bool, ArchiveError> {
         let path = manifest_of(bank, tag);
-        match self.store.head(&path).await {
+        match self.place.store.head(&path).await {
             Ok(_) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),
             Err(fault) => Err(self.failed("read", Some(&path), &fault)),
@@ -134,7 +133,7 @@ impl Archive {
         let manifest = Manifest::new(checkpoint, Data { file, bytes, crc32 }).encode();
         let mode = if replace { PutMode::Overwrite } else { PutMode::Create };
         let at = manifest_of(bank, tag);
-        if let Err(fault) = self.store.put_opts(&at, manifest.into(), mode.into()).await {
+        if let Err(fault) = self.place.store.put_opts(&at, manifest.into(), mode.into()).await {
             self.remove_quietly(&path).await;
             return Err(match fault {
                 StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } => {
@@ -156,7 +155,7 @@ impl Archive {
     pub async fn read(&self, found: &Found) -> Result<impl Stream<Item = Result<Bytes, ArchiveError>> + use<>, ArchiveError> {
         let Checkpoint { bank, tag, bytes, .. } = &found.checkpoint;
         let damaged = |what: String| ArchiveError::Damaged { bank: bank.clone(), tag: tag.clone(), what };
-        let got = match self.store.get(&found.file).await {
+        let got = match self.place.store.get(&found.file).await {
             Ok(got) if got.meta.size == *bytes => got,
             Ok(got) => return Err(damaged(format!("{} has {} bytes, not {bytes}", found.file, got.meta.size))),
             Err(StoreError::NotFound { .. }) => return Err(damaged(format!("{} is gone", found.file))),
@@ -175,19 +174,30 @@ impl Archive {
             return self.find(bank, Some(tag)).await.map(|_| ());
         }
         let manifest = manifest_of(bank, tag);
-        let deleted = self.store.delete(&manifest).await;
+        let deleted = self.place.store.delete(&manifest).await;
         deleted.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
         let folder = Path::from(format!("{bank}/{tag}"));
-        let left = self.store.list(Some(&folder)).try_collect::<Vec<_>>().await;
+        let left = self.place.store.list(Some(&folder)).try_collect::<Vec<_>>().await;
         for object in left.map_err(|fault| self.failed("list", Some(&folder), &fault))? {
             self.remove_quietly(&object.location).await;
         }
         Ok(())
     }
 
-    async fn upload(&self, path: &Path, spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
-        let part = self.parts.bytes.max(spooled.bytes.div_ceil(PARTS)) as usize;
-        let begun = self.store.put_multipart(path).await;
+    async fn upload(&self, path: &Path, mut spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
+        if let Some(file) = self.place.file(path) {
+            let named = tokio::task::spawn_blocking(move || {
+                let named = spooled.name(&file);
+                (spooled, named)
+            });
+            let named = named.await.map_err(|_| spool_failed(&std::io::Error::other("the thread that named it panicked")))?;
+            spooled = named.0;
+            if named.1.map_err(|fault| self.failed("write", Some(path), &fault))? {
+                return if go_on(spooled.bytes) { Ok(()) } else { Err(self.given_up(path).await) };
+            }
+        }
+        let part = self.place.parts.bytes.max(spooled.bytes.div_ceil(PARTS)) as usize;
+        let begun = self.place.store.put_multipart(path).await;
         let mut upload =
             WriteMultipart::new_with_chunk_size(begun.map_err(|fault| self.failed("write", Some(path), &fault))?, part);
         let (mut file, mut done) = (spooled.file, 0);
@@ -209,7 +219,7 @@ impl Archive {
                 let finished = upload.finish().await;
                 return finished.map(|_| ()).map_err(|fault| self.failed("write", Some(path), &fault));
             }
-            if let Err(fault) = upload.wait_for_capacity(self.parts.at_once).await {
+            if let Err(fault) = upload.wait_for_capacity(self.place.parts.at_once).await {
                 break self.failed("write", Some(path), &fault);
             }
             done += bytes.len() as u64;
@@ -223,9 +233,14 @@ impl Archive {
         Err(failed)
     }
 
+    async fn given_up(&self, path: &Path) -> ArchiveError {
+        self.remove_quietly(path).await;
+        ArchiveError::GivenUp
+    }
+
     async fn read_manifest(&self, bank: &BankName, tag: &Tag) -> Result<Option<Found>, ArchiveError> {
         let path = manifest_of(bank, tag);
-        let read = match self.store.get(&path).await {
+        let read = match self.place.store.get(&path).await {
             Ok(got) => got.bytes().await,
             Err(fault) => Err(fault),
         };
@@ -241,13 +256,13 @@ impl Archive {
 
     /// What can't be removed costs room and is never read.
     async fn remove_quietly(&self, path: &Path) {
-        match self.store.delete(path).await {
+        match self.place.store.delete(path).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(fault) => tracing::warn!(%path, %fault, "a file of a checkpoint stays"),
         }
     }
 
-    fn failed(&self, doing: &'static str, path: Option<&Path>, fault: &StoreError) -> ArchiveError {
+    fn failed(&self, doing: &'static str, path: Option<&Path>, fault: &dyn Error) -> ArchiveError {
         let what = path.map_or_else(|| self.location.clone(), |path| format!("{}/{path}", self.location.trim_end_matches('/')));
         ArchiveError::Io { doing, what, setting: "checkpoints.location", why: fault.to_string() }
     }

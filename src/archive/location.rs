@@ -1,11 +1,12 @@
 //! The place that `checkpoints.location` names.
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
@@ -14,6 +15,22 @@ use super::ArchiveError;
 const S3: &str = "s3://";
 /// Of a request to an object store that is away: about six seconds.
 const RETRIES: usize = 6;
+
+/// A place, and how files get there.
+#[derive(Debug, Clone)]
+pub(super) struct Location {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The same, if it is a directory.
+    directory: Option<Arc<LocalFileSystem>>,
+    pub(super) parts: Parts,
+}
+
+impl Location {
+    /// Where an object lies on a disk of this machine, if it does.
+    pub(super) fn file(&self, path: &Path) -> Option<PathBuf> {
+        self.directory.as_ref()?.path_to_filesystem(path).ok()
+    }
+}
 
 /// How a file is uploaded there: over a network several parts are on their way at once, and to a disk none takes the machine from who
 /// samples.
@@ -26,7 +43,7 @@ pub(super) struct Parts {
 
 /// Opens a directory, which is made if it is not there, or a bucket. Credentials, region and endpoint of a bucket are the environment's
 /// (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...).
-pub(super) fn open(location: &str) -> Result<(Arc<dyn ObjectStore>, Parts), ArchiveError> {
+pub(super) fn open(location: &str) -> Result<Location, ArchiveError> {
     let refuse = |why: String| ArchiveError::Location { location: location.to_owned(), why };
     if let Some(rest) = location.strip_prefix(S3) {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -43,7 +60,7 @@ pub(super) fn open(location: &str) -> Result<(Arc<dyn ObjectStore>, Parts), Arch
         let prefix = prefix.trim_matches('/');
         let store: Arc<dyn ObjectStore> =
             if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) };
-        return Ok((store, Parts { bytes: 8 << 20, at_once: 4 }));
+        return Ok(Location { store, directory: None, parts: Parts { bytes: 8 << 20, at_once: 4 } });
     }
     if location.contains("://") {
         return Err(refuse("a directory or s3://bucket/prefix is wanted".into()));
@@ -51,7 +68,9 @@ pub(super) fn open(location: &str) -> Result<(Arc<dyn ObjectStore>, Parts), Arch
     let made = std::fs::create_dir_all(FilePath::new(location));
     made.map_err(|fault| refuse(fault.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(location).map_err(|fault| refuse(fault.to_string()))?;
-    Ok((Arc::new(store.with_fsync(true).with_automatic_cleanup(true)), Parts { bytes: 1 << 20, at_once: 1 }))
+    let directory = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
+    let parts = Parts { bytes: 1 << 20, at_once: 1 };
+    Ok(Location { store: Arc::clone(&directory) as _, directory: Some(directory), parts })
 }
 
 #[cfg(test)]

@@ -2,13 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::ArchiveError;
 
 const SETTING: &str = "checkpoints.spool";
+/// Folders that a name may be new in: the tag's, the bank's and the location.
+const FOLDERS: usize = 3;
 
-/// A file without a name: it is gone with whoever has it open.
+/// A file without a name: it is gone with whoever has it open, unless it gets one.
 #[derive(Debug)]
 pub struct Spool {
     file: BufWriter<File>,
@@ -26,7 +32,8 @@ pub struct Spooled {
 }
 
 impl Spool {
-    /// Makes one in `folder`, which is made if it is not there. `number` tells it from others that are being made.
+    /// Makes one in `folder`, which is made if it is not there. `number` tells it from others that are being made, where a file system makes
+    /// none without a name.
     ///
     /// # Errors
     /// [`ArchiveError::Io`]
@@ -34,6 +41,9 @@ impl Spool {
         let path = folder.join(format!(".spool-{number:016x}"));
         let made = || {
             std::fs::create_dir_all(folder)?;
+            if let Ok(nameless) = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(folder) {
+                return Ok(nameless);
+            }
             let file = File::options().read(true).write(true).create_new(true).open(&path)?;
             std::fs::remove_file(&path)?;
             Ok(file)
@@ -53,6 +63,28 @@ impl Spool {
             Ok(file)
         });
         Ok(Spooled { file: finished.map_err(|fault| spool_failed(&fault))?, bytes, crc32 })
+    }
+}
+
+impl Spooled {
+    /// Names it `path`, on disk for good, if that is on the spool's own disk: then nothing has to be copied. False if it can't be named.
+    pub(super) fn name(&self, path: &Path) -> io::Result<bool> {
+        let folders = || path.ancestors().skip(1).take(FOLDERS);
+        let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let linked = path.parent().map(std::fs::create_dir_all).transpose().and_then(|_| {
+            linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+            Ok(())
+        });
+        if linked.is_err() {
+            // Another disk, or one that makes no nameless files.
+            return Ok(false);
+        }
+        let kept = self.file.sync_data().and_then(|()| folders().try_for_each(|folder| File::open(folder)?.sync_all()));
+        if kept.is_err() {
+            // What has no manifest is never read.
+            let _gone = std::fs::remove_file(path);
+        }
+        kept.map(|()| true)
     }
 }
 
@@ -82,5 +114,29 @@ impl From<io::Error> for ArchiveError {
     /// Of a [`Spool`]'s writes.
     fn from(fault: io::Error) -> Self {
         spool_failed(&fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::Spool;
+
+    #[test]
+    fn a_spool_has_no_name_until_it_gets_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(&folder.path().join("spool"), 1).unwrap();
+        spool.write_all(b"of a bank").unwrap();
+        let spooled = spool.finish().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("spool")).unwrap().count(), 0);
+        let named = folder.path().join("bank/tag/file");
+        if !spooled.name(&named).unwrap() {
+            eprintln!("*** not tested: the file system of {} makes no nameless files ***", folder.path().display());
+            return;
+        }
+        assert_eq!(std::fs::read(&named).unwrap(), b"of a bank");
+        assert!(!spooled.name(&named).unwrap(), "what is there is never replaced");
+        assert!(!spooled.name(std::path::Path::new("/proc/bank/tag/file")).unwrap(), "another disk");
     }
 }
