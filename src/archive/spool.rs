@@ -75,8 +75,9 @@ impl Spooled {
             linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
             Ok(())
         });
-        if linked.is_err() {
+        if let Err(fault) = linked {
             // Another disk, or one that makes no nameless files.
+            tracing::debug!(path = %path.display(), %fault, "a checkpoint can't be named and is copied");
             return Ok(false);
         }
         let kept = self.file.sync_data().and_then(|()| folders().try_for_each(|folder| File::open(folder)?.sync_all()));

@@ -24,7 +24,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("checkpoints.memory_bytes", "Bytes of rows that writes may make a checkpoint copy aside before it fails."),
     (
         "checkpoints.spool",
-        "Folder that a checkpoint is written to before it is uploaded; none: the system's for temporary files.",
+        "Folder that a checkpoint is written to before it is uploaded; none: in durability.dir, else the system's for temporary files.",
     ),
     ("compute.queue", "Blocks of anchors that may wait for a compute thread; more are refused."),
     ("compute.threads", "Compute threads; 0: one a core."),

@@ -64,9 +64,11 @@ pub(super) struct Disk {
 impl Collector for Disk {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(()) };
+        // As df has it: what is kept for root is neither used nor left.
+        let size = disk.f_blocks.saturating_sub(disk.f_bfree).saturating_add(disk.f_bavail);
         for (name, help, blocks) in [
             ("disk_free_bytes", "Space that is left to the server on the disk of a folder that it writes to", disk.f_bavail),
-            ("disk_size_bytes", "Size of that disk", disk.f_blocks),
+            ("disk_size_bytes", "What is used and what is left of that disk", size),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             let bytes = blocks.saturating_mul(disk.f_frsize) as f64;

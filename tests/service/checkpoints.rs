@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use negbank::client::{Client, ClientError, Code, ScanColumns, rows};
+use negbank::client::{Client, ClientError, Code, Options, ScanColumns, rows};
 use negbank::model::{Seed, Stream};
 use negbank::proto::v1;
 
 use crate::durable::{logs, seen_of};
+use crate::lifecycle::Process;
 use crate::live::{Live, keyed, queue, random_rows};
 
 const DIM: usize = 12;
@@ -369,4 +370,29 @@ async fn the_command_line_makes_lists_restores_and_deletes() {
     let columns: Vec<&str> = made.lines().nth(1).unwrap().split_whitespace().take(5).collect();
     assert_eq!(columns, ["b", "3", &sequence, "2", &entries], "{made}");
     assert_eq!(restored, format!("bank c: {} entries at sequence {}, from 3\n", about.entries, about.sequence));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_call_waits_for_gives_way_and_a_restored_banks_writes_do_not() {
+    let (data, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stored = format!("durability.dir={}", data.path().display());
+    let server = Process::start(&["--set", &stored, "--set", &at(kept.path())]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    client.create_bank(keyed("b", DIM as u32, 1)).await.unwrap();
+    written(&client, "b", &mut Seed(3).stream(0, 0), 0..3).await;
+    create(&client, "b", "1").await.unwrap();
+    restore(&client, "b", "1", "again").await.unwrap();
+    written(&client, "again", &mut Seed(4).stream(0, 0), 3..6).await;
+    let priorities = server.priorities();
+    let own = priorities.iter().find(|(name, _)| name == "compute-0").unwrap().1;
+    let of = |prefix: &str| priorities.iter().filter(|(name, _)| name.starts_with(prefix)).collect::<Vec<_>>();
+    for prefix in ["commit-", "log-", "sync-", "compute-", "tokio"] {
+        let threads = of(prefix);
+        assert!(!threads.is_empty() && threads.iter().all(|(_, nice)| *nice == own), "{prefix}: {priorities:?}");
+    }
+    assert_eq!(of("commit-").len(), 2, "{priorities:?}");
+    for prefix in ["snapshot", "background", "index"] {
+        let threads = of(prefix);
+        assert!(!threads.is_empty() && threads.iter().all(|(_, nice)| *nice > own || *nice == 19), "{prefix}: {priorities:?}");
+    }
 }

@@ -82,6 +82,18 @@ impl Process {
         names.any(|running| running.trim() == name)
     }
 
+    /// Names of the process's threads, with how far each gives way to others (`nice`).
+    pub(crate) fn priorities(&self) -> Vec<(String, i64)> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        let parsed = stats.map(|stat| {
+            let (before, after) = stat.rsplit_once(") ").unwrap();
+            let (_, name) = before.split_once('(').unwrap();
+            (name.to_owned(), after.split(' ').nth(16).unwrap().parse().unwrap())
+        });
+        parsed.collect()
+    }
+
     /// Bytes of memory that the process holds.
     pub(crate) fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -1,4 +1,4 @@
-//! Where checkpoints are made and read.
+//! Where checkpoints are made.
 
 use std::future::Future;
 use std::io;

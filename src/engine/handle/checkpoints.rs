@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::background::Background;
 use super::banks::blocking;
 use super::{BankHandle, Engine, Inner, Leave, wait};
 use crate::archive::{Archive, ArchiveError, Found};
@@ -97,9 +96,10 @@ impl Engine {
     /// [`EngineError::CheckpointExists`], [`EngineError::Overrun`], [`EngineError::Storage`]
     pub fn checkpoint(&self, bank: Arc<BankHandle>, new: NewCheckpoint, deadline: Deadline) -> Running<Checkpoint> {
         let engine = self.clone();
-        running(&self.inner.background, deadline, |wanted, meter| async move {
-            engine.inner.make_checkpoint(&bank, new, wanted, &meter).await
-        })
+        let (running, work) =
+            running(deadline, |wanted, meter| async move { engine.inner.make_checkpoint(&bank, new, wanted, &meter).await });
+        self.inner.background.spawn(work);
+        running
     }
 
     /// Brings a bank back. When this ends, whoever asks for the bank has the restored one.
@@ -109,11 +109,11 @@ impl Engine {
     /// [`EngineError::CheckpointDamaged`], [`EngineError::Storage`]
     pub fn restore(&self, restore: Restore, deadline: Deadline) -> Running<(Checkpoint, Arc<BankHandle>)> {
         let engine = self.clone();
-        running(
-            &self.inner.background,
-            deadline,
-            |wanted, meter| async move { engine.inner.restore(restore, wanted, &meter).await },
-        )
+        let (running, work) =
+            running(deadline, |wanted, meter| async move { engine.inner.restore(restore, wanted, &meter).await });
+        // Not in the background: the bank's committer begins here, and threads are of the priority of those that begin them.
+        tokio::spawn(work);
+        running
     }
 
     /// The checkpoints of a bank, or of all, oldest first.
@@ -364,17 +364,17 @@ async fn pump(
     Ok(())
 }
 
+/// A call, and the work that it is, to be spawned.
 fn running<T: Send + 'static, F: Future<Output = Result<T, EngineError>> + Send + 'static>(
-    background: &Background,
     deadline: Deadline,
     work: impl FnOnce(Wanted, Arc<Meter>) -> F,
-) -> Running<T> {
+) -> (Running<T>, impl Future<Output = ()> + Send + 'static) {
     let (wanted, meter) = (Wanted::until(deadline), Arc::new(Meter::default()));
     let (reply, result) = oneshot::channel();
     let work = work(wanted.clone(), Arc::clone(&meter));
     // It notices by itself that nobody waits any more, and clears up behind itself.
-    background.spawn(async move { drop(reply.send(work.await)) });
-    Running { meter, result: Some(result), deadline, told: None, _leave: Leave(wanted) }
+    let work = async move { drop(reply.send(work.await)) };
+    (Running { meter, result: Some(result), deadline, told: None, _leave: Leave(wanted) }, work)
 }
 
 async fn until<T>(deadline: Deadline, work: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
