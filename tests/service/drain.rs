@@ -100,11 +100,10 @@ async fn create(client: &Client, seed: u64) {
     client.write(v1::WriteRequest { bank: "static".into(), ids, embeddings, ..Default::default() }).await.unwrap();
 }
 
-/// Waits for the process, and says how long it took to end and with what.
-async fn ended(mut server: Process) -> (f64, Option<i32>) {
-    let began = clock::now();
+/// Waits for the process, and says how long after the signal it ended and with what.
+async fn ended(mut server: Process, signalled: Instant) -> (f64, Option<i32>) {
     let code = tokio::task::spawn_blocking(move || server.exit_code()).await.unwrap();
-    (began.elapsed().as_secs_f64(), code)
+    (signalled.elapsed().as_secs_f64(), code)
 }
 
 /// Entries whose value is another than was acknowledged last.
@@ -160,7 +159,7 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
             }
         }
         report.in_flight_cut += cut;
-        let (took, code) = ended(server).await;
+        let (took, code) = ended(server, signalled).await;
         assert_eq!(code, Some(0), "round {round}");
         report.longest_stop_s = report.longest_stop_s.max(took);
     }
@@ -177,7 +176,8 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
     }
     assert!(report.acknowledged > 0 && report.reads > 0, "{report:?}");
     assert_eq!((report.lost, report.in_flight_cut), (0, 0), "{report:?}");
-    assert!(report.stuck_stop_s < 10.0 * report.stuck_limit_s as f64, "{report:?}");
+    // A busy machine may take a while to end a process.
+    assert!(report.stuck_stop_s < report.stuck_limit_s as f64 + 5.0, "{report:?}");
 }
 
 /// A client that neither reads its answer nor leaves keeps the server until its limit, and no longer.
@@ -190,8 +190,9 @@ async fn stuck(dir: &str) -> (u64, f64) {
     let request = v1::SampleRequest { bank: "static".into(), ..request };
     let mut unread = answered(&server.address, framed(&request.encode_to_vec())).await;
     unread.data().await.unwrap().unwrap();
+    let signalled = clock::now();
     server.signal("-TERM");
-    let (took, code) = tokio::time::timeout(Duration::from_secs(60), ended(server)).await.expect("it ends");
+    let (took, code) = tokio::time::timeout(Duration::from_secs(60), ended(server, signalled)).await.expect("it ends");
     assert_eq!(code, Some(1), "a drain that had to cut a call says so");
     drop(unread);
     (limit, took)
