@@ -186,14 +186,19 @@ impl Archive {
 
     async fn upload(&self, path: &Path, mut spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
         if let Some(file) = self.place.file(path) {
-            let named = tokio::task::spawn_blocking(move || {
+            let naming = tokio::task::spawn_blocking(move || {
                 let named = spooled.name(&file);
                 (spooled, named)
             });
-            let named = named.await.map_err(|_| spool_failed(&std::io::Error::other("the thread that named it panicked")))?;
-            spooled = named.0;
-            if named.1.map_err(|fault| self.failed("write", Some(path), &fault))? {
-                return if go_on(spooled.bytes) { Ok(()) } else { Err(self.given_up(path).await) };
+            let panicked = |_| spool_failed(&std::io::Error::other("the thread that named it panicked"));
+            let (same, named) = naming.await.map_err(panicked)?;
+            spooled = same;
+            if named.map_err(|fault| self.failed("write", Some(path), &fault))? {
+                if go_on(spooled.bytes) {
+                    return Ok(());
+                }
+                self.remove_quietly(path).await;
+                return Err(ArchiveError::GivenUp);
             }
         }
         let part = self.place.parts.bytes.max(spooled.bytes.div_ceil(PARTS)) as usize;
@@ -231,11 +236,6 @@ impl Archive {
         // What is left there has no manifest, and goes when its tag is deleted.
         let _left = upload.abort().await;
         Err(failed)
-    }
-
-    async fn given_up(&self, path: &Path) -> ArchiveError {
-        self.remove_quietly(path).await;
-        ArchiveError::GivenUp
     }
 
     async fn read_manifest(&self, bank: &BankName, tag: &Tag) -> Result<Option<Found>, ArchiveError> {

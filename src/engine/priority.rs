@@ -2,10 +2,11 @@
 
 use rustix::process::setpriority_process;
 
-/// Of `nice`: such a thread gets a tenth of what one that answers calls does, where both want the same core; where a core is free it runs as fast as ever.
+/// Of `nice`: such a thread gets a tenth of what one that answers calls does, where both want the same core; where a core is free it runs as
+/// fast as ever.
 const NICE: i32 = 10;
 
-/// Lowers the priority of the calling thread, for good: it does what no call waits for. Threads that it begins
+/// Lowers the priority of the calling thread, for good: it does what no sampling or write waits for. Threads that it begins
 /// inherit that.
 pub(super) fn give_way() {
     // To Linux "this process" is this thread. Where it fails the thread competes, as without it.

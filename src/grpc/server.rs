@@ -71,8 +71,8 @@ pub enum ServeError {
     },
     /// Others could reach it, and nothing keeps them from doing as they like.
     #[error(
-        "server.listen = {0} can be reached by others, and calls would be neither encrypted nor authenticated: set tls.certificate and tls.key, \
-         auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
+        "server.listen = {0} can be reached by others, and calls would be neither encrypted nor authenticated: set \
+         tls.certificate and tls.key, auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
     )]
     Insecure(SocketAddr),
     /// Certificates or tokens that can't be read.

@@ -396,3 +396,21 @@ async fn what_no_call_waits_for_gives_way_and_a_restored_banks_writes_do_not() {
         assert!(!threads.is_empty() && threads.iter().all(|(_, nice)| *nice > own || *nice == 19), "{prefix}: {priorities:?}");
     }
 }
+
+/// What can't be named where it is to lie is copied there: the spool is in memory, the location on a disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_on_another_disk_is_copied() {
+    let (kept, spool) = (tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let disk = |dir: &Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(dir).unwrap());
+    assert_ne!(disk(kept.path()), disk(spool.path()), "this test wants two file systems");
+    let spooled = format!("checkpoints.spool={}", spool.path().display());
+    let server = Process::start(&["--set", &spooled, "--set", &at(kept.path())]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    client.create_bank(keyed("b", DIM as u32, 1)).await.unwrap();
+    written(&client, "b", &mut Seed(5).stream(0, 0), 0..40).await;
+    let made = create(&client, "b", "1").await.unwrap();
+    assert_eq!(files(spool.path()), Vec::<PathBuf>::new());
+    restore(&client, "b", "1", "again").await.unwrap();
+    assert_eq!(seen(&client, "again").await.1, seen(&client, "b").await.1);
+    assert_eq!(create(&client, "again", "2").await.unwrap().content_hash, made.content_hash);
+}
