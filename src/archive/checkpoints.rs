@@ -233,7 +233,7 @@ impl Archive {
                 break ArchiveError::GivenUp;
             }
         };
-        // What is left there has no manifest, and goes when its tag is deleted.
+        // What is left there has no manifest, and goes with a checkpoint of its tag that is made later and deleted.
         let _left = upload.abort().await;
         Err(failed)
     }
