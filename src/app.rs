@@ -5,13 +5,14 @@ mod memory;
 
 pub use embedded::Embedded;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::grpc::{ServeError, Server};
 use crate::telemetry::{Http, HttpError, Readiness, Traces, TracesError};
 
@@ -68,7 +69,7 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     }
     let memory = config.memory.max_bytes;
     let files = open_files();
-    let kept = config.durability.dir.clone();
+    let folders = folders(&config);
     let engine = Engine::start(config)?;
     let traces = Traces::start(&settings.traces)?;
     let http = Http::bind(&settings.http).await?;
@@ -83,9 +84,7 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let readiness = Readiness::default();
     readiness.set(true);
     let (metrics, of) = (engine.metrics().clone(), engine.clone());
-    if let Some(folder) = kept {
-        metrics.watch_disk("durability.dir", folder);
-    }
+    folders.into_iter().for_each(|(setting, folder)| metrics.watch_disk(setting, folder));
     // It answers until the process ends, so that a drain can be watched.
     tokio::spawn(http.serve(metrics, readiness.clone(), move || of.complaints(), std::future::pending()));
     let cut = async move {
@@ -111,6 +110,17 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     engine.flush().await?;
     tracing::info!("drained");
     Ok(())
+}
+
+/// Folders of this machine that it writes to, each with the setting that names it.
+fn folders(config: &engine::Config) -> Vec<(&'static str, PathBuf)> {
+    let location = config.checkpoints.location.as_ref().filter(|location| !location.contains("://")).map(PathBuf::from);
+    let named = [
+        ("durability.dir", config.durability.dir.clone()),
+        ("checkpoints.location", location),
+        ("checkpoints.spool", config.checkpoints.spool.clone()),
+    ];
+    named.into_iter().filter_map(|(setting, folder)| Some((setting, folder?))).collect()
 }
 
 /// Files that may be open, of which each connection is one: as many as the system allows, where a process begins with 1,024 of them.

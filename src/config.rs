@@ -92,6 +92,7 @@ impl Settings {
         reader.log(&mut settings.log);
         reader.traces(&mut settings.traces);
         reader.address("http.listen", &mut settings.http.listen, "127.0.0.1:7701");
+        reader.take("http.insecure_listen", &mut settings.http.insecure_listen, |_| true, "true or false");
         settings.engine.measured = settings.http.listen.is_some();
         reader.finish().map(|effective| (settings, effective))
     }

@@ -9,7 +9,6 @@ use negbank::model::{Seed, clock};
 use tokio::task::LocalSet;
 
 use crate::request;
-use crate::server::resident_mib;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,6 @@ pub(crate) struct Ended {
 pub(crate) struct Load {
     pub(crate) ended: Vec<Ended>,
     pub(crate) without_retry_info: usize,
-    pub(crate) before_mib: f64,
 }
 
 /// Answers a second when each caller has two requests in flight and sends the next when one is answered.
@@ -65,7 +63,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Sends each caller's requests at its rate, in requests a second, and waits for what became of the last.
 pub(crate) async fn offer(clients: &[Client], rates: &[f64], lasts: Duration) -> Load {
-    let load = Rc::new(RefCell::new(Load { before_mib: resident_mib(), ..Load::default() }));
+    let load = Rc::new(RefCell::new(Load::default()));
     let local = LocalSet::new();
     let (began, mut random) = (clock::now(), Seed(3).stream(0, 0));
     let mut sent = vec![0.0; clients.len()];

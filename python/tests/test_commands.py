@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import pty
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 
 import negbank
 from server_process import ServerProcess, binary
@@ -129,6 +131,29 @@ def test_doctor_tells_of_a_limit_before_it_is_reached(tmp_path: Path) -> None:
         assert "banks 1 of 1; then none is created: limits.max_banks" in examined.stdout
         assert "disk " in examined.stdout
         assert ran("doctor", "--strict", *at(server)).returncode != 0
+    finally:
+        server.stop()
+
+
+def test_doctor_knows_certificates_and_what_they_are_for(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3, hours=1)
+    mine = authority.issue_cert("localhost", not_after=soon)
+    mine.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.issue_cert("trainer@localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
+    settings = {"certificate": "server.pem", "key": "server.pem", "client_ca": "ca.crt"}
+    server = ServerProcess("http.listen=127.0.0.1:0", *(f"tls.{name}={tmp_path / file}" for name, file in settings.items()))
+    try:
+        files = {"--ca": "ca.crt", "--certificate": "own.pem", "--key": "own.pem"}
+        shown = [part for flag, file in files.items() for part in (flag, str(tmp_path / file))]
+        assert server.probes
+        examined = ran("doctor", "--address", f"https://localhost:{server.port}", "--probes", server.probes, *shown)
+        assert examined.returncode == 0, examined.stdout
+        assert "tls.certificate ends in 3 days" in examined.stdout
+        assert "tls.client_ca goes on for" in examined.stdout
+        assert "ok    access" in examined.stdout
+        assert "need a client certificate" in examined.stdout
     finally:
         server.stop()
 

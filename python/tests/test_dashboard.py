@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import promql_parser
 import pytest
+import trustme
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,10 +32,14 @@ Labels = dict[str, set[str]]
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labels]:
     """The labels of each series that a busy server shows, by the series' name."""
-    kept = f"durability.dir={tmp_path_factory.mktemp('kept')}"
-    server = ServerProcess("http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50", kept)
+    folder, authority = tmp_path_factory.mktemp("kept"), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    tls = [f"tls.certificate={folder / 'server.pem'}", f"tls.key={folder / 'server.pem'}"]
+    kept = f"durability.dir={folder / 'banks'}"
+    server = ServerProcess("http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50", kept, *tls)
     try:
-        bank = negbank.connect(server.address).create_bank("busy", dim=DIM)
+        bank = negbank.connect(f"https://localhost:{server.port}", ca=folder / "ca.crt").create_bank("busy", dim=DIM)
         rng = np.random.default_rng(1)
         bank.write(range(ROWS), rng.standard_normal((ROWS, DIM)), labels=np.arange(ROWS) % 2, step=7)
         seen: Labels = {}

@@ -37,6 +37,15 @@ impl Figures {
         self.values(name).count()
     }
 
+    /// What each value of a label has of a name, in the order of the text.
+    pub(super) fn by<'a>(&'a self, name: &'a str, label: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        let of = move |figure: &'a Figure| {
+            let (_, value) = figure.labels.iter().find(|(key, _)| key == label)?;
+            Some((value.as_str(), figure.value))
+        };
+        self.0.iter().filter(move |figure| figure.name == name).filter_map(of)
+    }
+
     /// The least of a name.
     pub(super) fn least(&self, name: &str) -> Option<f64> {
         self.values(name).reduce(f64::min)
@@ -76,6 +85,7 @@ mod tests {
         assert_eq!((sum("a", &[]), sum("a", &[("x", "2")]), sum("a", &[("y", "p.q/R"), ("x", "1")])), (5.5, 3.5, 2.0));
         assert_eq!((sum("a_b", &[]), sum("a", &[("x", "3")])), (7.0, 0.0));
         assert_eq!((figures.count("a"), figures.total("a"), figures.total("c")), (2, Some(5.5), None));
+        assert_eq!(figures.by("a", "x").collect::<Vec<_>>(), [("1", 2.0), ("2", 3.5)]);
         assert_eq!((figures.least("a"), figures.largest("a"), figures.least("c")), (Some(2.0), Some(3.5), None));
         assert!(sum("c", &[]).is_sign_positive(), "nothing is 0, not -0");
     }

@@ -20,6 +20,14 @@ pub(super) struct Remote {
     pub(super) connection: Connection,
 }
 
+/// What a stranger shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    Nothing,
+    /// The client certificate, if one was given, and no token.
+    Certificate,
+}
+
 /// What was answered over HTTP.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -36,15 +44,17 @@ const LARGEST: usize = 64 << 20;
 impl Remote {
     /// Connects; calls are tried once, for a few seconds.
     pub(super) async fn connect(&self) -> Result<Client, Box<dyn Error>> {
-        self.showing(self.connection.security()?).await
+        self.connect_with(self.connection.security()?).await
     }
 
-    /// Connects as somebody who has no token.
-    pub(super) async fn connect_without_token(&self) -> Result<Client, Box<dyn Error>> {
-        self.showing(Security { token: None, ..self.connection.security()? }).await
+    /// Connects as somebody who shows less than was given.
+    pub(super) async fn showing(&self, shown: Shown) -> Result<Client, Box<dyn Error>> {
+        let given = self.connection.security()?;
+        let identity = if shown == Shown::Certificate { given.identity.clone() } else { None };
+        self.connect_with(Security { token: None, identity, ..given }).await
     }
 
-    async fn showing(&self, security: Security) -> Result<Client, Box<dyn Error>> {
+    async fn connect_with(&self, security: Security) -> Result<Client, Box<dyn Error>> {
         let options = Options { timeout: WITHIN, retries: 0, security, ..Options::default() };
         Ok(Client::connect(&self.address, options).await?)
     }

@@ -11,6 +11,8 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
+use super::verdicts::Verdicts;
+
 /// What a call knows of the connection that it came by.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
@@ -38,7 +40,12 @@ impl Cut {
 
     fn check(&self, waker: &AtomicWaker, context: &Context<'_>) -> io::Result<()> {
         waker.register(context.waker());
-        if self.done.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.is_done() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// True once it was cut.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
     }
 
     /// True once the client has said what every client says first.
@@ -67,17 +74,18 @@ impl Origin for UdsConnectInfo {
     }
 }
 
-/// A connection, and the way to cut it.
+/// A connection, the way to cut it, and what it is refused for.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     inner: S,
     line: Line,
+    verdicts: Verdicts,
 }
 
 impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
     pub(super) fn new(inner: S) -> Self {
         let line = Line { peer: inner.connect_info().peer(), cut: Arc::default() };
-        Self { inner, line }
+        Self { inner, line, verdicts: Verdicts::default() }
     }
 
     pub(super) fn line(&self) -> &Line {
@@ -106,7 +114,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.line.cut.check(&self.line.cut.writer, context)?;
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if let Poll::Ready(Ok(written)) = polled {
+            let peer = self.line.peer;
+            self.verdicts.look(peer, &bytes[..written]);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +137,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.line.cut.check(&self.line.cut.writer, context)?;
-        Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
+        if let Poll::Ready(Ok(mut left)) = polled {
+            let peer = self.line.peer;
+            for piece in pieces {
+                let written = left.min(piece.len());
+                self.verdicts.look(peer, &piece[..written]);
+                left -= written;
+            }
+        }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,16 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::connection::Line;
+use super::sparing::Sparing;
 use super::status;
 use crate::engine::{EngineError, Ledger, MemoryPart, MemoryShare};
+use crate::model::clock::Deadline;
 
 /// Counts the bytes of all requests that are being received, wait or are worked on, and refuses what would pass the limit: many
 /// callers that each stay within the size of one request must not fill the memory together.
@@ -19,15 +24,20 @@ use crate::engine::{EngineError, Ledger, MemoryPart, MemoryShare};
 pub(super) struct InboundLayer {
     all: Arc<AtomicUsize>,
     limit: usize,
+    /// How long a request may take to come, whatever its deadline.
+    most: Duration,
     ledger: Ledger,
 }
 
 impl InboundLayer {
-    /// At most `limit` bytes.
-    pub(super) fn new(limit: usize, ledger: Ledger) -> Self {
-        Self { all: Arc::default(), limit, ledger }
+    /// At most `limit` bytes; each request comes within `most`.
+    pub(super) fn new(limit: usize, most: Duration, ledger: Ledger) -> Self {
+        Self { all: Arc::default(), limit, most, ledger }
     }
 }
+
+/// Paths of negbank's own services.
+const OURS: &str = "/negbank.";
 
 /// The service behind an [`InboundLayer`].
 #[derive(Debug, Clone)]
@@ -57,10 +67,15 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let InboundLayer { all, limit, ledger } = self.layer.clone();
-        let share = Arc::new(Share { all, own: AtomicUsize::new(0), limit, memory: ledger.share(MemoryPart::Requests) });
+        let InboundLayer { all, limit, most, ledger } = self.layer.clone();
+        // Reflection is a conversation.
+        let most = request.uri().path().starts_with(OURS).then_some(most);
+        let (deadline, line) = (request.extensions().get().copied(), request.extensions().get().cloned());
+        let upload = Upload { deadline, line, whole: AtomicBool::new(false), cut: AtomicBool::new(false) };
+        let (own, memory) = (AtomicUsize::new(0), ledger.share(MemoryPart::Requests));
+        let share = Arc::new(Share { all, own, limit, memory, upload });
         let of_body = Arc::clone(&share);
-        let answer = self.inner.call(request.map(|body| Body::new(Counted { body, share: of_body })));
+        let answer = self.inner.call(request.map(|body| Body::new(Counted { body, share: of_body, most, late: None })));
         Box::pin(async move {
             let answered = answer.await;
             // What the request took is free only now: its message lived until it was answered.
@@ -77,6 +92,38 @@ struct Share {
     own: AtomicUsize,
     limit: usize,
     memory: MemoryShare,
+    upload: Upload,
+}
+
+/// How a request came.
+#[derive(Debug)]
+struct Upload {
+    deadline: Option<Deadline>,
+    line: Option<Line>,
+    /// All of it is there, or has ended early, or was refused.
+    whole: AtomicBool,
+    /// It was cut, before its deadline.
+    cut: AtomicBool,
+}
+
+static SLOW: Sparing = Sparing::new();
+
+impl Upload {
+    /// Logs that the request was still coming when its time was over.
+    fn end(&mut self) {
+        let late = *self.cut.get_mut() || self.deadline.is_some_and(Deadline::has_passed);
+        if !*self.whole.get_mut()
+            && late
+            && let Some(untold) = SLOW.turn()
+        {
+            let peer = self.line.as_ref().and_then(|line| line.peer);
+            tracing::warn!(
+                ?peer,
+                untold,
+                "a request had not come whole by its deadline, or within server.default_deadline_seconds: given up"
+            );
+        }
+    }
 }
 
 impl Share {
@@ -94,6 +141,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
+        self.upload.end();
     }
 }
 
@@ -101,6 +149,18 @@ impl Drop for Share {
 struct Counted {
     body: Body,
     share: Arc<Share>,
+    most: Option<Duration>,
+    /// When it has come too slowly. Most requests are there at once and need none.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl Counted {
+    /// Ready when the request has taken too long to come.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Duration> {
+        let Some(most) = self.most else { return Poll::Pending };
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
+        late.as_mut().poll(context).map(|()| most)
+    }
 }
 
 impl http_body::Body for Counted {
@@ -111,8 +171,15 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            let most = ready!(self.poll_late(context));
+            self.share.upload.cut.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(status::slow_upload(most))));
+        };
+        let Some(Ok(frame)) = frame else {
+            self.share.upload.whole.store(true, Ordering::Relaxed);
+            return Poll::Ready(frame);
+        };
         let taken = self.share.take(frame.data_ref().map_or(0, Bytes::len));
         Poll::Ready(Some(taken.map(|()| frame)))
     }

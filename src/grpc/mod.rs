@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 pub mod convert;
 mod deadline;
+mod expiry;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -25,10 +26,12 @@ mod sampling;
 mod scan;
 pub mod server;
 mod shared_frames;
+mod sparing;
 mod stack;
 mod status;
 mod tls;
 mod unix_socket;
+mod verdicts;
 mod wire;
 mod writing;
 

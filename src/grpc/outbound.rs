@@ -13,6 +13,8 @@ use tower::{Layer, Service};
 
 use super::connection::Line;
 use super::readers::{Readers, Reading};
+use super::sparing::Sparing;
+use super::status::TooLarge;
 use crate::engine::MemoryShare;
 
 /// Hands answers on in pieces, and has it watched whether they are read. What was accounted for of an answer, and left in its
@@ -30,6 +32,8 @@ pub(super) struct Outbound<S> {
 /// Bytes of a piece, and of a frame at most: HTTP/2 keeps no more of an answer that is not read, and whoever reads a piece within
 /// `server.answer_seconds` is not cut.
 const PIECE: usize = 256 << 10;
+
+static TOO_LARGE: Sparing = Sparing::new();
 
 impl<S> Layer<S> for OutboundLayer {
     type Service = Outbound<S>;
@@ -57,6 +61,12 @@ where
         Box::pin(async move {
             let mut answer = answer.await?;
             let held = answer.extensions_mut().remove::<Arc<MemoryShare>>();
+            if let Some(TooLarge(why)) = answer.extensions_mut().remove()
+                && let Some(untold) = TOO_LARGE.turn()
+            {
+                let peer = line.as_ref().and_then(|line| line.peer);
+                tracing::warn!(?peer, why, untold, "a request was too large: refused");
+            }
             let Some(line) = line else { return Ok(answer) };
             Ok(answer.map(|body| match http_body::Body::is_end_stream(&body) {
                 true => body,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::connection::Line;
+use super::sparing::Sparing;
 use crate::engine::MemoryShare;
 use crate::model::clock;
 use crate::telemetry::Metrics;
@@ -56,6 +57,9 @@ impl Reading {
 /// A client that has not said by then that it speaks HTTP/2 is let go of.
 const SILENCE: Duration = Duration::from_secs(10);
 
+static UNREAD: Sparing = Sparing::new();
+static SILENT: Sparing = Sparing::new();
+
 impl Readers {
     /// Watches an answer.
     pub(super) fn reading(&self, line: Line, held: Option<Arc<MemoryShare>>) -> Arc<Reading> {
@@ -76,8 +80,20 @@ impl Readers {
         loop {
             tokio::time::sleep(every).await;
             for line in self.stuck(clock::now(), patience) {
+                // One connection may leave a thousand answers unread.
+                if line.cut.is_done() {
+                    continue;
+                }
                 metrics.reader_cut();
-                tracing::warn!(peer = ?line.peer, ?patience, "a client did not read its answer (setting server.answer_seconds): cut");
+                if let Some(untold) = UNREAD.turn() {
+                    let peer = line.peer;
+                    tracing::warn!(
+                        ?peer,
+                        ?patience,
+                        untold,
+                        "a client did not read its answer (setting server.answer_seconds): cut"
+                    );
+                }
                 line.cut.cut();
             }
         }
@@ -88,7 +104,9 @@ impl Readers {
         watched.silent.retain(|(since, line)| {
             let late = now.saturating_duration_since(*since) > SILENCE;
             if late && !line.cut.has_spoken() && Arc::strong_count(&line.cut) > 1 {
-                tracing::info!(peer = ?line.peer, patience = ?SILENCE, "a client connected and said nothing: cut");
+                if let Some(untold) = SILENT.turn() {
+                    tracing::info!(peer = ?line.peer, patience = ?SILENCE, untold, "a client connected and said nothing: cut");
+                }
                 line.cut.cut();
             }
             !late && !line.cut.has_spoken()

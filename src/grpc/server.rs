@@ -19,6 +19,7 @@ use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
 use super::checkpoints::CheckpointsService;
 use super::connection::{Connection, Origin};
+use super::expiry::Expiries;
 use super::frame::Framed;
 use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
@@ -26,6 +27,7 @@ use super::readers::Readers;
 use super::reloaded::Reloaded;
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
+use super::sparing::Sparing;
 use super::unix_socket::{self, SocketError, SocketFile};
 use super::{Config, Limits, methods, stack, tls};
 use crate::engine::{Engine, Ledger};
@@ -43,6 +45,8 @@ const FRAME_BYTES: u32 = 256 << 10;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+static NOT_TAKEN: Sparing = Sparing::new();
+
 /// What carries the calls.
 type Transport = tonic::transport::Server<Stack<stack::Layers, Identity>>;
 
@@ -53,7 +57,7 @@ pub struct Server {
     limits: Limits,
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
-    tls: Option<Arc<Reloaded<rustls::ServerConfig>>>,
+    tls: Option<Arc<Reloaded<tls::Loaded>>>,
     tokens: Option<Arc<Reloaded<Tokens>>>,
     traces: Traces,
 }
@@ -174,6 +178,9 @@ impl Server {
 
         let metrics = engine.metrics().clone();
         metrics.serve(methods::all());
+        if let Some(tls) = &self.tls {
+            metrics.register(Expiries(Arc::clone(tls)));
+        }
         tokio::spawn(tell_of_failed_logs(engine.log_failures(), health.clone()));
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
@@ -283,7 +290,9 @@ async fn until_dropped(mut stopped: watch::Receiver<()>) {
 fn unhurried<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item = io::Result<C>> {
     incoming.then(|accepted| async {
         if let Err(fault) = &accepted {
-            tracing::warn!(%fault, "a connection could not be taken");
+            if let Some(untold) = NOT_TAKEN.turn() {
+                tracing::warn!(%fault, untold, "a connection could not be taken");
+            }
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
         accepted

@@ -65,7 +65,7 @@ pub(super) fn layers(
         // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
         .layer(DeadlineLayer { default: config.default_deadline })
         // Innermost, so that a call that is cut gives back its share with everything else.
-        .layer(InboundLayer::new(config.max_inbound_bytes, ledger))
+        .layer(InboundLayer::new(config.max_inbound_bytes, config.default_deadline, ledger))
         .into_inner()
 }
 

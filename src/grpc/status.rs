@@ -1,5 +1,7 @@
 //! The only place where an error of ours becomes a gRPC status.
 
+use std::time::Duration;
+
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -22,8 +24,20 @@ pub(super) fn late() -> Status {
     engine(&EngineError::DeadlineExceeded)
 }
 
+/// Of a request that was not there in time, though its deadline was far away.
+pub(super) fn slow_upload(most: Duration) -> Status {
+    let seconds = most.as_secs_f32();
+    Status::deadline_exceeded(format!(
+        "the request had not come whole within {seconds} s (setting server.default_deadline_seconds)"
+    ))
+}
+
 /// How the transport begins to tell of a message that is none.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
+
+/// Why a request was refused for its size; left in its answer's extensions, for whoever knows the client.
+#[derive(Debug, Clone)]
+pub(super) struct TooLarge(pub(super) String);
 
 /// What the transport refuses by itself, as we would: a message over its size with the setting (only for that it answers
 /// OUT_OF_RANGE), and bytes that are no message as the caller's fault.
@@ -34,7 +48,9 @@ pub(super) fn in_our_words(response: http::Response<Body>) -> http::Response<Bod
         }
         Some(refused) if refused.code() == Code::OutOfRange => {
             let message = format!("{} (setting server.max_message_bytes): send less at a time", refused.message());
-            Status::resource_exhausted(message).into_http()
+            let mut answer = Status::resource_exhausted(message.clone()).into_http();
+            answer.extensions_mut().insert(TooLarge(message));
+            answer
         }
         _ => response,
     }

@@ -1,7 +1,7 @@
 //! TLS: what is spoken with the certificates, and connections that speak it.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,44 +14,74 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::config::TlsConfig;
+use super::expiry::Expiry;
 use super::reloaded::Reloaded;
+use super::sparing::Sparing;
 
 /// A client that has not shaken hands by then is let go of.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_SECONDS: u32 = 10;
 
 /// Handshakes at once; more connections wait for their turn.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = 1_024;
+
+/// When there are more, whoever takes longer than a second loses its place: who stalls must not keep others out.
+const CROWD: usize = 256;
+
+static FAILED: Sparing = Sparing::new();
 
 /// Reads the certificates of the settings.
 ///
 /// # Errors
 /// Which file is wrong, and what is wrong with it.
-pub(super) fn load(config: &TlsConfig) -> Result<Arc<Reloaded<ServerConfig>>, String> {
+pub(super) fn load(config: &TlsConfig) -> Result<Arc<Reloaded<Loaded>>, String> {
     let TlsConfig { certificate, key, client_ca } = config.clone();
     let names = [certificate.display(), key.display()].map(|name| name.to_string());
     let files = [Some(certificate), Some(key), client_ca].into_iter().flatten().collect();
     Reloaded::load("certificates", files, move |contents| {
         let [certificate, key, ca @ ..] = contents else { return Err("a file is missing".to_owned()) };
-        server_config(certificate, key, ca.first()).map_err(|fault| format!("{} with {}: {fault}", names[0], names[1]))
+        let loaded =
+            Loaded::of(certificate, key, ca.first()).map_err(|fault| format!("{} with {}: {fault}", names[0], names[1]))?;
+        loaded.expiries.iter().for_each(Expiry::tell);
+        Ok(loaded)
     })
 }
 
-fn server_config(certificate: &[u8], key: &[u8], client_ca: Option<&Vec<u8>>) -> Result<ServerConfig, String> {
-    let chain = certificates(certificate)?;
+/// The certificates of one moment.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    server: Arc<ServerConfig>,
+    pub(super) expiries: Vec<Expiry>,
+}
+
+impl Loaded {
+    fn of(certificate: &[u8], key: &[u8], client_ca: Option<&Vec<u8>>) -> Result<Self, String> {
+        let chain = certificates(certificate)?;
+        let roots = client_ca.map(|pem| certificates(pem).map_err(|fault| format!("tls.client_ca: {fault}"))).transpose()?;
+        let mut expiries = Vec::from_iter(Expiry::of("tls.certificate", &chain));
+        expiries.extend(roots.as_ref().and_then(|roots| Expiry::of("tls.client_ca", roots)));
+        Ok(Self { server: Arc::new(server_config(chain, key, roots)?), expiries })
+    }
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: &[u8],
+    client_roots: Option<Vec<CertificateDer<'static>>>,
+) -> Result<ServerConfig, String> {
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| format!("the key: {fault}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(|fault| fault.to_string())?;
-    let builder = match client_ca {
-        Some(pem) => {
+    let builder = match client_roots {
+        Some(client_roots) => {
             let mut roots = RootCertStore::empty();
-            for root in certificates(pem).map_err(|fault| format!("tls.client_ca: {fault}"))? {
+            for root in client_roots {
                 roots.add(root).map_err(|fault| format!("tls.client_ca: {fault}"))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -76,26 +106,48 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 /// Shakes hands on connections as they come. A client that fails to is its own problem, and logged.
 pub(super) fn secured(
     incoming: impl Stream<Item = io::Result<TcpStream>>,
-    tls: Arc<Reloaded<ServerConfig>>,
+    tls: Arc<Reloaded<Loaded>>,
 ) -> impl Stream<Item = io::Result<SecureStream>> {
+    let places = Arc::new(());
     let shaken = incoming.map(move |accepted| {
-        let acceptor = TlsAcceptor::from(tls.get());
+        let place = Arc::clone(&places);
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.get().server));
         async move {
             let stream = match accepted {
                 Ok(stream) => stream,
                 Err(fault) => return Some(Err(fault)),
             };
             let peer = stream.peer_addr().ok();
-            let fault = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => return Some(Ok(SecureStream(stream))),
-                Ok(Err(fault)) => fault.to_string(),
-                Err(_) => format!("it took longer than {HANDSHAKE:?}"),
+            let fault = match shake(acceptor.accept(stream), place).await {
+                Ok(stream) => return Some(Ok(SecureStream(stream))),
+                Err(fault) => fault,
             };
-            tracing::info!(?peer, fault, "a TLS handshake failed");
+            if let Some(untold) = FAILED.turn() {
+                tracing::info!(?peer, fault, untold, "a TLS handshake failed");
+            }
             None
         }
     });
     shaken.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
+}
+
+/// Shakes hands; each handshake that is under way has a clone of `place`.
+async fn shake(handshake: Accept<TcpStream>, place: Arc<()>) -> Result<TlsStream<TcpStream>, String> {
+    let mut handshake = pin!(handshake);
+    let mut seconds = 0;
+    loop {
+        match timeout(Duration::from_secs(1), &mut handshake).await {
+            Ok(shaken) => return shaken.map_err(|fault| fault.to_string()),
+            Err(_) => seconds += 1,
+        }
+        let crowded = Arc::strong_count(&place) > CROWD;
+        if seconds == HANDSHAKE_SECONDS || crowded {
+            return Err(format!(
+                "it took longer than {seconds} s{}",
+                if crowded { ", and others wait for its place" } else { "" }
+            ));
+        }
+    }
 }
 
 /// A connection that speaks TLS.

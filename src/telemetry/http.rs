@@ -4,35 +4,58 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use super::Metrics;
+
+/// Within it comes the head of a request, the first or the next: Prometheus asks every fifteen seconds.
+const HEAD: Duration = Duration::from_secs(20);
+/// Of a connection, however it is used: who doesn't read an answer holds it no longer.
+const AGE: Duration = Duration::from_secs(300);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of the HTTP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Address to listen on; `None`: nobody may ask.
     pub listen: Option<SocketAddr>,
+    /// Whether others may reach it, whom it asks for nothing.
+    pub insecure_listen: bool,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 7701))) }
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 7701))), insecure_listen: false }
     }
 }
 
-/// The address can't be listened on.
+/// Why nobody can ask.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for probes and metrics (setting http.listen; none turns it off): {source}")]
-pub struct HttpError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum HttpError {
+    /// The address can't be listened on.
+    #[error("cannot listen on {address} for probes and metrics (setting http.listen; none turns it off): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Others could reach it.
+    #[error(
+        "http.listen = {0} can be reached by others, and probes and metrics are neither encrypted nor authenticated (they show names \
+         of banks, and figures): set http.insecure_listen = true to answer anyone who reaches it"
+    )]
+    Insecure(SocketAddr),
 }
 
 /// Whether calls are taken now. Cheap to clone.
@@ -67,7 +90,10 @@ impl Http {
     /// [`HttpError`]
     pub async fn bind(config: &HttpConfig) -> Result<Self, HttpError> {
         let Some(address) = config.listen else { return Ok(Self(None)) };
-        let listener = TcpListener::bind(address).await.map_err(|source| HttpError { address, source })?;
+        if !config.insecure_listen && !address.ip().to_canonical().is_loopback() {
+            return Err(HttpError::Insecure(address));
+        }
+        let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })?;
         Ok(Self(Some(listener)))
     }
 
@@ -91,7 +117,27 @@ impl Http {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics_text))
             .with_state(answering);
-        axum::serve(listener, router).with_graceful_shutdown(stop).await
+        tokio::select! {
+            () = stop => Ok(()),
+            ended = accept(&listener, &router) => ended,
+        }
+    }
+}
+
+/// Takes connections, each for a while at most: axum's own loop waits for the head of a request for ever.
+async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> {
+    loop {
+        let Ok((connection, _)) = listener.accept().await else {
+            // Too many open files, say: asked again at once it would keep a core busy.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let router = TowerToHyperService::new(router.clone());
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+        let served = http.serve_connection(TokioIo::new(connection), router);
+        // How it ended is its client's business.
+        tokio::spawn(tokio::time::timeout(AGE, served));
     }
 }
 

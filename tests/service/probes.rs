@@ -138,3 +138,17 @@ fn a_taken_port_is_named_with_its_setting() {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(complaint.contains("http.listen") && complaint.contains("none turns it off"), "{complaint}");
 }
+
+#[test]
+fn others_may_ask_only_if_the_settings_say_so() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_negbank"));
+    let command = command.args(["serve", "--listen", "127.0.0.1:0", "--set", "http.listen=0.0.0.0:0"]);
+    let refused = command.output().unwrap();
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && complaint.contains("http.insecure_listen = true"), "{complaint}");
+
+    let free = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap();
+    let listen = format!("http.listen={free}");
+    let _server = Process::start(&["--set", &listen, "--set", "http.insecure_listen=true"]);
+    assert_eq!(get(free, "/livez").0, 200);
+}

@@ -95,6 +95,8 @@ async fn a_certificate_must_be_of_the_authority_of_the_name_and_of_today() {
     let old = Files::new(&ours.expired("localhost")).serve(&[]);
     let refused = connect(&format!("https://localhost:{}", port(&old)), trusting(&ours)).await.unwrap_err();
     assert!(refused.to_string().contains("expired"), "{refused}");
+    let logged = old.killed();
+    assert!(logged.contains("a certificate has ended") && logged.contains("tls.certificate"), "{logged}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,12 @@ pub(super) fn distance(date: &str) -> Option<Duration> {
     here.duration_since(there).or_else(|_| there.duration_since(here)).ok()
 }
 
+/// Now, in seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "compared with what another machine's calendar says")]
+pub(super) fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

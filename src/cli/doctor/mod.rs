@@ -1,6 +1,7 @@
 //! `negbank doctor`: whether a deployment does what it should, from outside.
 
 mod banks;
+mod certificates;
 mod clock;
 mod findings;
 mod limits;
@@ -15,7 +16,7 @@ use findings::{Findings, Verdict};
 use super::bench::stopwatch::Stopwatch;
 use super::connection::told;
 use super::figures::Figures;
-use super::remote::Remote;
+use super::remote::{Remote, Shown};
 use crate::client::Client;
 
 /// Arguments of `doctor`.
@@ -79,6 +80,7 @@ async fn probes(remote: &Remote, findings: &mut Findings) {
         Ok(figures) => {
             load(&figures, findings);
             limits::check(&figures, findings);
+            certificates::check(&figures, findings);
         }
         Err(fault) => findings.fail("metrics", fault.to_string()),
     }
@@ -125,10 +127,13 @@ async fn calls(remote: &Remote, client: &Client, findings: &mut Findings) {
 
 /// What keeps others from calling, and from hearing calls.
 async fn access(remote: &Remote, findings: &mut Findings) {
-    let stranger = async { remote.connect_without_token().await.ok()?.list_banks().await.ok() };
-    let (encrypted, open) = (remote.address.starts_with("https://"), stranger.await.is_some());
-    let local = is_local(&remote.address);
+    let listed = async |shown: Shown| remote.showing(shown).await.ok()?.list_banks().await.ok();
+    let (encrypted, local) = (remote.address.starts_with("https://"), is_local(&remote.address));
+    let (certificate_does, open) = (listed(Shown::Certificate).await.is_some(), listed(Shown::Nothing).await.is_some());
     match (encrypted, open) {
+        (true, false) if certificate_does => {
+            findings.ok("access", "calls are encrypted and need a client certificate; whoever has one may do everything");
+        }
         (true, false) => findings.ok("access", "calls are encrypted and need a token"),
         (false, true) if local => {
             findings.ok("access", "calls are in the clear and need no token; this way they stay on this machine");

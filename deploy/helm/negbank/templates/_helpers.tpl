@@ -69,6 +69,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 server.listen: {{ include "negbank.bind" (dict "address" .Values.bindAddress "port" 7700) | quote }}
 server.drain_seconds: {{ .Values.drainSeconds | int64 }}
 http.listen: {{ include "negbank.bind" (dict "address" .Values.bindAddress "port" 7701) | quote }}
+http.insecure_listen: true
 {{- if .Values.persistence.enabled }}
 durability.dir: /var/lib/negbank
 {{- end }}
@@ -99,7 +100,7 @@ server.insecure_listen: true
 {{- /* negbank.toml, in dotted keys: `config` and what the chart sets, which nobody may set twice. */}}
 {{- define "negbank.toml" -}}
 {{- $settings := include "negbank.settings" . | fromYaml }}
-{{- $owned := list "server.listen" "server.drain_seconds" "http.listen" "durability.dir" }}
+{{- $owned := list "server.listen" "server.drain_seconds" "http.listen" "http.insecure_listen" "durability.dir" }}
 {{- range $section, $keys := .Values.config }}
 {{- range $key, $value := $keys }}
 {{- $name := printf "%s.%s" $section $key }}
