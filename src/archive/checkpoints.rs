@@ -2,23 +2,26 @@
 
 use std::error::Error;
 use std::io::Read as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore as _, ObjectStoreExt as _, PutMode, WriteMultipart};
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, WriteMultipart};
 use tokio_stream::Stream;
 
 use super::location::Location;
 use super::manifest::{Data, Manifest};
 use super::spool::{Spooled, spool_failed};
 use super::{ArchiveError, Config, location};
-use crate::model::{BankName, Checkpoint, Tag};
+use crate::model::{BankName, Checkpoint, Tag, clock};
 
 const MANIFEST: &str = "manifest.json";
 
 /// Parts of an upload; an object store takes 10,000.
 const PARTS: u64 = 9_000;
+/// Age from which on a file without a manifest is of a checkpoint that was never made: by then it would have one.
+const ABANDONED: Duration = Duration::from_secs(3_600);
 /// Manifests that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -165,26 +168,37 @@ impl Archive {
         Ok(got.into_stream().map_err(move |fault| archive.failed("read", Some(&file), &fault)))
     }
 
-    /// Deletes a checkpoint, its manifest first, and whatever else is left below its tag.
+    /// Deletes a checkpoint, its manifest first, and whatever else is left below its tag; or what a server left there that ended before it
+    /// had made one.
     ///
     /// # Errors
     /// [`ArchiveError::Unknown`], [`ArchiveError::Io`]
     pub async fn delete(&self, bank: &BankName, tag: &Tag) -> Result<(), ArchiveError> {
-        if !self.is_taken(bank, tag).await? {
-            return self.find(bank, Some(tag)).await.map(|_| ());
-        }
+        let is_checkpoint = self.is_taken(bank, tag).await?;
         let manifest = manifest_of(bank, tag);
-        let deleted = self.place.store.delete(&manifest).await;
-        deleted.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
+        if is_checkpoint {
+            let deleted = self.place.store.delete(&manifest).await;
+            deleted.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
+            // A manifest that came back after a power cut would name a file that is gone.
+            self.place.settle(&manifest).await.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
+        }
         let folder = Path::from(format!("{bank}/{tag}"));
         let left = self.place.store.list(Some(&folder)).try_collect::<Vec<_>>().await;
-        for object in left.map_err(|fault| self.failed("list", Some(&folder), &fault))? {
+        let left = left.map_err(|fault| self.failed("list", Some(&folder), &fault))?;
+        let gone: Vec<_> = left.iter().filter(|object| is_checkpoint || is_abandoned(object)).collect();
+        for object in &gone {
             self.remove_quietly(&object.location).await;
         }
-        Ok(())
+        if is_checkpoint || !gone.is_empty() {
+            return Ok(());
+        }
+        self.find(bank, Some(tag)).await.map(|_| ())
     }
 
     async fn upload(&self, path: &Path, mut spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
+        if !go_on(0) {
+            return Err(ArchiveError::GivenUp);
+        }
         if let Some(file) = self.place.file(path) {
             let naming = tokio::task::spawn_blocking(move || {
                 let named = spooled.name(&file);
@@ -233,7 +247,7 @@ impl Archive {
                 break ArchiveError::GivenUp;
             }
         };
-        // What is left there has no manifest, and goes with a checkpoint of its tag that is made later and deleted.
+        // What is left there has no manifest, and can be deleted by its tag.
         let _left = upload.abort().await;
         Err(failed)
     }
@@ -266,6 +280,12 @@ impl Archive {
         let what = path.map_or_else(|| self.location.clone(), |path| format!("{}/{path}", self.location.trim_end_matches('/')));
         ArchiveError::Io { doing, what, setting: "checkpoints.location", why: fault.to_string() }
     }
+}
+
+/// True if nobody can still be writing it, and its manifest would have come long ago.
+fn is_abandoned(object: &ObjectMeta) -> bool {
+    let age = clock::unix_millis() as i64 - object.last_modified.timestamp_millis();
+    age >= ABANDONED.as_millis() as i64
 }
 
 fn manifest_of(bank: &BankName, tag: &Tag) -> Path {

@@ -1,5 +1,7 @@
 //! The place that `checkpoints.location` names.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,20 @@ impl Location {
     /// Where an object lies on a disk of this machine, if it does.
     pub(super) fn file(&self, path: &Path) -> Option<PathBuf> {
         self.directory.as_ref()?.path_to_filesystem(path).ok()
+    }
+}
+
+impl Location {
+    /// What changed in the folder of an object is on disk when this returns; a bucket does that by itself.
+    pub(super) async fn settle(&self, path: &Path) -> io::Result<()> {
+        let Some(folder) = self.file(path).and_then(|file| file.parent().map(FilePath::to_owned)) else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || match File::open(folder) {
+            Ok(folder) => folder.sync_all(),
+            // It went with the last file in it.
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(fault) => Err(fault),
+        });
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("the thread that synced it panicked")))
     }
 }
 
@@ -65,17 +81,42 @@ pub(super) fn open(location: &str) -> Result<Location, ArchiveError> {
     if location.contains("://") {
         return Err(refuse("a directory or s3://bucket/prefix is wanted".into()));
     }
-    let made = std::fs::create_dir_all(FilePath::new(location));
-    made.map_err(|fault| refuse(fault.to_string()))?;
+    make_folder(FilePath::new(location)).map_err(|fault| refuse(fault.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(location).map_err(|fault| refuse(fault.to_string()))?;
     let directory = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
     let parts = Parts { bytes: 1 << 20, at_once: 1 };
     Ok(Location { store: Arc::clone(&directory) as _, directory: Some(directory), parts })
 }
 
+/// Makes a folder and those that it lies in; what is new is on disk when this returns.
+pub(super) fn make_folder(path: &FilePath) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
+    make_folder(parent)?;
+    match std::fs::create_dir(path) {
+        // Another server may make it at the same time.
+        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(fault),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::open;
+    use super::{make_folder, open};
+
+    #[test]
+    fn a_folder_is_made_with_those_that_it_lies_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        make_folder(&deep).unwrap();
+        make_folder(&deep).unwrap();
+        assert!(deep.is_dir());
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(make_folder(&dir.path().join("file/d")).is_err() && make_folder(&dir.path().join("file")).is_err());
+    }
 
     #[test]
     fn what_is_no_place_is_refused_with_what_is_wanted() {

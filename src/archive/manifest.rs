@@ -12,6 +12,7 @@ const VERSION: u64 = 1;
 
 /// What stands in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     format: String,
     version: u64,
@@ -30,10 +31,14 @@ pub(super) struct Manifest {
     /// That the bank has: positions of these, up to their sequences, are honoured after a restore.
     histories: Vec<History>,
     pub(super) data: Data,
+    /// CRC-32 of all the rest, as JSON without spaces. The first manifests had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest_crc32: Option<u32>,
 }
 
 /// Of a bank that was left for this one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct History {
     /// In hexadecimal, since not every reader of JSON has whole numbers so large.
     incarnation: String,
@@ -42,6 +47,7 @@ struct History {
 
 /// The bank's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Settings {
     name: String,
     kind: String,
@@ -55,6 +61,7 @@ struct Settings {
 
 /// The file of tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Data {
     /// Beside the manifest.
     pub(super) file: String,
@@ -80,7 +87,7 @@ impl Manifest {
             momentum,
             capacity,
         };
-        Self {
+        let manifest = Self {
             format: FORMAT.to_owned(),
             version: VERSION,
             program: format!("negbank {}", env!("CARGO_PKG_VERSION")),
@@ -94,7 +101,15 @@ impl Manifest {
             content_hash: format!("{content_hash:032x}"),
             histories: lineage.last().iter().map(History::of).collect(),
             data,
-        }
+            manifest_crc32: None,
+        };
+        Self { manifest_crc32: Some(manifest.crc32()), ..manifest }
+    }
+
+    /// Of all but itself.
+    fn crc32(&self) -> u32 {
+        let rest = Self { manifest_crc32: None, ..self.clone() };
+        crc32fast::hash(&serde_json::to_vec(&rest).unwrap_or_default())
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -115,6 +130,9 @@ impl Manifest {
             return Err(ArchiveError::Newer { bank: bank.clone(), tag: tag.clone(), version, reads: VERSION });
         }
         let manifest: Self = serde_json::from_value(value).map_err(|fault| damaged(format!("its manifest: {fault}")))?;
+        if manifest.manifest_crc32.is_some_and(|told| told != manifest.crc32()) {
+            return Err(damaged("its manifest does not match its own checksum".into()));
+        }
         let spec = manifest.bank.spec().ok_or_else(|| damaged("its manifest has settings that no bank has".into()))?;
         let hash = |hex: &str| u128::from_str_radix(hex, 16).map_err(|_| damaged(format!("{hex:?} is no hash")));
         let (state_hash, content_hash) = (hash(&manifest.state_hash)?, hash(&manifest.content_hash)?);
@@ -195,7 +213,16 @@ mod tests {
             let newer = text.replace("\"version\": 1", "\"version\": 2");
             let refused = Manifest::decode(newer.as_bytes(), &made.bank, &made.tag).unwrap_err();
             assert!(matches!(refused, ArchiveError::Newer { version: 2, .. }) && refused.to_string().contains("newer negbank"));
-            for (from, to) in [("\"dim\": 7", "\"dim\": 0"), ("negbank checkpoint", "x"), ("40000", "1"), ("{", "")] {
+            for (from, to) in [
+                ("\"dim\": 7", "\"dim\": 0"),
+                ("\"dim\": 7", "\"dim\": 6"),
+                ("\"shards\": 5", "\"shards\": 4"),
+                ("\"manifest_crc32\": ", "\"manifest_crc32\": 1"),
+                ("manifest_crc32", "manifest_crc22"),
+                ("negbank checkpoint", "x"),
+                ("40000", "1"),
+                ("{", ""),
+            ] {
                 let refused = Manifest::decode(text.replace(from, to).as_bytes(), &made.bank, &made.tag);
                 assert!(matches!(refused, Err(ArchiveError::Damaged { .. })), "{from:?} became {to:?}");
             }

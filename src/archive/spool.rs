@@ -9,10 +9,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::ArchiveError;
+use super::location::make_folder;
 
 const SETTING: &str = "checkpoints.spool";
-/// Folders that a name may be new in: the tag's, the bank's and the location.
-const FOLDERS: usize = 3;
+/// Bytes that are on disk before more are written: the last sync takes little, and who gives up is heard until then.
+const SYNCED_EVERY: u64 = 64 << 20;
 
 /// A file without a name: it is gone with whoever has it open, unless it gets one.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Spool {
     file: BufWriter<File>,
     checksum: crc32fast::Hasher,
     bytes: u64,
+    synced: u64,
 }
 
 /// A whole one.
@@ -49,7 +51,7 @@ impl Spool {
             Ok(file)
         };
         let file = made().map_err(|fault| failed("make", &path, &fault))?;
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), checksum: crc32fast::Hasher::new(), bytes: 0 })
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), checksum: crc32fast::Hasher::new(), bytes: 0, synced: 0 })
     }
 
     /// What was written, from its first byte.
@@ -69,18 +71,19 @@ impl Spool {
 impl Spooled {
     /// Names it `path`, on disk for good, if that is on the spool's own disk: then nothing has to be copied. False if it can't be named.
     pub(super) fn name(&self, path: &Path) -> io::Result<bool> {
-        let folders = || path.ancestors().skip(1).take(FOLDERS);
+        let Some(folder) = path.parent() else { return Ok(false) };
+        make_folder(folder)?;
+        self.file.sync_data()?;
         let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let linked = path.parent().map(std::fs::create_dir_all).transpose().and_then(|_| {
-            linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
-            Ok(())
-        });
-        if let Err(fault) = linked {
-            // Another disk, or one that makes no nameless files.
-            tracing::debug!(path = %path.display(), %fault, "a checkpoint can't be named and is copied");
-            return Ok(false);
+        match linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
+            Ok(()) => {}
+            Err(fault) if cannot_be_named(&fault) => {
+                tracing::debug!(path = %path.display(), %fault, "a checkpoint can't be named and is copied");
+                return Ok(false);
+            }
+            Err(fault) => return Err(fault),
         }
-        let kept = self.file.sync_data().and_then(|()| folders().try_for_each(|folder| File::open(folder)?.sync_all()));
+        let kept = File::open(folder).and_then(|folder| folder.sync_all());
         if kept.is_err() {
             // What has no manifest is never read.
             let _gone = std::fs::remove_file(path);
@@ -89,11 +92,22 @@ impl Spooled {
     }
 }
 
+/// True if the place is on another disk, or on one whose nameless files stay so, or is taken.
+fn cannot_be_named(fault: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, CrossesDevices, NotFound, PermissionDenied, Unsupported};
+    matches!(fault.kind(), CrossesDevices | NotFound | Unsupported | PermissionDenied | AlreadyExists)
+}
+
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.checksum.update(&bytes[..written]);
         self.bytes += written as u64;
+        if self.bytes - self.synced >= SYNCED_EVERY {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.synced = self.bytes;
+        }
         Ok(written)
     }
 
@@ -142,6 +156,6 @@ mod tests {
         }
         assert_eq!(std::fs::read(&named).unwrap(), b"of a bank");
         assert!(!spooled.name(&named).unwrap(), "what is there is never replaced");
-        assert!(!spooled.name(std::path::Path::new("/proc/bank/tag/file")).unwrap(), "no place");
+        assert!(spooled.name(std::path::Path::new("/proc/bank/tag/file")).is_err(), "no place");
     }
 }

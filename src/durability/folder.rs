@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::log::{Apply, Log, Replayed};
 use super::section_file::{GRAPH, SNAPSHOT, SectionFile};
+use super::segment::Segment;
 use super::snapshot::Snapshot;
 use super::{Complaint, StoreError, frames, sync};
 use crate::codec::BankRecord;
@@ -44,6 +45,19 @@ impl Folder {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the files of the log that hold nothing after `sequence`, the oldest first: whatever ends it, what is left has no gap.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn remove_log_behind(&self, sequence: u64) -> Result<(), StoreError> {
+        let mut segments = Segment::list(&self.path)?;
+        segments.truncate(Segment::behind(&segments, sequence));
+        for segment in &segments {
+            std::fs::remove_file(&segment.path).map_err(StoreError::io("remove", &segment.path))?;
+        }
+        if segments.is_empty() { Ok(()) } else { sync::folder(&self.path) }
     }
 
     /// Begins a snapshot of what the bank was after `sequence`.

@@ -90,6 +90,8 @@ impl Log {
     /// record that is not whole is cut off: the write that it is of was not acknowledged, or not yet synced.
     pub(super) fn open(folder: &Folder, after: u64, apply: Apply<'_>) -> Result<(Self, Replayed), StoreError> {
         let mut segments = Segment::list(&folder.path)?;
+        // What a snapshot has taken the place of may be there in part: its removal was under way.
+        segments.drain(..Segment::behind(&segments, after));
         let mut replayed = Replayed::default();
         let begin = segments.first().map_or(u64::MAX, |segment| segment.first);
         if begin > after + 1 {
@@ -195,16 +197,10 @@ impl Log {
         self.synced = self.synced.max(until.bytes());
     }
 
-    /// Removes the files that hold nothing after `sequence`.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]
-    pub fn drop_behind(&mut self, sequence: u64) -> Result<(), StoreError> {
-        let behind = self.segments.windows(2).take_while(|pair| pair[1].first <= sequence + 1).count();
-        for segment in self.segments.drain(..behind) {
-            std::fs::remove_file(&segment.path).map_err(StoreError::io("remove", &segment.path))?;
-        }
-        if behind > 0 { sync::folder(&self.folder) } else { Ok(()) }
+    /// Counts the files no more that hold nothing after `sequence`: [`Folder::remove_log_behind`] removes them.
+    pub fn forget_behind(&mut self, sequence: u64) {
+        let behind = Segment::behind(&self.segments, sequence);
+        self.segments.drain(..behind);
     }
 
     /// Bytes on disk.

@@ -39,6 +39,11 @@ impl Segment {
         Ok(segments)
     }
 
+    /// How many of `segments`, from the first on, hold nothing after `sequence`. The last may yet get records.
+    pub(super) fn behind(segments: &[Self], sequence: u64) -> usize {
+        segments.windows(2).take_while(|pair| pair[1].first <= sequence + 1).count()
+    }
+
     /// A new file, on disk, whose records follow the frame of checksum `predecessor`; and the checksum to go on from.
     pub(super) fn create(
         folder: &Path,

@@ -41,8 +41,12 @@ impl Store {
     /// [`StoreError::Locked`] if another server has it; [`StoreError::Io`]
     pub fn open(dir: &Path, config: &Config) -> Result<Self, StoreError> {
         let banks = dir.join("banks");
+        let missing = banks.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
         fs::create_dir_all(&banks).map_err(StoreError::io("make the folder", &banks))?;
-        sync::folder(dir)?;
+        // What is in a folder is lost with its name.
+        for folder in banks.ancestors().skip(1).take(missing.max(1)) {
+            sync::folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        }
         let lock = Arc::new(lock(dir)?);
         let store = Self { banks, segment_bytes: config.segment_bytes, lock };
         for path in store.list()? {

@@ -201,7 +201,7 @@ impl Committing {
                 let recorded = self.land()?;
                 // Meanwhile more have come.
                 self.fill(&mut group, &flying, &mut left, requests);
-                if group.is_empty() || self.journal.as_mut().is_some_and(|journal| journal.wants_snapshot()) {
+                if group.is_empty() || self.wants_snapshot() {
                     self.settle(std::mem::take(&mut flying), &recorded);
                     self.begin_due_snapshot();
                     if group.is_empty() {
@@ -263,9 +263,13 @@ impl Committing {
         }
     }
 
+    fn wants_snapshot(&mut self) -> bool {
+        self.journal.as_mut().is_some_and(|journal| journal.wants_snapshot(&self.work.bank))
+    }
+
     fn begin_due_snapshot(&mut self) {
-        if let Some(journal) = &mut self.journal
-            && journal.wants_snapshot()
+        if self.wants_snapshot()
+            && let Some(journal) = &mut self.journal
         {
             // The journal remembers a failure, and tells whoever writes next.
             let _failed = journal.begin_snapshot(&self.work.bank);

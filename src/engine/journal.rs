@@ -11,7 +11,7 @@ use super::syncer::{Synced, Syncer};
 use crate::bank::{Bank, Budget};
 use crate::codec::encode_group;
 use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
-use crate::model::{BankName, Durability, Mutation, clock};
+use crate::model::{BankImage, BankName, Durability, Mutation, clock};
 use crate::rows::Shared;
 
 /// Called when a log has failed.
@@ -39,6 +39,16 @@ pub(super) struct Journal {
     failed: u32,
     /// Of the snapshot that is being taken.
     outcome: Option<Outcome>,
+}
+
+/// Sizes of a snapshot that the log has when another is taken: of what is written of a bank that is written over and over, a quarter is
+/// snapshots then.
+const WORTH: u64 = 3;
+
+/// About what a snapshot of the bank would take.
+fn image_bytes(bank: &Bank) -> u64 {
+    let row = bank.spec().dim() * bank.spec().dtype().bytes() + BankImage::BYTES_PER_ENTRY;
+    (bank.entries() * row) as u64
 }
 
 /// How a bank stands with the disk.
@@ -92,17 +102,14 @@ impl Journal {
         Ok(journal)
     }
 
-    /// True if the log has outgrown the last snapshot, and no other is being taken.
-    pub(super) fn wants_snapshot(&mut self) -> bool {
+    /// True if the log has outgrown the bank, and no snapshot is being taken.
+    pub(super) fn wants_snapshot(&mut self, bank: &Shared<Bank>) -> bool {
         if let Some(known) = self.outcome.as_ref().and_then(Outcome::known) {
             self.outcome = None;
             match known {
                 Some(snapshot) => {
                     (self.snapshot, self.failed) = (snapshot, 0);
-                    // What can't be removed costs room, and is removed with the next.
-                    if let Err(fault) = self.log.drop_behind(snapshot.sequence) {
-                        tracing::warn!(bank = %self.bank, %fault, "the log behind a snapshot stays");
-                    }
+                    self.log.forget_behind(snapshot.sequence);
                     self.outgrown = self.threshold(0);
                 }
                 None => {
@@ -112,7 +119,13 @@ impl Journal {
             }
         }
         let may_begin = self.outcome.is_none() && self.failure.is_none() && self.log.bytes() >= self.outgrown;
-        may_begin && (self.log.is_settled() || self.log.bytes() >= 2 * self.outgrown)
+        if !may_begin || !(self.log.is_settled() || self.log.bytes() >= 2 * self.outgrown) {
+            return false;
+        }
+        // The bank may have grown since the last one: a log of what is new is no longer than the snapshot that would take its place.
+        let worth = bank.read().map_or(0, |bank| WORTH * image_bytes(&bank));
+        self.outgrown = self.outgrown.max(worth);
+        self.log.bytes() >= self.outgrown
     }
 
     /// True if a new file is wanted, which is to wait until little of this one is left to sync.
@@ -120,10 +133,9 @@ impl Journal {
         self.log.is_full() || (self.outcome.is_none() && self.log.bytes() >= self.outgrown)
     }
 
-    /// Bytes of log, beyond `from`, that are worth a snapshot. Three times the last one: of what is written of a bank that is written
-    /// over and over, a quarter is snapshots then.
+    /// Bytes of log, beyond `from`, that may be worth a snapshot.
     fn threshold(&self, from: u64) -> u64 {
-        from + (3 * self.snapshot.bytes).max(self.limits.snapshot_log_bytes)
+        from + (WORTH * self.snapshot.bytes).max(self.limits.snapshot_log_bytes)
     }
 
     /// Begins a snapshot of the bank as it is now.

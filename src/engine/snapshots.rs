@@ -74,6 +74,13 @@ fn run(jobs: &Receiver<Job>) {
             Ok(snapshot) => {
                 let seconds = began.elapsed().as_secs_f64();
                 tracing::info!(%bank, sequence = snapshot.sequence, bytes = snapshot.bytes, seconds, "snapshot taken");
+                // Here, since the disk takes its time to free them. What can't be removed costs room, and is removed with the next.
+                match job.folder.remove_log_behind(snapshot.sequence) {
+                    Err(fault) if job.folder.path().exists() => {
+                        tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
+                    }
+                    _ => {}
+                }
                 job.outcome.tell(Some(snapshot));
             }
             // A deleted bank's folder is gone, and nobody misses its snapshot.

@@ -23,6 +23,11 @@ pub struct BankImage {
     pub shards: Vec<ShardImage>,
 }
 
+impl BankImage {
+    /// About what an entry takes in it, its embedding apart.
+    pub const BYTES_PER_ENTRY: usize = 69;
+}
+
 /// Which writes of a writer were applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WriterImage {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use negbank::client::{Client, ClientError, Code, Options, ScanColumns, rows};
 use negbank::model::{Seed, Stream};
@@ -256,6 +257,24 @@ async fn what_cannot_be_done_is_refused_and_changes_nothing() {
     assert!(files(dir.path()) == there && seen(client, "b").await == held);
     assert_eq!(fs::read_dir(data.path().join("banks")).unwrap().count(), 2);
     assert_eq!(files(&data.path().join("spool")), Vec::<PathBuf>::new());
+}
+
+/// A server that ended between a file and its manifest leaves the file: it is no checkpoint, and takes room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_attempt_left_is_deleted_by_its_tag_once_nobody_can_be_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = Live::start(&[&at(dir.path())]).await;
+    let left = dir.path().join("b/half/bank-1.safetensors");
+    fs::create_dir_all(left.parent().unwrap()).unwrap();
+    fs::write(&left, "of a bank").unwrap();
+    let delete = || live.client.delete_checkpoint(v1::DeleteCheckpointRequest { bank: "b".into(), tag: "half".into() });
+    assert_eq!(delete().await.unwrap_err().code(), Code::NotFound);
+    assert!(left.exists(), "its manifest may come yet");
+    let hours_ago = fs::metadata(&left).unwrap().modified().unwrap() - Duration::from_secs(2 * 3_600);
+    fs::File::options().write(true).open(&left).unwrap().set_modified(hours_ago).unwrap();
+    delete().await.unwrap();
+    assert!(!left.exists());
+    assert_eq!(delete().await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

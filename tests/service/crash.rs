@@ -1,46 +1,72 @@
 //! A real server, killed at random moments while writers write: nothing acknowledged is lost, nothing else appears.
 //!
 //! Ten cycles here; `make crash-test` runs 200 (`NEGBANK_CRASH_CYCLES`) and writes `target/reports/crash.json` (`NEGBANK_CRASH_REPORT`).
+//! A writer may have several batches in flight, and then they apply in any order (`Origin.number`): each is there or not, and what is there
+//! is the bank's first so many mutations.
 
-use std::process::{Command, Stdio};
+mod checkpoints;
+mod history;
+mod writer;
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use negbank::client::{Client, Options, rows};
+use futures_util::FutureExt as _;
+use negbank::client::{Client, Options};
 use negbank::model::{Seed, Stream, clock};
 use negbank::proto::v1;
 use tokio::task::JoinSet;
 
-use crate::durable::seen;
+use self::checkpoints::Possible;
+use self::history::History;
+use self::writer::Writer;
 use crate::lifecycle::Process;
-use crate::live::{Live, keyed, queue, random_rows};
+use crate::live::{Live, keyed, queue};
 
-const DIM: usize = 12;
-const WRITERS: u64 = 4;
-
-/// One writer of one bank: it sends a batch until that is acknowledged, then the next.
-struct Writer {
-    bank: &'static str,
-    name: u64,
-    number: u64,
-    random: Stream,
-    /// Sent, and not acknowledged.
-    pending: Option<v1::WriteRequest>,
+/// A bank that is written to.
+struct BankKind {
+    name: &'static str,
+    dim: usize,
+    /// Of a queue; 0: it is keyed.
+    capacity: u64,
+    /// Ids are below.
+    ids: u64,
+    /// Many batches go past the page cache, some in several pieces.
+    is_large: bool,
+    /// How many batches each of its writers has in flight.
+    writers: &'static [usize],
 }
 
-/// Batches of one bank in the order in which they were acknowledged, with the sequence they got.
-#[derive(Default)]
-struct History {
-    acknowledged: Vec<(u64, v1::WriteRequest)>,
-    /// How many of them the reference has.
-    replayed: usize,
-}
+static BANKS: [BankKind; 3] = [
+    BankKind { name: "keyed", dim: 12, capacity: 0, ids: 400, is_large: false, writers: &[1, 1, 1, 3] },
+    BankKind { name: "queue", dim: 12, capacity: 300, ids: 400, is_large: false, writers: &[1, 1, 1, 1] },
+    BankKind { name: "large", dim: 256, capacity: 0, ids: 900, is_large: true, writers: &[1, 3] },
+];
 
-#[derive(Debug, Default, PartialEq, serde::Serialize)]
+/// Cycles from which on everything that is to happen by chance must have happened.
+const MANY: u64 = 100;
+
+#[derive(Debug, Default, serde::Serialize)]
 struct Report {
+    /// False: a fault, or a panic, ended it early.
+    finished: bool,
     cycles: u64,
     acknowledged: u64,
+    /// Of these, batches of 256 KiB and more.
+    large: u64,
     /// Restored after a crash.
     checkpoints: u64,
+    /// Kills before the server had recovered its banks.
+    killed_in_recovery: u64,
+    /// Kills while a bank was being restored from a checkpoint.
+    killed_in_restore: u64,
+    /// Records of which a kill left a part, as recovered servers tell.
+    cut_short: u64,
+    /// Logs that ended with a record that had gone past the page cache: zeros fill its last block.
+    past_cache: u64,
     lost: u64,
     phantom: u64,
     torn: u64,
@@ -48,183 +74,191 @@ struct Report {
     hash_mismatch: u64,
 }
 
-impl Writer {
-    fn next(&mut self) -> v1::WriteRequest {
-        self.number += 1;
-        let count = self.random.below(24) as usize + 1;
-        let ids: Vec<u64> = (0..count).map(|_| self.random.below(400)).collect();
-        v1::WriteRequest {
-            bank: self.bank.to_owned(),
-            embeddings: Some(rows(&random_rows(&mut self.random, count, DIM))),
-            labels: ids.iter().map(|id| (id % 7) as i64).collect(),
-            groups: if self.number.is_multiple_of(3) { ids.iter().map(|id| id / 3).collect() } else { Vec::new() },
-            ids: if self.bank == "queue" && self.number.is_multiple_of(2) { Vec::new() } else { ids },
-            step: Some(self.number),
-            origin: Some(v1::Origin { writer: format!("writer-{}", self.name), incarnation: 1, number: self.number }),
-            ..Default::default()
-        }
+impl Report {
+    fn faults(&self) -> u64 {
+        self.lost + self.phantom + self.torn + self.reapplied + self.hash_mismatch
     }
 
-    /// Writes until the server is gone; what was sent last stays pending.
-    async fn write(mut self, client: Client) -> (Self, Vec<(u64, v1::WriteRequest)>) {
-        let mut acknowledged = Vec::new();
+    /// Takes what a server logged of its recovery.
+    fn note(&mut self, log: &str) {
+        self.cut_short += log.matches("was not written whole").count() as u64;
+        let zeros = log.lines().filter_map(|line| line.split_once(" zeros="));
+        self.past_cache += zeros.filter(|(_, zeros)| !zeros.starts_with("0 ")).count() as u64;
+    }
+
+    fn write(&self) {
+        println!("{}", serde_json::to_string(self).unwrap());
+        if let Ok(path) = std::env::var("NEGBANK_CRASH_REPORT") {
+            fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+            fs::write(path, serde_json::to_vec_pretty(self).unwrap()).unwrap();
+        }
+    }
+}
+
+impl BankKind {
+    fn request(&self) -> v1::CreateBankRequest {
+        match self.capacity {
+            0 => keyed(self.name, self.dim as u32, 4),
+            capacity => queue(self.name, self.dim as u32, 4, capacity),
+        }
+    }
+}
+
+/// The server's folders, and beside them a server that never ends.
+struct Trial {
+    dir: tempfile::TempDir,
+    reference: Live,
+    writers: Vec<Writer>,
+    histories: [History; BANKS.len()],
+    restored: Possible,
+    random: Stream,
+}
+
+impl Trial {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let reference = Live::start(&[&format!("checkpoints.location={}", dir.path().join("reference").display())]).await;
+        for bank in &BANKS {
+            reference.create(bank.request()).await;
+        }
+        let all = BANKS.iter().flat_map(|bank| bank.writers.iter().map(move |&in_flight| (bank, in_flight)));
+        let writers = all.zip(0..).map(|((bank, in_flight), name)| Writer::new(bank, name, in_flight)).collect();
+        let (restored, random) = (Possible::default(), Seed(20).stream(0, 0));
+        Self { dir, reference, writers, histories: Default::default(), restored, random }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Of the next server. Small files and many snapshots, so that crashes meet the beginnings and ends of them, or large ones, so that there
+    /// is much to replay.
+    fn arguments(&mut self) -> Vec<String> {
+        let segment = [32 << 10, 4 << 20][self.random.below(2) as usize];
+        let log = [128 << 10, 16 << 20][self.random.below(2) as usize];
+        let settings = [
+            format!("durability.dir={}", self.data().display()),
+            format!("checkpoints.location={}", self.dir.path().join("checkpoints").display()),
+            "checkpoints.keep=3".to_owned(),
+            format!("durability.segment_bytes={segment}"),
+            format!("durability.snapshot_log_bytes={log}"),
+        ];
+        settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]).collect()
+    }
+
+    /// Kills servers and judges what they left, until there is a fault.
+    async fn run(&mut self, cycles: u64, report: &mut Report) {
+        let mut told = clock::now();
         loop {
-            let request = self.next();
-            self.pending = Some(request.clone());
-            match client.write(request.clone()).await {
-                Ok(answer) => {
-                    assert!(!answer.duplicate, "the first copy of a batch was taken for another");
-                    acknowledged.push((answer.sequence, request));
-                    self.pending = None;
-                }
-                Err(_) => return (self, acknowledged),
+            while self.random.below(3) == 0 {
+                self.crash_while_recovering(report);
+            }
+            let arguments = self.arguments();
+            let server = Process::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            let options = Options { retries: 0, timeout: Duration::from_secs(20), ..Options::default() };
+            let client = Client::connect(&server.address, options).await.unwrap();
+            self.judge(&client, report).await;
+            if report.faults() > 0 || report.cycles == cycles {
+                return;
+            }
+            self.crash(server, client, report).await;
+            report.cycles += 1;
+            if told.elapsed() > Duration::from_secs(10) {
+                told = clock::now();
+                println!("{} of {cycles} cycles, {} writes acknowledged", report.cycles, report.acknowledged);
             }
         }
     }
-}
 
-impl History {
-    /// Judges a server that was just started, before anything is written: `pending` batches may be there or not.
-    async fn judge(&mut self, bank: &str, client: &Client, pending: Vec<v1::WriteRequest>, report: &mut Report) {
-        let there = client.get_bank(v1::GetBankRequest { name: bank.to_owned() }).await.unwrap().sequence;
-        let (acknowledged, unknown) = (self.acknowledged.len() as u64, pending.len() as u64);
-        let last = self.acknowledged.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
-        report.lost += last.max(acknowledged).saturating_sub(there);
-        report.phantom += there.saturating_sub(acknowledged + unknown);
-        let mut duplicates = 0;
-        for request in pending {
-            let answer = client.write(request.clone()).await.unwrap();
-            duplicates += u64::from(answer.duplicate);
-            self.acknowledged.push((answer.sequence, request));
+    /// Starts a server and kills it before it can say much: while it recovers, if it has its folder and serves nothing.
+    fn crash_while_recovering(&mut self, report: &mut Report) {
+        let (log, lock, arguments) = (self.dir.path().join("log"), self.data().join("lock"), self.arguments());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--set", "http.listen=none"]).args(arguments);
+        let mut child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let has_folder = || fs::read_to_string(&lock).is_ok_and(|holder| holder.trim() == child.id().to_string());
+        let (from_recovery, started) = (self.random.below(2) == 0, clock::now());
+        // Counted from its start or, which meets more of it, from that of the recovery.
+        while from_recovery && !has_folder() && started.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_micros(200));
         }
-        // Whatever was applied and not acknowledged is pending, and must be known.
-        report.reapplied += there.saturating_sub(acknowledged).abs_diff(duplicates);
-        self.acknowledged[self.replayed..].sort_by_key(|(sequence, _)| *sequence);
-        let in_order = self.acknowledged.iter().zip(1..).all(|((sequence, _), expected)| *sequence == expected);
-        report.torn += u64::from(!in_order);
+        std::thread::sleep(Duration::from_millis(self.random.below(40)));
+        let began = has_folder();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = fs::read_to_string(&log).unwrap();
+        report.killed_in_recovery += u64::from(began && !log.contains("address="));
+        report.note(&log);
     }
 
-    /// Brings the reference, a server that never ended, up to date, and compares all that can be seen of both.
-    async fn compare(&mut self, bank: &str, client: &Client, reference: &Client, report: &mut Report) {
-        for (_, request) in &self.acknowledged[self.replayed..] {
-            reference.write(request.clone()).await.unwrap();
+    /// Judges a server that was just started.
+    async fn judge(&mut self, client: &Client, report: &mut Report) {
+        self.restored.judge(client, report).await;
+        for bank in &BANKS {
+            let always = v1::CreateBankRequest { durability: v1::Durability::Always.into(), ..bank.request() };
+            if let Err(refused) = client.create_bank(always).await {
+                println!("{}: {refused}", bank.name);
+            }
         }
-        self.replayed = self.acknowledged.len();
-        let (about, chunks, answers) = seen(client, bank).await;
-        let (expected, expected_chunks, expected_answers) = seen(reference, bank).await;
-        report.torn += u64::from(chunks != expected_chunks);
-        report.hash_mismatch +=
-            u64::from(v1::Bank { durability: expected.durability, ..about } != expected || answers != expected_answers);
-    }
-}
-
-/// Makes checkpoints until the server is gone.
-async fn keep(client: Client, cycle: u64) {
-    for number in 0.. {
-        let bank = ["keyed", "queue"][number % 2].to_owned();
-        let request = v1::CreateCheckpointRequest { bank, tag: format!("{cycle}-{number}"), ..Default::default() };
-        let Ok(making) = client.create_checkpoint(request).await else { return };
-        if making.done().await.is_err() {
-            return;
+        let made = checkpoints::whole(client, report).await;
+        for (bank, history) in BANKS.iter().zip(&mut self.histories) {
+            let of_bank = self.writers.iter_mut().filter(|writer| writer.bank.name == bank.name);
+            let pending = of_bank.flat_map(|writer| std::mem::take(&mut writer.pending)).collect();
+            history.judge(bank, client, pending, report).await;
+            if report.faults() > 0 {
+                return;
+            }
+            let made = made.iter().find(|made| made.bank == bank.name);
+            history.compare(bank, (client, &self.reference.client), made, report).await;
         }
     }
-}
 
-/// Restores the newest checkpoint of each bank, which proves it against its hash; returns how many there were.
-async fn whole_checkpoints(client: &Client) -> u64 {
-    let listed = client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints;
-    let mut restored = 0;
-    for bank in ["keyed", "queue"] {
-        let Some(newest) = listed.iter().rev().find(|made| made.bank == bank) else { continue };
-        let (bank, tag, into) = (bank.to_owned(), newest.tag.clone(), "restored".to_owned());
-        let request = v1::RestoreCheckpointRequest { bank, tag, into, ..Default::default() };
-        let there = client.restore_checkpoint(request).await.unwrap().done().await.unwrap().restored.unwrap();
-        assert_eq!((there.sequence, there.entries), (newest.sequence, newest.entries));
-        client.delete_bank(v1::DeleteBankRequest { name: there.name }).await.unwrap();
-        restored += 1;
+    /// Kills a server while writers write, checkpoints are made and, now and then, restored.
+    async fn crash(&mut self, server: Process, client: Client, report: &mut Report) {
+        let mut writing = JoinSet::new();
+        self.writers.drain(..).for_each(|writer| drop(writing.spawn(writer.write(client.clone()))));
+        let restores = self.random.below(2) == 0;
+        // Of many none is removed while it is restored.
+        let keeping = tokio::spawn(checkpoints::keep(client.clone(), report.cycles, if restores { 50 } else { 0 }));
+        let restoring = restores.then(|| tokio::spawn(checkpoints::restore(client, report.cycles)));
+        tokio::time::sleep(Duration::from_millis(20 + self.random.below(200))).await;
+        let log = tokio::task::spawn_blocking(move || server.killed()).await.unwrap();
+        report.note(&log);
+        while let Some(written) = writing.join_next().await {
+            let (writer, acknowledged) = written.unwrap();
+            let at = BANKS.iter().position(|bank| bank.name == writer.bank.name).unwrap();
+            self.histories[at].extend(acknowledged);
+            self.writers.push(writer);
+        }
+        keeping.await.unwrap();
+        self.restored = match restoring {
+            Some(restoring) => restoring.await.unwrap(),
+            None => Possible::default(),
+        };
+        // A folder that has no name yet is of a bank that was being restored: no other was made.
+        let mut folders = fs::read_dir(self.data().join("banks")).unwrap();
+        let is_nascent = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".new-");
+        report.killed_in_restore += u64::from(folders.any(|folder| is_nascent(&folder.unwrap().file_name())));
     }
-    restored
-}
-
-/// Starts a server and kills it before it can say anything: a crash during recovery.
-fn crash_while_recovering(arguments: &[&str], after: Duration) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
-    let mut child = command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(after);
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-async fn connect(server: &Process) -> Client {
-    let options = Options { retries: 0, timeout: Duration::from_secs(20), ..Options::default() };
-    Client::connect(&server.address, options).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing_that_it_acknowledged() {
     let cycles = std::env::var("NEGBANK_CRASH_CYCLES").map_or(10, |cycles| cycles.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let dir_flag = format!("durability.dir={}", dir.path().display());
-    // Small files and many snapshots, so that crashes meet the beginnings and ends of them.
-    let small = ["--set", "durability.segment_bytes=32768", "--set", "durability.snapshot_log_bytes=131072"];
-    let location = format!("checkpoints.location={}", dir.path().join("checkpoints").display());
-    let arguments = [&["--set", &dir_flag, "--set", &location, "--set", "checkpoints.keep=3"][..], &small].concat();
-    let reference = Live::start(&[]).await;
-    let banks = [("keyed", keyed("keyed", DIM as u32, 4)), ("queue", queue("queue", DIM as u32, 4, 300))];
-    for (_, bank) in &banks {
-        reference.create(bank.clone()).await;
-    }
-    let writer = |bank, name| Writer { bank, name, number: 0, random: Seed(name).stream(9, 9), pending: None };
-    let mut writers: Vec<Writer> = (0..2 * WRITERS).map(|name| writer(banks[name as usize % 2].0, name)).collect();
-    let mut histories = [History::default(), History::default()];
-    let mut random = Seed(20).stream(0, 0);
     let mut report = Report::default();
-    let mut told = clock::now();
-
-    for cycle in 0..=cycles {
-        if random.below(3) == 0 {
-            crash_while_recovering(&arguments, Duration::from_millis(random.below(40)));
-        }
-        let server = Process::start(&arguments);
-        let client = connect(&server).await;
-        for (_, bank) in &banks {
-            let bank = v1::CreateBankRequest { durability: v1::Durability::Always.into(), ..bank.clone() };
-            client.create_bank(bank).await.unwrap();
-        }
-        for ((bank, _), history) in banks.iter().zip(&mut histories) {
-            let of_bank = writers.iter_mut().filter(|writer| writer.bank == *bank);
-            let pending = of_bank.filter_map(|writer| writer.pending.take()).collect();
-            history.judge(bank, &client, pending, &mut report).await;
-            history.compare(bank, &client, &reference.client, &mut report).await;
-        }
-        report.acknowledged = histories.iter().map(|history| history.acknowledged.len() as u64).sum();
-        report.checkpoints += whole_checkpoints(&client).await;
-        let (checkpoints, acknowledged) = (report.checkpoints, report.acknowledged);
-        assert_eq!(report, Report { cycles: report.cycles, acknowledged, checkpoints, ..Report::default() });
-        if cycle == cycles {
-            break;
-        }
-        let mut writing = JoinSet::new();
-        writers.drain(..).for_each(|writer| drop(writing.spawn(writer.write(client.clone()))));
-        let keeping = tokio::spawn(keep(client.clone(), cycle));
-        tokio::time::sleep(Duration::from_millis(20 + random.below(200))).await;
-        tokio::task::spawn_blocking(move || server.killed()).await.unwrap();
-        while let Some(written) = writing.join_next().await {
-            let (writer, acknowledged) = written.unwrap();
-            histories[usize::from(writer.bank == "queue")].acknowledged.extend(acknowledged);
-            writers.push(writer);
-        }
-        keeping.await.unwrap();
-        report.cycles += 1;
-        if told.elapsed() > Duration::from_secs(10) {
-            told = clock::now();
-            println!("{} of {cycles} cycles, {} writes acknowledged", report.cycles, report.acknowledged);
-        }
+    let mut trial = Trial::new().await;
+    let ran = AssertUnwindSafe(trial.run(cycles, &mut report)).catch_unwind().await;
+    report.finished = ran.is_ok() && report.cycles == cycles && report.faults() == 0;
+    // Before anything is asserted, so that a loss is on record.
+    report.write();
+    if let Err(panic) = ran {
+        resume_unwind(panic);
     }
-    println!("{}", serde_json::to_string(&report).unwrap());
+    assert_eq!(report.faults(), 0, "{report:?}");
     assert!(report.acknowledged > cycles * 2, "the server was killed before it could do anything: {report:?}");
-    if let Ok(path) = std::env::var("NEGBANK_CRASH_REPORT") {
-        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(path, serde_json::to_vec_pretty(&report).unwrap()).unwrap();
+    if cycles >= MANY {
+        let happened =
+            [report.large, report.past_cache, report.checkpoints, report.killed_in_recovery, report.killed_in_restore];
+        assert!(!happened.contains(&0), "something that was to be met by chance was not: {report:?}");
     }
 }

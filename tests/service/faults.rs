@@ -1,8 +1,6 @@
 //! A disk that refuses: an error or a correct bank, never a wrong one. `faults.c` is the disk.
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,83 +12,66 @@ use crate::lifecycle::Process;
 use crate::live::keyed;
 
 /// A server with a disk that fails when it is told to.
-struct Frail {
-    dir: tempfile::TempDir,
+pub(crate) struct Frail {
+    pub(crate) dir: tempfile::TempDir,
     shim: PathBuf,
 }
 
 impl Frail {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shim = dir.path().join("faults.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/faults.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
+        let built =
+            Command::new("cc").args(["-Wall", "-Wextra", "-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
         assert!(built.expect("a C compiler, which Rust links with").success());
         fs::create_dir(dir.path().join("faults")).unwrap();
+        fs::create_dir(dir.path().join("disk")).unwrap();
         Self { dir, shim }
     }
 
-    async fn start(&self) -> (Process, Client) {
+    /// What lies on the disk under this name.
+    pub(crate) fn disk(&self, name: &str) -> PathBuf {
+        self.dir.path().join("disk").join(name)
+    }
+
+    /// What tells the disk how to fail, or what it tells.
+    pub(crate) fn faults(&self, name: &str) -> PathBuf {
+        self.dir.path().join("faults").join(name)
+    }
+
+    fn command(&self) -> Command {
+        self.frail(Command::new(env!("CARGO_BIN_EXE_negbank")))
+    }
+
+    /// A command that has this disk.
+    pub(crate) fn frail(&self, mut command: Command) -> Command {
+        command.env("LD_PRELOAD", &self.shim).env("FAULTS", self.faults(""));
+        command
+    }
+
+    pub(crate) async fn start(&self) -> (Process, Client) {
         self.start_with(&[]).await
     }
 
-    async fn start_with(&self, settings: &[&str]) -> (Process, Client) {
-        let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
-        command.env("LD_PRELOAD", &self.shim).env("FAULTS", at("faults"));
-        let (data, checkpoints) =
-            (format!("durability.dir={}", at("data")), format!("checkpoints.location={}", at("checkpoints")));
+    pub(crate) async fn start_with(&self, settings: &[&str]) -> (Process, Client) {
+        self.start_at("data", "checkpoints", settings).await
+    }
+
+    /// With its data and its checkpoints in these folders of the disk.
+    pub(crate) async fn start_at(&self, data: &str, checkpoints: &str, settings: &[&str]) -> (Process, Client) {
+        let data = format!("durability.dir={}", self.disk(data).display());
+        let checkpoints = format!("checkpoints.location={}", self.disk(checkpoints).display());
         let mut arguments = vec!["--listen", "127.0.0.1:0", "--set", &data, "--set", &checkpoints];
         settings.iter().for_each(|&setting| arguments.extend(["--set", setting]));
-        let server = Process::start_by(command, "address=", &arguments);
+        let server = Process::start_by(self.command(), "address=", &arguments);
         let client = Client::connect(&server.address, Options { retries: 0, ..Options::default() }).await.unwrap();
         (server, client)
     }
 
-    fn fail(&self, fault: &str, fails: bool) {
-        let path = self.dir.path().join("faults").join(fault);
+    pub(crate) fn fail(&self, fault: &str, fails: bool) {
+        let path = self.faults(fault);
         if fails { fs::write(path, "").unwrap() } else { fs::remove_file(path).unwrap() }
-    }
-}
-
-/// Files below a folder, with their metadata.
-fn files(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let of = |path: PathBuf| match path.metadata() {
-        Ok(about) if about.is_dir() => files(&path),
-        Ok(about) => vec![(path, about)],
-        // It went while we looked.
-        Err(_) => Vec::new(),
-    };
-    entries.flat_map(of).collect()
-}
-
-impl Frail {
-    /// How long each file was when it was last synced, by inode.
-    fn synced(&self) -> HashMap<u64, u64> {
-        let told = fs::read_to_string(self.dir.path().join("faults/synced")).unwrap_or_default();
-        let line = |line: &str| line.split_once(' ').map(|(inode, len)| (inode.parse().unwrap(), len.parse().unwrap()));
-        told.lines().filter_map(line).collect()
-    }
-
-    /// Logs that are longer than what was synced of them.
-    fn unsynced(&self) -> usize {
-        let synced = self.synced();
-        let of_log = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"));
-        let is_longer = |about: &fs::Metadata| synced.get(&about.ino()).is_none_or(|&len| about.len() > len);
-        files(&self.dir.path().join("data")).iter().filter(|(path, about)| of_log(path) && is_longer(about)).count()
-    }
-
-    /// The power goes: what was not synced is not there.
-    fn cut(&self, server: Process) {
-        server.killed();
-        let synced = self.synced();
-        for (path, about) in files(&self.dir.path().join("data")) {
-            let kept = synced.get(&about.ino()).copied().unwrap_or(0);
-            if kept < about.len() {
-                fs::File::options().write(true).open(path).unwrap().set_len(kept).unwrap();
-            }
-        }
     }
 }
 
@@ -109,18 +90,51 @@ async fn write(client: &Client, bank: &str, number: u64) -> Result<v1::WriteResp
     client.write(request).await
 }
 
-async fn sequence(client: &Client, bank: &str) -> u64 {
+/// Floats of a row in a bank of large writes.
+pub(crate) const WIDE: u32 = 256;
+
+pub(crate) fn wide(name: &str, durability: v1::Durability) -> v1::CreateBankRequest {
+    v1::CreateBankRequest { durability: durability.into(), ..keyed(name, WIDE, 2) }
+}
+
+/// The write of this number, of so many rows: from 256 on they are 256 KiB, which go past the page cache.
+pub(crate) async fn write_wide(client: &Client, bank: &str, number: u64, count: u64) -> Result<v1::WriteResponse, ClientError> {
+    let value = |at: u64| (at.wrapping_mul(2_654_435_761).wrapping_add(number * 40_503) % 2_017) as f32 - 1_008.5;
+    let floats: Vec<f32> = (0..count * u64::from(WIDE)).map(value).collect();
+    let request = v1::WriteRequest {
+        bank: bank.into(),
+        ids: (0..count).map(|row| (number * 37 + row) % 2_500).collect(),
+        embeddings: Some(rows(&floats)),
+        origin: Some(v1::Origin { writer: "w".into(), incarnation: 1, number: number + 1 }),
+        ..Default::default()
+    };
+    client.write(request).await
+}
+
+pub(crate) async fn sequence(client: &Client, bank: &str) -> u64 {
     client.get_bank(v1::GetBankRequest { name: bank.into() }).await.unwrap().sequence
 }
 
-async fn checkpoint(client: &Client, bank: &str, tag: &str) -> Result<v1::Checkpoint, ClientError> {
+pub(crate) async fn checkpoint(client: &Client, bank: &str, tag: &str) -> Result<v1::Checkpoint, ClientError> {
     let request = v1::CreateCheckpointRequest { bank: bank.into(), tag: tag.into(), ..Default::default() };
     Ok(client.create_checkpoint(request).await?.done().await?.checkpoint.unwrap())
 }
 
 async fn restore(client: &Client, bank: &str, tag: &str) -> Result<v1::Bank, ClientError> {
-    let request = v1::RestoreCheckpointRequest { bank: bank.into(), tag: tag.into(), ..Default::default() };
+    restore_into(client, bank, tag, "").await
+}
+
+pub(crate) async fn restore_into(client: &Client, bank: &str, tag: &str, into: &str) -> Result<v1::Bank, ClientError> {
+    let request = v1::RestoreCheckpointRequest { bank: bank.into(), tag: tag.into(), into: into.into(), ..Default::default() };
     Ok(client.restore_checkpoint(request).await?.done().await?.restored.unwrap())
+}
+
+pub(crate) async fn listed(client: &Client) -> Vec<v1::Checkpoint> {
+    client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints
+}
+
+async fn tags(client: &Client) -> Vec<String> {
+    listed(client).await.into_iter().map(|made| made.tag).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,8 +191,7 @@ async fn a_checkpoint_that_meets_a_bad_disk_leaves_nothing_and_the_bank_goes_on(
         frail.fail(fault, false);
     }
     assert!(seen_of(&client, "b", 4).await == before);
-    let listed = client.list_checkpoints(v1::ListCheckpointsRequest::default()).await.unwrap().checkpoints;
-    assert_eq!(listed.iter().map(|made| made.tag.as_str()).collect::<Vec<_>>(), ["5"]);
+    assert_eq!(tags(&client).await, ["5"]);
     write(&client, "b", 8).await.unwrap();
     checkpoint(&client, "b", "8").await.unwrap();
     drop(server);
@@ -238,10 +251,8 @@ async fn a_disk_that_turns_read_only_stops_what_writes_and_is_named_at_the_start
     assert!(seen_of(&client, "b", 4).await == before, "reads go on");
     drop(server);
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
-    let data = format!("durability.dir={}", frail.dir.path().join("data").display());
-    command.env("LD_PRELOAD", &frail.shim).env("FAULTS", frail.dir.path().join("faults"));
-    let started = command.args(["serve", "--listen", "127.0.0.1:0", "--set", &data]).output().unwrap();
+    let data = format!("durability.dir={}", frail.disk("data").display());
+    let started = frail.command().args(["serve", "--listen", "127.0.0.1:0", "--set", &data]).output().unwrap();
     let says = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(!started.status.success() && says.contains("Read-only file system") && says.contains("data"), "{says}");
     frail.fail("readonly", false);
@@ -250,53 +261,93 @@ async fn a_disk_that_turns_read_only_stops_what_writes_and_is_named_at_the_start
     write(&client, "b", 1).await.unwrap();
 }
 
-/// What may be lost is what the policy says: nothing, what came after the last sync, or everything; and never anything in between.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_power_cut_takes_is_what_the_policy_says() {
-    let frail = Frail::new();
-    let names = ["always", "interval", "memory"];
-    let (mut server, mut client) = frail.start_with(&["durability.interval_ms=50", "durability.segment_bytes=4096"]).await;
-    let policies = [v1::Durability::Always, v1::Durability::Interval, v1::Durability::Memory];
-    for (name, durability) in names.into_iter().zip(policies) {
-        client.create_bank(bank(name, durability)).await.unwrap();
-    }
-    let mut acknowledged = 0;
-    for round in 0..4 {
-        for _ in 0..40 {
-            for name in &names[..2] {
-                write(&client, name, acknowledged).await.unwrap();
-            }
-            acknowledged += 1;
-        }
-        let everything_is_synced = async {
-            while frail.unsynced() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(60), everything_is_synced).await.expect("no sync was made");
-        let safe = acknowledged;
-        for number in safe..safe + 40 {
-            for name in &names[..2] {
-                write(&client, name, number).await.unwrap();
-            }
-        }
-        acknowledged += 40;
-        if round == 0 {
-            write(&client, "memory", 0).await.unwrap();
-        }
-        frail.cut(server);
+/// What went before the write that fails, the one that fails, and what comes after it: in rows.
+const LARGE_AND_SMALL: [u64; 9] = [512, 1, 300, 3, 2, 512, 1_500, 1, 600];
 
-        (server, client) = frail.start_with(&["durability.interval_ms=50", "durability.segment_bytes=4096"]).await;
-        assert_eq!(sequence(&client, "always").await, acknowledged, "what was acknowledged is lost");
-        let kept = sequence(&client, "interval").await;
-        assert!((safe..=acknowledged).contains(&kept), "{kept} of {acknowledged}, of which {safe} were synced");
-        let gone = client.get_bank(v1::GetBankRequest { name: "memory".into() }).await.unwrap_err();
-        assert_eq!(gone.code(), Code::NotFound);
-        // It is the bank that the first so many writes make: the others come again, and it is the one that lost nothing.
-        for number in kept..acknowledged {
-            assert!(!write(&client, "interval", number).await.unwrap().duplicate);
+/// Large writes go another way to the disk: a failed one is no more there than a small one, also if half of it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_write_that_a_disk_refuses_is_whole_or_not_there() {
+    let (eio, enospc) = ("Input/output error", "No space left");
+    // With how many writes at an offset are done before half of one is: the seventh record is written in two.
+    let faults =
+        [("sync", 0, 6, eio), ("full", 0, 6, enospc), ("half", 0, 6, enospc), ("half", 1, 6, enospc), ("half", 0, 7, enospc)];
+    for (durability, (fault, done, at, says)) in
+        [v1::Durability::Always, v1::Durability::Interval].into_iter().flat_map(|policy| faults.map(|fault| (policy, fault)))
+    {
+        if (durability, fault) == (v1::Durability::Interval, "sync") {
+            // Nobody waits for that one: it is another test's.
+            continue;
         }
-        let [(_, always, ..), (_, interval, ..)] = [seen_of(&client, "always", 4).await, seen_of(&client, "interval", 4).await];
-        assert!(always == interval, "a write in the middle is missing");
+        let frail = Frail::new();
+        let (server, client) = frail.start().await;
+        client.create_bank(wide("b", durability)).await.unwrap();
+        for number in 0..at {
+            write_wide(&client, "b", number, LARGE_AND_SMALL[number as usize]).await.unwrap();
+        }
+        let before = seen_of(&client, "b", WIDE as usize).await;
+        fs::write(frail.faults(fault), vec![0; done]).unwrap();
+        let refused = write_wide(&client, "b", at, LARGE_AND_SMALL[at as usize]).await.unwrap_err();
+        assert!(refused.code() == Code::FailedPrecondition && refused.to_string().contains(says), "{fault}: {refused}");
+        frail.fail(if fault == "half" { "full" } else { fault }, false);
+        let again = write_wide(&client, "b", at + 1, 1).await.unwrap_err();
+        assert_eq!(again.to_string(), refused.to_string(), "{fault}");
+        assert!(seen_of(&client, "b", WIDE as usize).await == before, "{fault}: reads go on");
+        let log = server.killed();
+        assert!(log.contains(says), "{fault}: {log}");
+
+        let (server, client) = frail.start().await;
+        let there = sequence(&client, "b").await;
+        assert!(there == at || (there == at + 1 && fault == "sync"), "{fault}, {done}: {there}");
+        assert!(there > at || seen_of(&client, "b", WIDE as usize).await == before, "{fault}: what was before it");
+        client.create_bank(wide("same", v1::Durability::Memory)).await.unwrap();
+        for (number, &count) in LARGE_AND_SMALL.iter().enumerate() {
+            let written = write_wide(&client, "b", number as u64, count).await.unwrap();
+            assert_eq!(written.duplicate, (number as u64) < there, "{fault}: {number}");
+            write_wide(&client, "same", number as u64, count).await.unwrap();
+        }
+        let all = seen_of(&client, "b", WIDE as usize).await;
+        assert!(all.1 == seen_of(&client, "same", WIDE as usize).await.1, "{fault}, {done}");
+        let log = server.killed();
+        assert_eq!(log.contains("was not written whole and was dropped"), fault == "half", "{fault}: {log}");
+        let (_server, client) = frail.start().await;
+        assert!(seen_of(&client, "b", WIDE as usize).await == all, "{fault}: it goes on as if nothing had been");
+    }
+}
+
+/// A checkpoint's file is named when it is whole; a disk that refuses the name, or all that comes after it, leaves no checkpoint that
+/// is not one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_whose_file_gets_no_name_is_copied_or_refused() {
+    let frail = Frail::new();
+    let (server, client) = frail.start().await;
+    client.create_bank(bank("b", v1::Durability::Always)).await.unwrap();
+    for number in 0..5 {
+        write(&client, "b", number).await.unwrap();
+    }
+    for (fault, becomes, says) in
+        [("full-at-link", "full", "No space left"), ("readonly-at-link", "readonly", "Read-only file system")]
+    {
+        frail.fail(fault, true);
+        let refused = checkpoint(&client, "b", "refused").await.unwrap_err();
+        let text = refused.to_string();
+        assert!(refused.code() == Code::FailedPrecondition && text.contains(says), "{text}");
+        assert!(text.contains(frail.disk("checkpoints").to_str().unwrap()), "{text}");
+        frail.fail(becomes, false);
+    }
+    assert_eq!(tags(&client).await, Vec::<String>::new());
+    frail.fail("links", true);
+    // The manifest can't be put there without a link either.
+    checkpoint(&client, "b", "refused").await.unwrap_err();
+    let replace = v1::CreateCheckpointRequest { bank: "b".into(), tag: "5".into(), replace: true, ..Default::default() };
+    client.create_checkpoint(replace).await.unwrap().done().await.unwrap();
+    frail.fail("links", false);
+    checkpoint(&client, "b", "linked").await.unwrap();
+    assert_eq!(tags(&client).await, ["5", "linked"]);
+    let before = seen_of(&client, "b", 4).await.1;
+    drop(server);
+    let (_server, client) = frail.start().await;
+    for tag in ["5", "linked"] {
+        assert_eq!(restore(&client, "b", tag).await.unwrap().sequence, 5);
+        assert!(seen_of(&client, "b", 4).await.1 == before, "{tag}");
     }
 }

@@ -15,7 +15,7 @@ use crate::live::{Live, keyed, queue, uniform};
 
 /// The newest.
 const STORE: &str = "store-1";
-const CHECKPOINTS: &str = "checkpoints-1";
+const CHECKPOINTS: &str = "checkpoints-2";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

@@ -65,11 +65,14 @@ fn what_was_appended_is_read_over_many_files_and_what_lies_behind_can_go() {
     let (sequences, mut log, _) = read(&folder, 0).unwrap();
     assert_eq!((sequences, log.bytes()), ((1..=40).collect(), on_disk));
     append(&mut log, 41..=50);
-    log.drop_behind(30).unwrap();
+    log.forget_behind(30);
+    folder.remove_log_behind(30).unwrap();
+    let kept: u64 = files(&folder).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert_eq!(log.bytes(), kept);
     assert_eq!(read(&folder, 30).unwrap().0, (31..=50).collect::<Vec<_>>());
     let refused = read(&folder, 0).unwrap_err().to_string();
     assert!(refused.contains("no file of the log begins at or before 1"), "{refused}");
-    log.drop_behind(1_000).unwrap();
+    folder.remove_log_behind(1_000).unwrap();
     assert_eq!(files(&folder).len(), 1, "the file that is written to stays");
 }
 

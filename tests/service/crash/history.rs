@@ -1,0 +1,104 @@
+//! What was acknowledged of a bank, and what a restarted server has of it.
+
+use negbank::client::Client;
+use negbank::proto::v1;
+
+use super::writer::{Acknowledged, LARGE};
+use super::{BankKind, Report};
+use crate::durable::seen_of;
+
+/// Batches of one bank, in the end by the sequences they got.
+#[derive(Default)]
+pub(super) struct History {
+    /// How many of them the reference has.
+    replayed: u64,
+    /// The others.
+    fresh: Vec<Acknowledged>,
+}
+
+impl History {
+    pub(super) fn extend(&mut self, acknowledged: Vec<Acknowledged>) {
+        self.fresh.extend(acknowledged);
+    }
+
+    /// Judges a server that was just started, before anything is written: each of the `pending` batches may be there or not.
+    pub(super) async fn judge(
+        &mut self,
+        bank: &BankKind,
+        client: &Client,
+        pending: Vec<v1::WriteRequest>,
+        report: &mut Report,
+    ) {
+        let acknowledged = self.replayed + self.fresh.len() as u64;
+        let there = match client.get_bank(v1::GetBankRequest { name: bank.name.to_owned() }).await {
+            Ok(about) => about.sequence,
+            Err(refused) => {
+                println!("{}: {refused}", bank.name);
+                report.lost += acknowledged.max(1);
+                return;
+            }
+        };
+        let last = self.fresh.iter().map(|(sequence, _)| *sequence).max().unwrap_or(self.replayed);
+        report.lost += last.max(acknowledged).saturating_sub(there);
+        report.phantom += there.saturating_sub(acknowledged + pending.len() as u64);
+        let mut duplicates = 0;
+        for request in pending {
+            let answer = client.write(request.clone()).await.unwrap();
+            duplicates += u64::from(answer.duplicate);
+            self.fresh.push((answer.sequence, request));
+        }
+        // Whatever was applied and not acknowledged is pending, and must be known.
+        report.reapplied += there.saturating_sub(acknowledged).abs_diff(duplicates);
+        self.fresh.sort_by_key(|(sequence, _)| *sequence);
+        let in_order = self.fresh.iter().zip(self.replayed + 1..).all(|((sequence, _), expected)| *sequence == expected);
+        report.torn += u64::from(!in_order);
+        report.acknowledged += self.fresh.len() as u64;
+        report.large += self.fresh.iter().filter(|(_, request)| bytes(request) >= LARGE).count() as u64;
+    }
+
+    /// Brings the reference, a server that never ended, up to date, and compares all that can be seen of both. `made`: a checkpoint that
+    /// outlived the crash.
+    pub(super) async fn compare(
+        &mut self,
+        bank: &BankKind,
+        (client, reference): (&Client, &Client),
+        made: Option<&v1::Checkpoint>,
+        report: &mut Report,
+    ) {
+        for (sequence, request) in self.fresh.drain(..) {
+            reference.write(request).await.unwrap();
+            self.replayed = sequence;
+            if let Some(made) = made.filter(|made| made.sequence == sequence) {
+                report.hash_mismatch += u64::from(identity(made) != identity(&hashed(reference, bank.name).await));
+            }
+        }
+        // A write is synced before it is seen, so none that a checkpoint has is lost.
+        report.lost += made.map_or(0, |made| made.sequence.saturating_sub(self.replayed));
+        let (about, chunks, answers) = seen_of(client, bank.name, bank.dim).await;
+        let (expected, expected_chunks, expected_answers) = seen_of(reference, bank.name, bank.dim).await;
+        report.torn += u64::from(chunks != expected_chunks);
+        report.hash_mismatch +=
+            u64::from(v1::Bank { durability: expected.durability, ..about } != expected || answers != expected_answers);
+        let (hashed, expected) = (hashed(client, bank.name).await, hashed(reference, bank.name).await);
+        report.hash_mismatch += u64::from(identity(&hashed) != identity(&expected));
+    }
+}
+
+fn bytes(request: &v1::WriteRequest) -> usize {
+    request.embeddings.as_ref().map_or(0, |rows| rows.data.len())
+}
+
+/// What is equal for equal banks.
+pub(super) fn identity(made: &v1::Checkpoint) -> (u64, u64, &str, &str) {
+    (made.sequence, made.entries, &made.state_hash, &made.content_hash)
+}
+
+/// A checkpoint of a bank as it is, which is gone again: for its hashes.
+pub(super) async fn hashed(client: &Client, bank: &str) -> v1::Checkpoint {
+    let (bank, tag) = (bank.to_owned(), "hashed".to_owned());
+    // No other is removed to make room.
+    let request = v1::CreateCheckpointRequest { bank: bank.clone(), tag: tag.clone(), keep: 1_000, ..Default::default() };
+    let made = client.create_checkpoint(request).await.unwrap().done().await.unwrap().checkpoint.unwrap();
+    client.delete_checkpoint(v1::DeleteCheckpointRequest { bank, tag }).await.unwrap();
+    made
+}

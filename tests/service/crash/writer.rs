@@ -1,0 +1,90 @@
+//! Writers that write until the server is gone, and remember what they don't know.
+
+use negbank::client::{Client, ClientError, Code, rows};
+use negbank::model::{Seed, Stream};
+use negbank::proto::v1;
+use tokio::task::JoinSet;
+
+use super::BankKind;
+use crate::live::random_rows;
+
+/// Bytes of embeddings from which on a log is appended to past the page cache.
+pub(super) const LARGE: usize = 256 << 10;
+
+/// One writer of one bank: it has up to `in_flight` batches on their way, and sends another when one is acknowledged.
+pub(super) struct Writer {
+    pub(super) bank: &'static BankKind,
+    name: u64,
+    number: u64,
+    random: Stream,
+    in_flight: usize,
+    /// Sent, and not acknowledged.
+    pub(super) pending: Vec<v1::WriteRequest>,
+}
+
+/// A batch, and the sequence that it got.
+pub(super) type Acknowledged = (u64, v1::WriteRequest);
+
+impl Writer {
+    pub(super) fn new(bank: &'static BankKind, name: u64, in_flight: usize) -> Self {
+        Self { bank, name, number: 0, random: Seed(name).stream(9, 9), in_flight, pending: Vec::new() }
+    }
+
+    fn next(&mut self) -> v1::WriteRequest {
+        self.number += 1;
+        let size = if self.bank.is_large { self.random.below(8) } else { 7 };
+        let count = match size {
+            // More than a straight write takes: what a kill leaves of it is a part.
+            0 => 1_200 + self.random.below(1_200),
+            1..5 => 300 + self.random.below(300),
+            _ => 1 + self.random.below(24),
+        } as usize;
+        let ids: Vec<u64> = (0..count).map(|_| self.random.below(self.bank.ids)).collect();
+        v1::WriteRequest {
+            bank: self.bank.name.to_owned(),
+            embeddings: Some(rows(&random_rows(&mut self.random, count, self.bank.dim))),
+            labels: ids.iter().map(|id| (id % 7) as i64).collect(),
+            groups: if self.number.is_multiple_of(3) { ids.iter().map(|id| id / 3).collect() } else { Vec::new() },
+            ids: if self.bank.capacity > 0 && self.number.is_multiple_of(2) { Vec::new() } else { ids },
+            step: Some(self.number),
+            origin: Some(v1::Origin { writer: format!("writer-{}", self.name), incarnation: 1, number: self.number }),
+            ..Default::default()
+        }
+    }
+
+    /// Writes until the server is gone; what was sent and not acknowledged stays pending.
+    pub(super) async fn write(mut self, client: Client) -> (Self, Vec<Acknowledged>) {
+        let (mut acknowledged, mut flying, mut is_there) = (Vec::new(), JoinSet::new(), true);
+        loop {
+            while is_there && self.pending.len() < self.in_flight {
+                let request = self.next();
+                self.pending.push(request.clone());
+                flying.spawn(send(client.clone(), request));
+            }
+            // Of several on their way some may be acknowledged after the first has failed.
+            let Some(sent) = flying.join_next().await else { return (self, acknowledged) };
+            match sent.unwrap() {
+                Ok((sequence, request)) => {
+                    self.pending.retain(|pending| pending.origin != request.origin);
+                    acknowledged.push((sequence, request));
+                }
+                Err(gone) => {
+                    assert_killed(&gone);
+                    is_there = false;
+                }
+            }
+        }
+    }
+}
+
+async fn send(client: Client, request: v1::WriteRequest) -> Result<Acknowledged, ClientError> {
+    let answer = client.write(request.clone()).await?;
+    assert!(!answer.duplicate, "the first copy of a batch was taken for another");
+    Ok((answer.sequence, request))
+}
+
+/// Nothing but its end keeps a server from doing what it is asked.
+pub(super) fn assert_killed(refused: &ClientError) {
+    let ended = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+    assert!(ended.contains(&refused.code()), "refused before the kill: {refused}");
+}

@@ -1,0 +1,194 @@
+//! Files that are not as they were written, a bit or their end: refused by name, or the bank is exactly the right one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use negbank::client::{Client, ClientError, Code, ScanColumns, rows};
+use negbank::model::Seed;
+use negbank::proto::v1;
+
+use crate::durable::{bank_folder, seen_of};
+use crate::faults::{checkpoint, listed, restore_into};
+use crate::live::{Live, keyed, random_rows};
+
+const DIM: usize = 12;
+
+/// All that can be seen of a bank, but its name and durability.
+async fn seen(client: &Client, bank: &str) -> (v1::Bank, Vec<ScanColumns>, Vec<v1::SampleResponse>) {
+    let (about, chunks, answers) = seen_of(client, bank, DIM).await;
+    (v1::Bank { name: String::new(), durability: 0, ..about }, chunks, answers)
+}
+
+async fn written(live: &Live, bank: &str) {
+    live.create(keyed(bank, DIM as u32, 2)).await;
+    let mut random = Seed(9).stream(0, 0);
+    for number in 0..8u64 {
+        let ids: Vec<u64> = (0..20).map(|_| random.below(90)).collect();
+        let request = v1::WriteRequest {
+            bank: bank.into(),
+            embeddings: Some(rows(&random_rows(&mut random, ids.len(), DIM))),
+            labels: ids.iter().map(|id| (id % 5) as i64).collect(),
+            groups: ids.iter().map(|id| id / 3).collect(),
+            weights: ids.iter().map(|id| *id as f32 / 7.0).collect(),
+            ids,
+            step: Some(number),
+            origin: Some(v1::Origin { writer: "w".into(), incarnation: 4, number: number + 1 }),
+            ..Default::default()
+        };
+        live.client.write(request).await.unwrap();
+    }
+}
+
+/// What becomes of a file.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    /// Of the byte at this offset one bit is another.
+    Flip(usize),
+    /// It is only so long.
+    Cut(usize),
+    /// So many zeros follow.
+    Zeros(usize),
+}
+
+impl Damage {
+    /// Of a file of this length: each of its first and last bytes, and `spread` places between them.
+    fn all(len: usize, spread: usize) -> Vec<Self> {
+        let between = (0..spread).map(|number| (number * len + len / 2) / spread);
+        let places: BTreeSet<usize> =
+            (0..64).chain(between).chain(len.saturating_sub(16)..len).filter(|&at| at < len).collect();
+        let flips = places.iter().map(|&at| Self::Flip(at));
+        let cuts = places.iter().filter(|&&at| at < 8 || at % 3 == 0 || at + 4 > len).map(|&at| Self::Cut(at));
+        flips.chain(cuts).chain([8, 100, 5_000].map(Self::Zeros)).collect()
+    }
+
+    fn of(self, content: &[u8]) -> Vec<u8> {
+        let mut damaged = content.to_vec();
+        match self {
+            Self::Flip(at) => damaged[at] ^= 1 << (at % 8),
+            Self::Cut(len) => damaged.truncate(len),
+            Self::Zeros(count) => damaged.resize(content.len() + count, 0),
+        }
+        damaged
+    }
+}
+
+fn file_of(folder: &Path, prefix: &str) -> PathBuf {
+    let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).unwrap()
+}
+
+/// What stands where the damage is.
+fn text_around(content: &[u8], damage: Damage) -> String {
+    let (Damage::Flip(at) | Damage::Cut(at) | Damage::Zeros(at)) = damage;
+    let damaged = damage.of(content);
+    let around = at.saturating_sub(16).min(damaged.len())..(at + 4).min(damaged.len());
+    String::from_utf8_lossy(&damaged[around]).into_owned()
+}
+
+/// Says what the checkpoint is, and why it can't be read.
+fn is_named(refused: &ClientError) -> bool {
+    matches!(refused.code(), Code::DataLoss | Code::FailedPrecondition)
+        && (refused.to_string().contains("checkpoint 1 of bank b")
+            || refused.to_string().contains("bank b has no checkpoint 1"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_checkpoint_is_refused_or_restored_exactly() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings =
+        [format!("checkpoints.location={}", dir.path().display()), format!("durability.dir={}", data.path().display())];
+    let live = Live::start(&settings.each_ref().map(String::as_str)).await;
+    let client = &live.client;
+    written(&live, "b").await;
+    let made = checkpoint(client, "b", "1").await.unwrap();
+    let right = seen(client, "b").await;
+    let about = client.get_bank(v1::GetBankRequest { name: "b".into() }).await.unwrap();
+    let folder = dir.path().join("b/1");
+    for (prefix, spread) in [("bank-", 90), ("manifest.json", 400)] {
+        let path = file_of(&folder, prefix);
+        let content = fs::read(&path).unwrap();
+        let (mut refusals, mut restored) = (0, Vec::new());
+        for damage in Damage::all(content.len(), spread) {
+            fs::write(&path, damage.of(&content)).unwrap();
+            for listed in listed(client).await {
+                assert_eq!((listed.bank.as_str(), listed.tag.as_str()), ("b", "1"), "{damage:?}");
+            }
+            match restore_into(client, "b", "1", "other").await {
+                Ok(_) => {
+                    restored.push((damage, text_around(&content, damage)));
+                    assert!(seen(client, "other").await == right, "restored as another bank: {restored:?}");
+                    client.delete_bank(v1::DeleteBankRequest { name: "other".into() }).await.unwrap();
+                }
+                Err(refused) => {
+                    refusals += 1;
+                    assert!(is_named(&refused), "{prefix}: {damage:?}: {:?}: {refused}", refused.code());
+                    // Nor does it take the place of the bank that there is.
+                    let again = restore_into(client, "b", "1", "").await.unwrap_err();
+                    assert!(is_named(&again) || again.code() == Code::AlreadyExists, "{prefix}: {damage:?}: {again}");
+                }
+            }
+            assert_eq!(client.list_banks().await.unwrap().banks, std::slice::from_ref(&about), "{prefix}: {damage:?}");
+        }
+        fs::write(&path, &content).unwrap();
+        assert!(refusals > 100, "{prefix}: {refusals}");
+        // Every byte counts, but for spaces between a manifest's words.
+        let harmless = |(damage, _): &(Damage, String)| matches!(damage, Damage::Flip(at) if content[*at].is_ascii_whitespace() && prefix == "manifest.json");
+        assert!(restored.iter().all(harmless), "{prefix}: {restored:?}");
+    }
+    assert!(seen(client, "b").await == right);
+    assert_eq!(listed(client).await, [made]);
+    restore_into(client, "b", "1", "").await.unwrap();
+    assert!(seen(client, "b").await == right);
+    assert_eq!(fs::read_dir(data.path().join("banks")).unwrap().count(), 1, "nothing is left of what was refused");
+}
+
+/// One server has many banks, each of which has another damage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_with_a_damaged_file_is_refused_or_exactly_the_right_one() {
+    for (prefix, spread) in [("snapshot-", 60), ("bank", 10)] {
+        let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let settings =
+            [format!("checkpoints.location={}", dir.path().display()), format!("durability.dir={}", data.path().display())];
+        let settings = settings.each_ref().map(String::as_str);
+        let live = Live::start(&settings).await;
+        written(&live, "b").await;
+        checkpoint(&live.client, "b", "1").await.unwrap();
+        restore_into(&live.client, "b", "1", "").await.unwrap();
+        let right = seen(&live.client, "b").await;
+        let len = fs::read(file_of(&bank_folder(data.path(), "b"), prefix)).unwrap().len();
+        let damages = Damage::all(len, spread);
+        for number in 0..damages.len() {
+            restore_into(&live.client, "b", "1", &format!("b{number}")).await.unwrap();
+        }
+        drop(live);
+        let mut damaged = Vec::new();
+        for (number, &damage) in damages.iter().enumerate() {
+            let path = file_of(&bank_folder(data.path(), &format!("b{number}")), prefix);
+            let content = fs::read(&path).unwrap();
+            // A bank's settings have its name, and so another length.
+            let content = damage.of(&content);
+            fs::write(&path, &content).unwrap();
+            damaged.push((path, content));
+        }
+
+        let live = Live::start(&settings).await;
+        let mut refusals = 0;
+        for (number, (damage, (path, content))) in damages.iter().zip(&damaged).enumerate() {
+            let name = format!("b{number}");
+            match live.client.get_bank(v1::GetBankRequest { name: name.clone() }).await {
+                Ok(_) => assert!(seen(&live.client, &name).await == right, "{damage:?}: another bank"),
+                Err(refused) => {
+                    refusals += 1;
+                    let text = refused.to_string();
+                    let names_it = text.contains(path.to_str().unwrap());
+                    assert!(refused.code() == Code::DataLoss && names_it, "{damage:?}: {:?}: {text}", refused.code());
+                    assert_eq!(&fs::read(path).unwrap(), content, "{damage:?}: a refused file is left alone");
+                }
+            }
+        }
+        // A few zeros behind the last frame are how a block ends that was not filled.
+        assert_eq!(refusals, damages.len() - 2, "{prefix}");
+        assert!(seen(&live.client, "b").await == right, "the others are served");
+    }
+}
