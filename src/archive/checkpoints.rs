@@ -137,18 +137,32 @@ impl Archive {
         let mode = if replace { PutMode::Overwrite } else { PutMode::Create };
         let at = manifest_of(bank, tag);
         if let Err(fault) = self.place.store.put_opts(&at, manifest.into(), mode.into()).await {
-            self.remove_quietly(&path).await;
-            return Err(match fault {
-                StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } => {
-                    ArchiveError::Exists { bank: bank.clone(), tag: tag.clone() }
-                }
-                fault => self.failed("write", Some(&at), &fault),
-            });
+            self.unpublished(checkpoint, &path, fault).await?;
         }
         if let Some(before) = before {
             self.remove_quietly(&before.file).await;
         }
         Ok(())
+    }
+
+    /// What to say of a manifest whose writing failed, or seemed to: it may be there all the same, and then its file must stay.
+    async fn unpublished(&self, checkpoint: &Checkpoint, file: &Path, fault: StoreError) -> Result<(), ArchiveError> {
+        let Checkpoint { bank, tag, .. } = checkpoint;
+        let at = manifest_of(bank, tag);
+        let is_taken = matches!(fault, StoreError::AlreadyExists { .. } | StoreError::Precondition { .. });
+        match self.read_manifest(bank, tag).await {
+            // A bucket's answer was lost, and it was asked again. On a disk it could not be synced.
+            Ok(Some(found)) if found.file == *file && (is_taken || self.place.file(file).is_none()) => return Ok(()),
+            Ok(Some(found)) if found.file == *file => {}
+            Ok(_) => self.remove_quietly(file).await,
+            // Nobody knows: without a manifest it can be deleted by its tag.
+            Err(_) => {}
+        }
+        Err(if is_taken {
+            ArchiveError::Exists { bank: bank.clone(), tag: tag.clone() }
+        } else {
+            self.failed("write", Some(&at), &fault)
+        })
     }
 
     /// The bytes of a checkpoint's file, as they come.
@@ -168,13 +182,14 @@ impl Archive {
         Ok(got.into_stream().map_err(move |fault| archive.failed("read", Some(&file), &fault)))
     }
 
-    /// Deletes a checkpoint, its manifest first, and whatever else is left below its tag; or what a server left there that ended before it
-    /// had made one.
+    /// Deletes a checkpoint, its manifest first, and what servers left below its tag that ended before they had made one. A file that is on
+    /// its way for another checkpoint of the tag stays.
     ///
     /// # Errors
     /// [`ArchiveError::Unknown`], [`ArchiveError::Io`]
     pub async fn delete(&self, bank: &BankName, tag: &Tag) -> Result<(), ArchiveError> {
         let is_checkpoint = self.is_taken(bank, tag).await?;
+        let file = self.read_manifest(bank, tag).await.ok().flatten().map(|found| found.file);
         let manifest = manifest_of(bank, tag);
         if is_checkpoint {
             let deleted = self.place.store.delete(&manifest).await;
@@ -185,7 +200,8 @@ impl Archive {
         let folder = Path::from(format!("{bank}/{tag}"));
         let left = self.place.store.list(Some(&folder)).try_collect::<Vec<_>>().await;
         let left = left.map_err(|fault| self.failed("list", Some(&folder), &fault))?;
-        let gone: Vec<_> = left.iter().filter(|object| is_checkpoint || is_abandoned(object)).collect();
+        let gone: Vec<_> =
+            left.iter().filter(|object| file.as_ref() == Some(&object.location) || is_abandoned(object)).collect();
         for object in &gone {
             self.remove_quietly(&object.location).await;
         }

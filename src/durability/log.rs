@@ -113,7 +113,9 @@ impl Log {
             return Ok((Self::create(folder, after + 1)?, replayed));
         };
         let file = current.appender()?;
-        // What a killed server had only appended may be acknowledged when it is sent again.
+        // What a killed server had only appended may be acknowledged when it is sent again. After a sync that failed the system may take
+        // for written what is not: it is, once it was written again.
+        file.rewrite().map_err(StoreError::io("write", &current.path))?;
         file.sync().map_err(StoreError::io("sync", &current.path))?;
         Ok((Self::of(folder, segments, file, checksum), replayed))
     }

@@ -49,13 +49,23 @@ impl Nascent {
         }
         let path = self.banks.join(Self::name_of(&self.folder.record));
         fs::rename(&self.folder.path, &path).map_err(StoreError::io("rename", &self.folder.path))?;
-        sync::folder(&self.banks)?;
         let folder = Folder { path, ..self.folder.clone() };
-        if replaced.is_some() {
-            settle(&self.banks, &folder.path)?;
+        let begun = sync::folder(&self.banks).and_then(|()| {
+            if replaced.is_some() {
+                settle(&self.banks, &folder.path)?;
+            }
+            folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))
+        });
+        match begun {
+            Ok((log, _)) => Ok((folder, log)),
+            Err(fault) => {
+                // While what it replaces is there it must not stay: the next start would take it for the right one.
+                if replaced.is_none_or(|(path, _)| path.exists()) {
+                    let _swept_by_drop = fs::rename(&folder.path, &self.folder.path);
+                }
+                Err(fault)
+            }
         }
-        let (log, _) = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))?;
-        Ok((folder, log))
     }
 
     fn name_of(record: &BankRecord) -> String {

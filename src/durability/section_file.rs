@@ -36,7 +36,7 @@ pub(super) static GRAPH: Kind =
     Kind { magic: b"negbank graph\n", version: 1, what: "graph", prefix: "graph-", nascent: ".graph-", synced: 16 << 20 };
 
 /// Bytes that are appended together.
-const TOGETHER: usize = 1 << 20;
+const TOGETHER: usize = 2 << 20;
 
 /// A file that is being written.
 #[derive(Debug)]

@@ -98,7 +98,7 @@ pub enum EngineError {
         setting: &'static str,
     },
     /// Try again soon.
-    #[error("{queue} is full: at most {limit} (setting {setting}); try again")]
+    #[error("{queue} is full: its limit is {limit} (setting {setting}); try again")]
     Busy {
         /// The queue.
         queue: &'static str,

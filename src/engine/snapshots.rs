@@ -1,5 +1,6 @@
 //! Snapshots: taken by one thread while writes go on, and banks restored from them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -62,7 +63,9 @@ impl Snapshots {
 
     /// Queues a snapshot. If there is no room its outcome is that it failed.
     pub(super) fn submit(&self, job: Job) {
-        let _refused = self.queue.try_send(job);
+        if let Err(refused) = self.queue.try_send(job) {
+            tracing::warn!(%refused, "no snapshot is taken; the log stays until one is");
+        }
     }
 }
 
@@ -70,7 +73,8 @@ fn run(jobs: &Receiver<Job>) {
     give_way();
     for job in jobs {
         let (began, bank) = (clock::now(), job.folder.record().name.clone());
-        match write(&job) {
+        let written = catch_unwind(AssertUnwindSafe(|| write(&job)));
+        match written.unwrap_or(Err(EngineError::Internal("taking a snapshot panicked"))) {
             Ok(snapshot) => {
                 let seconds = began.elapsed().as_secs_f64();
                 tracing::info!(%bank, sequence = snapshot.sequence, bytes = snapshot.bytes, seconds, "snapshot taken");

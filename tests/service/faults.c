@@ -1,6 +1,7 @@
 /* A disk that fails when it is told to: preloaded into a server, it refuses what the files in the folder FAULTS name.
  *
  *   sync             syncs fail
+ *   folder           syncs of folders fail that have the name that it holds
  *   full             writes and links fail: no space is left
  *   half             as many writes at an offset as it has bytes are done, the next by half; then the disk is full
  *   readonly         nothing can be written, made or named
@@ -104,6 +105,19 @@ static void tell(const char *name, const char *line) {
     close(record);
 }
 
+static int is_told_folder(int fd) {
+    char path[4096], link[64], folder[4096], name[64];
+    path_of(path, "folder");
+    int told_of = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY, 0);
+    if (told_of < 0) return 0;
+    long length = syscall(SYS_read, told_of, name, sizeof name - 1);
+    close(told_of);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long end = syscall(SYS_readlinkat, AT_FDCWD, link, folder, sizeof folder - 1);
+    if (length <= 0 || end <= length || folder[end - length - 1] != '/') return 0;
+    return memcmp(folder + end - length, name, length) == 0;
+}
+
 /* What was written before the sync began, and no more, is what it promises. */
 static int synced(int fd, long call) {
     char line[96], syncing[64], path[4096];
@@ -111,6 +125,7 @@ static int synced(int fd, long call) {
     struct timespec from, to;
     if (told("sync")) return refuse(EIO);
     if (getenv("FAULTS") == NULL || fstat(fd, &about) != 0) return (int)syscall(call, fd);
+    if (S_ISDIR(about.st_mode) && is_told_folder(fd)) return refuse(EIO);
     snprintf(syncing, sizeof syncing, "syncing-%ld", syscall(SYS_gettid));
     tell(syncing, "");
     clock_gettime(CLOCK_MONOTONIC, &from);

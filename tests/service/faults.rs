@@ -262,7 +262,7 @@ async fn a_disk_that_turns_read_only_stops_what_writes_and_is_named_at_the_start
 }
 
 /// What went before the write that fails, the one that fails, and what comes after it: in rows.
-const LARGE_AND_SMALL: [u64; 9] = [512, 1, 300, 3, 2, 512, 1_500, 1, 600];
+const LARGE_AND_SMALL: [u64; 9] = [512, 1, 300, 3, 2, 512, 2_500, 1, 600];
 
 /// Large writes go another way to the disk: a failed one is no more there than a small one, also if half of it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,4 +350,40 @@ async fn a_checkpoint_whose_file_gets_no_name_is_copied_or_refused() {
         assert_eq!(restore(&client, "b", tag).await.unwrap().sequence, 5);
         assert!(seen_of(&client, "b", 4).await.1 == before, "{tag}");
     }
+}
+
+/// A name that was given and could not be synced: what was asked for has not happened, and nothing that is acknowledged after it is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_cannot_be_synced_cost_nothing_that_was_acknowledged() {
+    let frail = Frail::new();
+    let (server, client) = frail.start().await;
+    for name in ["kept", "doomed"] {
+        client.create_bank(bank(name, v1::Durability::Always)).await.unwrap();
+        write(&client, name, 0).await.unwrap();
+    }
+    checkpoint(&client, "kept", "1").await.unwrap();
+    write(&client, "kept", 1).await.unwrap();
+    fs::write(frail.faults("folder"), "banks").unwrap();
+    let new = || client.create_bank(bank("new", v1::Durability::Always));
+    for refused in [
+        new().await.unwrap_err(),
+        restore(&client, "kept", "1").await.unwrap_err(),
+        restore_into(&client, "kept", "1", "other").await.unwrap_err(),
+        client.delete_bank(v1::DeleteBankRequest { name: "doomed".into() }).await.unwrap_err(),
+    ] {
+        let says = refused.to_string();
+        assert!(refused.code() == Code::FailedPrecondition && says.contains("Input/output error"), "{says}");
+    }
+    frail.fail("folder", false);
+    write(&client, "kept", 2).await.expect("it is the bank that it was");
+    write(&client, "doomed", 1).await.expect_err("it may be gone, so nothing is acknowledged");
+    new().await.unwrap();
+    write(&client, "new", 0).await.unwrap();
+    let before = seen_of(&client, "kept", 4).await;
+    drop(server);
+    let (_server, client) = frail.start().await;
+    assert!(seen_of(&client, "kept", 4).await == before);
+    assert_eq!((sequence(&client, "kept").await, sequence(&client, "new").await), (3, 1));
+    let names: Vec<_> = client.list_banks().await.unwrap().banks.into_iter().map(|bank| bank.name).collect();
+    assert_eq!(names, ["kept", "new"]);
 }

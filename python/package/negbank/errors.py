@@ -26,13 +26,13 @@ class Error(Exception):
     @property
     def limit(self) -> int | None:
         """The limit that was passed."""
-        found = re.search(r"limit (?:of|is) (\d+)|is full: (\d+) wait", str(self))
-        return int(found[1] or found[2]) if found else None
+        found = re.search(r"limit (?:of|is) (\d+)", str(self))
+        return int(found[1]) if found else None
 
     @property
     def setting(self) -> str | None:
         """The setting of that limit."""
-        found = re.search(r"\b(?:limits|compute|server|gather|durability|checkpoints)\.\w+", str(self))
+        found = re.search(r"\b(?:limits|compute|server|gather|durability|checkpoints|memory|index)\.\w+", str(self))
         return found[0] if found else None
 
 

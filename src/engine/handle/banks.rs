@@ -260,8 +260,17 @@ impl Inner {
         }
         let bank = self.banks.get(name).map(|bank| Arc::clone(&bank)).ok_or_else(|| self.not_found(name.as_str()))?;
         // On disk first: a bank that comes back was not deleted.
-        if let (Some(folder), Some(store)) = (&bank.folder, &self.store) {
-            store.remove(folder.path())?;
+        let removed = match (&bank.folder, &self.store) {
+            (Some(folder), Some(store)) => store.remove(folder.path()),
+            _ => Ok(()),
+        };
+        if let Err(fault) = removed {
+            // Once it has lost its name, what is written to it would be lost.
+            if bank.has_lost_its_folder() {
+                self.banks.remove(name);
+                Self::retire(&bank);
+            }
+            return Err(fault.into());
         }
         self.banks.remove(name);
         Self::retire(&bank);
@@ -288,6 +297,13 @@ impl Inner {
         known.sort();
         known.truncate(KNOWN_NAMES);
         EngineError::NotFound { name: name.chars().take(BankName::MAX_LEN).collect(), known, total }
+    }
+}
+
+impl BankHandle {
+    /// True if it outlives the server, or did, and its folder has another name by now.
+    pub(super) fn has_lost_its_folder(&self) -> bool {
+        self.folder.as_ref().is_some_and(|folder| !folder.path().exists())
     }
 }
 

@@ -325,8 +325,19 @@ impl Inner {
         let there = self.banks.get(&record.name).map(|bank| Arc::clone(&bank));
         let folder = there.as_ref().and_then(|bank| bank.folder.as_ref().map(|folder| folder.path().to_owned()));
         let replaced = folder.or_else(|| self.refused.get(&record.name).map(|refused| refused.path.clone()));
-        let (bank, kept) = returned.settle(self.store.as_ref(), replaced.as_deref())?;
-        let bank = self.open(record, bank, kept.into())?;
+        let settled = returned.settle(self.store.as_ref(), replaced.as_deref());
+        let opened = settled.and_then(|(bank, kept)| self.open(record, bank, kept.into()));
+        let bank = match opened {
+            Ok(bank) => bank,
+            Err(fault) => {
+                // What is written to a bank without a folder would be lost.
+                if let Some(there) = there.filter(|there| there.has_lost_its_folder()) {
+                    self.banks.remove(&record.name);
+                    Self::retire(&there);
+                }
+                return Err(fault);
+            }
+        };
         self.refused.remove(&record.name);
         if let Some(there) = there {
             Self::retire(&there);

@@ -35,7 +35,7 @@ impl Writer {
         let size = if self.bank.is_large { self.random.below(8) } else { 7 };
         let count = match size {
             // More than a straight write takes: what a kill leaves of it is a part.
-            0 => 1_200 + self.random.below(1_200),
+            0 => 2_100 + self.random.below(600),
             1..5 => 300 + self.random.below(300),
             _ => 1 + self.random.below(24),
         } as usize;
