@@ -37,6 +37,9 @@ pub enum AppError {
     /// What was logged could not be synced at the end.
     #[error(transparent)]
     Flush(#[from] crate::engine::EngineError),
+    /// The disk did not answer.
+    #[error("the last sync had not ended after {0:?}: what was written of late may not survive a power cut")]
+    FlushExpired(Duration),
     /// Calls in flight took longer than the drain limit.
     #[error("calls were still in flight {0:?} after the signal (setting server.drain_seconds); they were cut")]
     DrainExpired(Duration),
@@ -60,6 +63,9 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
 
 /// How long the last traces may take to be sent.
 const TRACES_AT_MOST: Duration = Duration::from_secs(5);
+
+/// How long the last sync may take: a disk that hangs must not hold the process for ever.
+const FLUSH_AT_MOST: Duration = Duration::from_secs(10);
 
 async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = settings.server.drain;
@@ -101,15 +107,26 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
         ended = server.with_traces(traces.clone()).serve(engine.clone(), async move { stopped.await.unwrap_or_default() }) => ended.map_err(AppError::from),
         why = cut => Err(why),
     };
+    // However it ended.
+    let flushed = flush(&engine).await;
     let sent = tokio::task::spawn_blocking(move || traces.finish(TRACES_AT_MOST)).await;
     if let Ok(Err(fault)) = sent {
         tracing::warn!(fault, "the last traces could not be sent");
     }
     ended?;
-    // What is logged survives the process; synced, it survives the machine too.
-    engine.flush().await?;
+    flushed?;
     tracing::info!("drained");
     Ok(())
+}
+
+/// What is logged survives the process; synced, it survives the machine too.
+async fn flush(engine: &Engine) -> Result<(), AppError> {
+    let flushed = match tokio::time::timeout(FLUSH_AT_MOST, engine.flush()).await {
+        Ok(flushed) => flushed.map_err(AppError::from),
+        Err(_) => Err(AppError::FlushExpired(FLUSH_AT_MOST)),
+    };
+    // Logged here, since a drain that failed before it is what the process ends with.
+    flushed.inspect_err(|fault| tracing::error!(%fault, "what was logged could not be synced at the end"))
 }
 
 /// Folders of this machine that it writes to, each with the setting that names it.

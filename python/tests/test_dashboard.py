@@ -41,7 +41,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labels]:
     try:
         bank = negbank.connect(f"https://localhost:{server.port}", ca=folder / "ca.crt").create_bank("busy", dim=DIM)
         rng = np.random.default_rng(1)
-        bank.write(range(ROWS), rng.standard_normal((ROWS, DIM)), labels=np.arange(ROWS) % 2, step=7)
+        for ids, step in ((range(ROWS // 2), 7), (range(ROWS // 2, ROWS), 9)):
+            bank.write(ids, rng.standard_normal((len(ids), DIM)), labels=np.asarray(ids) % 2, step=step)
         seen: Labels = {}
         give_up = time.monotonic() + 120
         while not {"negbank_index_building", "negbank_index_recall"} <= seen.keys():
@@ -50,12 +51,41 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labels]:
             bank.sample(anchors, negbank.Nearest(10), anchor_labels=np.zeros(8, np.int64), exclude_same_label=True)
             bank.sample(anchors, negbank.Nearest(10, plan="graph"))
             bank.sample(anchors, negbank.Uniform(ROWS + 1, scope="shared"))
+            bank.sample(anchors, negbank.Uniform(ROWS + 1, with_replacement=True))
             for family in text_string_to_metric_families(scraped(server)):
                 for sample in family.samples:
                     seen.setdefault(sample.name, set()).update(sample.labels)
         yield seen
     finally:
         server.stop()
+
+
+# What an operator must be able to see, and the labels that tell it apart.
+FIGURES: dict[str, tuple[str, set[str]]] = {
+    "queue time by method": ("negbank_compute_queue_seconds_bucket", {"method", "le"}),
+    "compute time by method": ("negbank_compute_seconds_bucket", {"method", "le"}),
+    "total time by method": ("negbank_grpc_request_seconds_bucket", {"method", "le"}),
+    "entries": ("negbank_bank_entries", {"bank"}),
+    "step": ("negbank_bank_step", {"bank"}),
+    "sequence": ("negbank_bank_sequence", {"bank"}),
+    "age": ("negbank_bank_age_steps", {"bank", "quantile"}),
+    "index generation; lag is the sequence less it": ("negbank_index_generation", {"bank"}),
+    "delta share, of the entries": ("negbank_index_delta_entries", {"bank"}),
+    "drift": ("negbank_index_mean_similarity", {"bank"}),
+    "recall": ("negbank_index_recall", {"bank"}),
+    "served hardness": ("negbank_served_distance_bucket", {"bank", "le"}),
+    "duplicates": ("negbank_duplicates_total", {"bank"}),
+    "shortfalls by reason": ("negbank_shortfalls_total", {"bank", "reason"}),
+    "rejections by reason": ("negbank_rejections_total", {"bank", "reason"}),
+    "memory by part": ("negbank_memory_bytes", {"part"}),
+}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_server_shows_each_figure(figure: str, measured: Labels) -> None:
+    name, labels = FIGURES[figure]
+    assert name in measured
+    assert labels <= measured[name]
 
 
 def queries() -> list[tuple[str, str]]:

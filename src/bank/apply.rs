@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rustc_hash::FxHashSet;
 
-use super::columns::Entry;
+use super::columns::{Counted, Entry};
 use super::shard::Rewrite;
 use super::state::{Bank, Place};
 use crate::kernels::momentum;
@@ -122,12 +122,12 @@ impl Bank {
         let (home, metric, x) = (self.home(id), self.spec.metric(), batch.embedding(row));
         let slot = if let Some(slot) = self.shards[home].find(id) {
             let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
-            let before = (shard.columns().label(slot), shard.columns().weight(slot));
+            let before = shard.columns().counted(slot);
             let (label, group, weight) = (batch.label(row), batch.group(row), batch.weight(row));
             shard.update(slot, Rewrite { label, group, weight, step: batch.step().unwrap_or_default() }, revision);
             self.keep(home, slot);
             self.shards[home].write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
-            self.relabelled(Place { shard: home as u32, slot }, before);
+            self.recount(Place { shard: home as u32, slot }, before);
             applied.updated += 1;
             slot
         } else {
@@ -136,7 +136,7 @@ impl Bank {
             let slot = shard.insert(entry(id, batch, row), revision);
             self.keep(home, slot);
             self.shards[home].write_row(slot, |v| set_row(metric, v, x));
-            self.relabelled(Place { shard: home as u32, slot }, (None, 0.0));
+            self.recount(Place { shard: home as u32, slot }, Counted::default());
             applied.inserted += 1;
             slot
         };
@@ -160,7 +160,7 @@ impl Bank {
         let slot = shard.insert(entry(id, batch, row), revision);
         self.keep(turn, slot);
         self.shards[turn].write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
-        self.relabelled(Place { shard: turn as u32, slot }, (None, 0.0));
+        self.recount(Place { shard: turn as u32, slot }, Counted::default());
         self.changed(turn, slot);
         applied.inserted += 1;
     }
@@ -187,9 +187,9 @@ impl Bank {
         let revision = self.next_revision();
         let columns = self.columns(place);
         let stamp = columns.occupied_at(place.slot);
-        let before = (columns.label(place.slot), columns.weight(place.slot));
+        let before = columns.counted(place.slot);
         self.shards[place.shard as usize].remove(place.slot, revision);
-        self.relabelled(place, before);
+        self.recount(place, before);
         self.left(place, stamp);
     }
 

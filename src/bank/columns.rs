@@ -36,6 +36,14 @@ pub struct Entry {
     pub step: u64,
 }
 
+/// What a bank counts of an entry; the default is that of a free slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    pub(super) label: Option<i64>,
+    pub(super) weight: f32,
+    pub(super) step: Option<u64>,
+}
+
 impl Columns {
     /// Memory of one slot's columns, in bytes.
     pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 4 + 1;
@@ -140,6 +148,12 @@ impl Columns {
     /// Smaller for entries that need a refresh more: step, then the bank's change counter, of the last write.
     pub fn staleness(&self, slot: u32) -> (u64, u64) {
         (self.steps[slot as usize], self.revisions[slot as usize])
+    }
+
+    /// What the bank counts of the slot's entry.
+    pub(super) fn counted(&self, slot: u32) -> Counted {
+        let step = self.is_occupied(slot).then(|| self.step(slot));
+        Counted { label: self.label(slot), weight: self.weight(slot), step }
     }
 
     /// Asks for the memory of what filters look at most before they do.

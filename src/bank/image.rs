@@ -8,6 +8,7 @@ use super::recent::Recent;
 use super::shard::Shard;
 use super::staged::Staged;
 use super::state::Bank;
+use super::steps::Steps;
 use super::writers::Writers;
 use crate::model::{BadImage, BankImage, BankSpec, ShardImage};
 use crate::rows::OutOfMemory;
@@ -57,6 +58,8 @@ impl Bank {
             shard.roster().iter().filter_map(|&slot| columns.label(slot))
         });
         bank.classes = Classes::restore(image.labels, of_entries).ok_or(BadImage("its labels are not those of its entries"))?;
+        let steps = bank.shards.iter().flat_map(|shard| shard.roster().iter().map(|&slot| shard.columns().step(slot)));
+        bank.steps = Steps::of(steps);
         bank.staged = Staged::restore(image.staged);
         bank.writers = Writers::restore(image.writers);
         bank.recent = Recent::restore(image.sequence, image.revision);

@@ -20,6 +20,7 @@ mod roster;
 mod shard;
 mod staged;
 mod state;
+mod steps;
 mod writers;
 
 pub use classes::Classes;

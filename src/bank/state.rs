@@ -4,12 +4,13 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::classes::Classes;
-use super::columns::Columns;
+use super::columns::{Columns, Counted};
 use super::cut::Cut;
 use super::powers::Powers;
 use super::recent::{Change, Recent};
 use super::shard::Shard;
 use super::staged::Staged;
+use super::steps::Steps;
 use super::writers::{Known, Writers};
 use crate::model::{BankKind, BankSpec, Origin, seed::split_mix};
 use crate::rows::Stored;
@@ -29,6 +30,7 @@ pub struct Bank {
     pub(super) writers: Writers,
     pub(super) staged: Staged,
     pub(super) classes: Classes,
+    pub(super) steps: Steps,
     /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
     powers: RwLock<Vec<Arc<Powers>>>,
     /// The copies that are being taken of it.
@@ -70,6 +72,7 @@ impl Bank {
             writers: Writers::default(),
             staged: Staged::default(),
             classes: Classes::default(),
+            steps: Steps::default(),
             powers: RwLock::default(),
             cuts: Vec::new(),
             appended: 0,
@@ -154,6 +157,14 @@ impl Bank {
     /// Training step of the last write that carried one.
     pub fn step(&self) -> Option<u64> {
         self.step
+    }
+
+    /// The least age, in training steps behind the bank's, that this share of the entries keeps to; `None` if the bank has no step, or no
+    /// entry. An entry of a later step is of age 0, one that was written without a step of step 0.
+    pub fn age_of(&self, percent: usize) -> Option<u64> {
+        let (step, entries) = (self.step?, self.entries());
+        let older = entries.checked_sub((entries * percent).div_ceil(100))?;
+        self.steps.after(older).map(|written| step.saturating_sub(written))
     }
 
     /// Counter of changed rows: two equal readings mean that nothing changed between them.
@@ -245,14 +256,14 @@ impl Bank {
         self.note(Change { place, left: NonZeroU64::new(stamp) });
     }
 
-    /// Notes what a write made of an entry's label and weight; an entry that isn't there has no label, and weight 0.
-    pub(super) fn relabelled(&mut self, place: Place, (label, weight): (Option<i64>, f32)) {
-        let columns = self.shards[place.shard as usize].columns();
-        let (label_now, weight_now) = (columns.label(place.slot), columns.weight(place.slot));
-        self.classes.change(label, label_now);
-        if weight.to_bits() != weight_now.to_bits() {
+    /// Notes what a write made of an entry that was counted as `before`.
+    pub(super) fn recount(&mut self, place: Place, before: Counted) {
+        let now = self.columns(place).counted(place.slot);
+        self.classes.change(before.label, now.label);
+        self.steps.change(before.step, now.step);
+        if before.weight.to_bits() != now.weight.to_bits() {
             let all = self.powers.get_mut().unwrap_or_else(PoisonError::into_inner);
-            all.iter_mut().for_each(|powers| Arc::make_mut(powers).change(place, weight, weight_now));
+            all.iter_mut().for_each(|powers| Arc::make_mut(powers).change(place, before.weight, now.weight));
         }
     }
 

@@ -27,6 +27,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Whether it shows one of the client's own.
+    pub(super) fn has_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// The files, read.
     pub(super) fn security(&self) -> Result<Security, Box<dyn Error>> {
         let read = |path: &PathBuf| bytes(path);

@@ -62,7 +62,11 @@ impl Remote {
     /// What is measured now.
     pub(super) async fn figures(&self) -> Result<Figures, Box<dyn Error + Send + Sync>> {
         let answer = self.get("/metrics").await?;
-        if answer.status == 200 { Ok(Figures::parse(&answer.body)) } else { Err(format!("/metrics: {}", answer.status).into()) }
+        if answer.status == 200 {
+            Ok(Figures::parse(&answer.body))
+        } else {
+            Err(format!("/metrics: {} {}", answer.status, answer.body.trim_end()).into())
+        }
     }
 
     /// Asks over HTTP.

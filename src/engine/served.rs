@@ -19,6 +19,7 @@ pub(super) struct Tally {
     /// Draws answered, by [`Plan`].
     pub(super) draws: [u64; PLANS.len()],
     pub(super) picks: u64,
+    pub(super) duplicates: u64,
     pub(super) shortfalls: ReasonCounts,
     pub(super) rejections: ReasonCounts,
     /// Cosine banks: picks that are at most as far, 1 less the cosine, as each of [`Tally::edges`], and farther than the one before.
@@ -55,6 +56,7 @@ impl Served {
                 more.draws[at] += u64::from(draw.plan == *plan);
             }
             more.picks += draw.counts.iter().map(|&count| u64::from(count)).sum::<u64>();
+            more.duplicates += draw.duplicates;
             more.shortfalls.merge(&draw.shortfalls);
             more.rejections.merge(&draw.rejections);
             if self.metric == Metric::Cosine && draw.shared.is_none() {
@@ -86,6 +88,7 @@ impl Tally {
         let pairs = self.draws.iter_mut().zip(more.draws).chain(self.distances.iter_mut().zip(more.distances));
         pairs.for_each(|(mine, more)| *mine += more);
         self.picks += more.picks;
+        self.duplicates += more.duplicates;
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
         self.distance_sum += more.distance_sum;

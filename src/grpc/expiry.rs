@@ -17,6 +17,9 @@ use crate::model::clock;
 /// How long before its end a certificate is spoken of.
 const SOON: Duration = Duration::from_secs(7 * 86_400);
 
+/// The setting of the authorities of clients.
+pub(super) const CLIENT_CA: &str = "tls.client_ca";
+
 /// The end of the certificates of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expiry {
@@ -38,10 +41,12 @@ impl Expiry {
 
     /// Says so if the end is near, or past.
     pub(super) fn tell(&self) {
-        let Self { setting, ends } = self;
+        let &Self { setting, ends } = self;
         let left = ends - (clock::unix_millis() / 1_000) as i64;
         if left <= 0 {
-            tracing::error!(setting, "a certificate has ended: clients refuse it");
+            let refused =
+                if setting == CLIENT_CA { "the server refuses the clients of it" } else { "clients refuse the server" };
+            tracing::error!(setting, "a certificate has ended: {refused}");
         } else if left < SOON.as_secs() as i64 {
             tracing::warn!(setting, hours = left / 3_600, "a certificate ends soon");
         }

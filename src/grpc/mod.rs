@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 pub mod convert;
 mod deadline;
+mod endless;
 mod expiry;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -11,7 +11,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::server::NamedService;
 use tonic::transport::server::{Connected, TcpIncoming};
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
@@ -19,17 +21,19 @@ use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
 use super::checkpoints::CheckpointsService;
 use super::connection::{Connection, Origin};
+use super::endless::{EndlessLayer, until_dropped};
 use super::expiry::Expiries;
 use super::frame::Framed;
 use super::gathering::GatheringService;
 use super::local_stream::LocalStream;
 use super::readers::Readers;
-use super::reloaded::Reloaded;
+use super::reloaded::{File, Reloaded};
 use super::sampling::SamplingService;
 use super::shared_frames::SharedFrames;
 use super::sparing::Sparing;
+use super::tls::{self, Loaded};
 use super::unix_socket::{self, SocketError, SocketFile};
-use super::{Config, Limits, methods, stack, tls};
+use super::{Config, Limits, methods, stack};
 use crate::engine::{Engine, Ledger};
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
@@ -57,7 +61,7 @@ pub struct Server {
     limits: Limits,
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
-    tls: Option<Arc<Reloaded<tls::Loaded>>>,
+    tls: Option<Arc<Reloaded<Loaded>>>,
     tokens: Option<Arc<Reloaded<Tokens>>>,
     traces: Traces,
 }
@@ -79,14 +83,9 @@ pub enum ServeError {
          tls.certificate and tls.key, auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
     )]
     Insecure(SocketAddr),
-    /// Certificates or tokens that can't be read.
-    #[error("{setting}: {fault}")]
-    Credentials {
-        /// The setting that names them.
-        setting: &'static str,
-        /// What is wrong.
-        fault: String,
-    },
+    /// Certificates or tokens that can't be read: the setting and the file, and what is wrong.
+    #[error("{0}")]
+    Credentials(String),
     /// The path can't be listened on.
     #[error("cannot listen at {} (setting server.unix_socket): {source}", path.display())]
     Socket {
@@ -113,13 +112,16 @@ impl Server {
         if let Some(address) = config.listen.filter(|address| open && !address.ip().to_canonical().is_loopback()) {
             return Err(ServeError::Insecure(address));
         }
-        let wrong = |setting| move |fault| ServeError::Credentials { setting, fault };
-        let tls = config.tls.as_ref().map(tls::load).transpose().map_err(wrong("tls.certificate"))?;
-        let tokens = config.tokens.clone().map(|file| {
-            let parse = |contents: &[Vec<u8>]| Tokens::parse(contents.first().map_or(&[], Vec::as_slice));
+        let tls = config.tls.as_ref().map(tls::load).transpose().map_err(ServeError::Credentials)?;
+        let tokens = config.tokens.clone().map(|path| {
+            let file = File { setting: "auth.tokens", path };
+            let parse = |files: &[(&File, &[u8])]| match files {
+                [(file, contents)] => Tokens::parse(contents).map_err(|fault| file.wrong(fault)),
+                _ => Ok(Tokens::default()),
+            };
             Reloaded::load("tokens", vec![file], parse)
         });
-        let tokens = tokens.transpose().map_err(wrong("auth.tokens"))?;
+        let tokens = tokens.transpose().map_err(ServeError::Credentials)?;
         if let Some(tokens) = &tokens {
             let known = tokens.get().len();
             tracing::info!(known, "calls need a token");
@@ -171,10 +173,7 @@ impl Server {
     /// [`ServeError`]
     pub async fn serve(self, engine: Engine, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<BanksServer<BanksService>>().await;
-        health.set_serving::<SamplingServer<SamplingService>>().await;
-        health.set_serving::<GatheringServer<GatheringService>>().await;
-        health.set_serving::<CheckpointsServer<CheckpointsService>>().await;
+        tell_services(&health, ServingStatus::Serving).await;
 
         let metrics = engine.metrics().clone();
         metrics.serve(methods::all());
@@ -198,18 +197,16 @@ impl Server {
         let (stopping, stopped) = watch::channel(());
         let stop = async move {
             stop.await;
-            health.set_not_serving::<BanksServer<BanksService>>().await;
-            health.set_not_serving::<SamplingServer<SamplingService>>().await;
-            health.set_not_serving::<GatheringServer<GatheringService>>().await;
-            health.set_not_serving::<CheckpointsServer<CheckpointsService>>().await;
-            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            tell_services(&health, ServingStatus::NotServing).await;
+            health.set_service_status("", ServingStatus::NotServing).await;
+            // Whoever watches has been told: from now on those streams end.
             drop(stopping);
             engine.stop();
             Ok(())
         };
         self.follow_files();
         let router = self
-            .transport(metrics, of_transport)
+            .transport(metrics, of_transport, stopped.clone())
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
@@ -247,20 +244,20 @@ impl Server {
     /// Certificates and tokens are looked at for changes from now on.
     fn follow_files(&self) {
         if let Some(tls) = &self.tls {
-            tls.follow(self.config.reload);
+            tls.follow(self.config.reload, Loaded::tell);
         }
         if let Some(tokens) = &self.tokens {
-            tokens.follow(self.config.reload);
+            tokens.follow(self.config.reload, |_| {});
         }
     }
 
     /// HTTP/2 and the layers, without services.
-    fn transport(&self, metrics: Metrics, of_answers: (Ledger, Readers)) -> Transport {
+    fn transport(&self, metrics: Metrics, of_answers: (Ledger, Readers), stopped: watch::Receiver<()>) -> Transport {
         let mut builder = tonic::transport::Server::builder();
         if !self.config.max_connection_age.is_zero() {
             builder = builder.max_connection_age(self.config.max_connection_age).max_connection_age_grace(self.config.drain);
         }
-        let access = AccessLayer { tokens: self.tokens.clone() };
+        let of_calls = (AccessLayer { tokens: self.tokens.clone() }, EndlessLayer { stopped });
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -269,7 +266,7 @@ impl Server {
             .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
             .max_concurrent_streams(Some(stack::STREAMS))
             .http2_max_header_list_size(Some(stack::METADATA_BYTES))
-            .layer(stack::layers(&self.config, (metrics, self.traces.clone()), access, of_answers))
+            .layer(stack::layers(&self.config, (metrics, self.traces.clone()), of_calls, of_answers))
     }
 }
 
@@ -280,9 +277,16 @@ async fn tell_of_failed_logs(mut failures: watch::Receiver<bool>, health: Health
     }
 }
 
-async fn until_dropped(mut stopped: watch::Receiver<()>) {
-    // An error says that the sender is gone, and it sends nothing.
-    let _gone = stopped.changed().await;
+/// Tells whoever watches the health of our services.
+async fn tell_services(health: &HealthReporter, status: ServingStatus) {
+    for service in [
+        BanksServer::<BanksService>::NAME,
+        SamplingServer::<SamplingService>::NAME,
+        GatheringServer::<GatheringService>::NAME,
+        CheckpointsServer::<CheckpointsService>::NAME,
+    ] {
+        health.set_service_status(service, status).await;
+    }
 }
 
 /// A connection that can't be taken, since there are too many open files, say, is asked for again at once: without a pause that

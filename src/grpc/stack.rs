@@ -12,6 +12,7 @@ use tracing::{Level, Span};
 
 use super::access::AccessLayer;
 use super::deadline::DeadlineLayer;
+use super::endless::EndlessLayer;
 use super::inbound::InboundLayer;
 use super::measured::MeasuredLayer;
 use super::outbound::OutboundLayer;
@@ -21,16 +22,10 @@ use crate::engine::Ledger;
 use crate::telemetry::{Metrics, Traces};
 
 /// The layers' type.
-pub(super) type Layers = Stack<
-    InboundLayer,
-    Stack<
-        DeadlineLayer,
-        Stack<
-            AccessLayer,
-            Stack<MapResponseLayer<Respond>, Stack<OutboundLayer, Stack<MeasuredLayer, Stack<Traced, Identity>>>>,
-        >,
-    >,
->;
+pub(super) type Layers = Stack<InboundLayer, Stack<EndlessLayer, Stack<DeadlineLayer, Stack<AccessLayer, Answers>>>>;
+
+/// Those of answers, refusals too.
+type Answers = Stack<MapResponseLayer<Respond>, Stack<OutboundLayer, Stack<MeasuredLayer, Stack<Traced, Identity>>>>;
 
 type Traced = TraceLayer<SharedClassifier<GrpcErrorsAsFailures>, fn(&http::Request<Body>) -> Span>;
 
@@ -40,7 +35,7 @@ type Respond = fn(http::Response<Body>) -> http::Response<Body>;
 pub(super) fn layers(
     config: &Config,
     (metrics, traces): (Metrics, Traces),
-    access: AccessLayer,
+    (access, endless): (AccessLayer, EndlessLayer),
     (ledger, readers): (Ledger, Readers),
 ) -> Layers {
     ServiceBuilder::new()
@@ -64,6 +59,8 @@ pub(super) fn layers(
         // From the headers on, so that the time of the upload counts, and so that a call that comes too late is not even decoded.
         // tonic keeps the caller's deadline too, but answers CANCELLED; this one is sooner.
         .layer(DeadlineLayer { default: config.default_deadline })
+        // A drain waits for no call that was never to end.
+        .layer(endless)
         // Innermost, so that a call that is cut gives back its share with everything else.
         .layer(InboundLayer::new(config.max_inbound_bytes, config.default_deadline, ledger))
         .into_inner()

@@ -20,8 +20,8 @@ use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::config::TlsConfig;
-use super::expiry::Expiry;
-use super::reloaded::Reloaded;
+use super::expiry::{CLIENT_CA, Expiry};
+use super::reloaded::{File, Reloaded};
 use super::sparing::Sparing;
 
 /// A client that has not shaken hands by then is let go of.
@@ -41,16 +41,18 @@ static FAILED: Sparing = Sparing::new();
 /// Which file is wrong, and what is wrong with it.
 pub(super) fn load(config: &TlsConfig) -> Result<Arc<Reloaded<Loaded>>, String> {
     let TlsConfig { certificate, key, client_ca } = config.clone();
-    let names = [certificate.display(), key.display()].map(|name| name.to_string());
-    let files = [Some(certificate), Some(key), client_ca].into_iter().flatten().collect();
-    Reloaded::load("certificates", files, move |contents| {
-        let [certificate, key, ca @ ..] = contents else { return Err("a file is missing".to_owned()) };
-        let loaded =
-            Loaded::of(certificate, key, ca.first()).map_err(|fault| format!("{} with {}: {fault}", names[0], names[1]))?;
-        loaded.expiries.iter().for_each(Expiry::tell);
+    let named = [("tls.certificate", Some(certificate)), ("tls.key", Some(key)), (CLIENT_CA, client_ca)];
+    let files = named.into_iter().filter_map(|(setting, path)| Some(File { setting, path: path? })).collect();
+    Reloaded::load("certificates", files, |files| {
+        let [certificate, key, ca @ ..] = files else { return Err("a file is missing".to_owned()) };
+        let loaded = Loaded::of(certificate, key, ca.first())?;
+        loaded.tell();
         Ok(loaded)
     })
 }
+
+/// A file and its contents.
+type Pem<'a> = (&'a File, &'a [u8]);
 
 /// The certificates of one moment.
 #[derive(Debug)]
@@ -60,46 +62,53 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    fn of(certificate: &[u8], key: &[u8], client_ca: Option<&Vec<u8>>) -> Result<Self, String> {
+    fn of(certificate: &Pem<'_>, key: &Pem<'_>, client_ca: Option<&Pem<'_>>) -> Result<Self, String> {
         let chain = certificates(certificate)?;
-        let roots = client_ca.map(|pem| certificates(pem).map_err(|fault| format!("tls.client_ca: {fault}"))).transpose()?;
-        let mut expiries = Vec::from_iter(Expiry::of("tls.certificate", &chain));
-        expiries.extend(roots.as_ref().and_then(|roots| Expiry::of("tls.client_ca", roots)));
-        Ok(Self { server: Arc::new(server_config(chain, key, roots)?), expiries })
+        let roots = client_ca.map(certificates).transpose()?;
+        let mut expiries = Vec::from_iter(Expiry::of(certificate.0.setting, &chain));
+        expiries.extend(client_ca.zip(roots.as_ref()).and_then(|(ca, roots)| Expiry::of(ca.0.setting, roots)));
+        Ok(Self { server: Arc::new(server_config(chain, key, client_ca.zip(roots))?), expiries })
+    }
+
+    /// Tells of ends that are near, or past.
+    pub(super) fn tell(&self) {
+        self.expiries.iter().for_each(Expiry::tell);
     }
 }
 
 fn server_config(
     chain: Vec<CertificateDer<'static>>,
-    key: &[u8],
-    client_roots: Option<Vec<CertificateDer<'static>>>,
+    (key_file, key): &Pem<'_>,
+    client_roots: Option<(&Pem<'_>, Vec<CertificateDer<'static>>)>,
 ) -> Result<ServerConfig, String> {
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| format!("the key: {fault}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| key_file.wrong(fault))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(|fault| fault.to_string())?;
     let builder = match client_roots {
-        Some(client_roots) => {
+        Some(((file, _), client_roots)) => {
             let mut roots = RootCertStore::empty();
             for root in client_roots {
-                roots.add(root).map_err(|fault| format!("tls.client_ca: {fault}"))?;
+                roots.add(root).map_err(|fault| file.wrong(fault))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|fault| format!("tls.client_ca: {fault}"))?)
+            builder.with_client_cert_verifier(verifier.map_err(|fault| file.wrong(fault))?)
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|fault| fault.to_string())?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|fault| key_file.wrong(format_args!("it does not go with tls.certificate: {fault}")))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates((file, pem): &Pem<'_>) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
-        Ok(found) if found.is_empty() => Err("there is no certificate in it".to_owned()),
+        Ok(found) if found.is_empty() => Err(file.wrong("there is no certificate in it")),
         Ok(found) => Ok(found),
-        Err(fault) => Err(fault.to_string()),
+        Err(fault) => Err(file.wrong(fault)),
     }
 }
 

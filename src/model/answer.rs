@@ -145,6 +145,8 @@ pub struct DrawAnswer {
     pub candidates: u32,
     /// The graph that some of it was read from.
     pub graph: Option<GraphRead>,
+    /// Picks of an entry that was picked for the same anchor before.
+    pub duplicates: u64,
     /// Missing picks.
     pub shortfalls: ReasonCounts,
     /// Examined and rejected entries.
@@ -201,6 +203,7 @@ impl DrawAnswer {
             plan_reason: String::new(),
             candidates: 0,
             graph: None,
+            duplicates: 0,
             shortfalls: ReasonCounts::default(),
             rejections: ReasonCounts::default(),
         }
@@ -224,6 +227,7 @@ impl DrawAnswer {
         }
         self.plan = self.plan.max(more.plan);
         self.graph = self.graph.map(|graph| graph.and(more.graph)).or(more.graph);
+        self.duplicates += more.duplicates;
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
     }

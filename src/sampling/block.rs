@@ -100,7 +100,7 @@ fn close(
     }
     for ((number, drawing), picked) in drawings.iter_mut().enumerate().zip(&picks) {
         let Some(drawing) = drawing else { continue };
-        picked.tell(&mut drawing.answer, form.columns.log_q);
+        drawing.tell(picked);
         rows.serve(bank, number, &picked.places, &mut drawing.answer);
     }
 }

@@ -6,6 +6,7 @@ use super::eligibility::Eligibility;
 use super::nearest::settle;
 use super::observed::Observed;
 use super::picked::Picked;
+use super::repeats::Repeats;
 use super::route;
 use super::search::{Searched, own_lists};
 use super::unscored::Unscored;
@@ -27,6 +28,7 @@ pub(super) struct Drawing<'q> {
     pub(super) draw: &'q Draw,
     pub(super) eligibility: Eligibility,
     kind: Kind<'q>,
+    repeats: Repeats,
     pub(super) answer: DrawAnswer,
 }
 
@@ -51,7 +53,7 @@ impl<'q> Drawing<'q> {
             Kind::Whole(_) => Plan::Scan,
         };
         let answer = DrawAnswer::empty(plan, draw.strategy.replaces());
-        Self { query, number, draw, eligibility, kind, answer }
+        Self { query, number, draw, eligibility, kind, repeats: Repeats::default(), answer }
     }
 
     /// True if what was found for the anchors is no more good enough to start from; `moved`: for another anchor.
@@ -136,5 +138,13 @@ impl<'q> Drawing<'q> {
             picked.scores.clear();
         }
         picked
+    }
+
+    /// Appends an anchor's picks to the answer, all but the rows.
+    pub(super) fn tell(&mut self, picked: &Picked) {
+        picked.tell(&mut self.answer, self.query.form().columns.log_q);
+        if self.answer.with_replacement {
+            self.answer.duplicates += self.repeats.of(&picked.places).count() as u64;
+        }
     }
 }

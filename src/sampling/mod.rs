@@ -31,6 +31,7 @@ mod permutation;
 mod picked;
 mod planner;
 mod recall;
+mod repeats;
 mod route;
 mod search;
 mod shared;

@@ -5,6 +5,7 @@ use super::anchors::{Anchor, resolve};
 use super::eligibility::Eligibility;
 use super::observed::Observed;
 use super::part::{Part, PartRows};
+use super::repeats::Repeats;
 use super::unscored::{Drawn, Unscored};
 use crate::bank::{Bank, Entry, Place};
 use crate::model::{Draw, DrawAnswer, Metric, Plan, ReasonCounts, SampleQuery, Scope, SharedSet, Strategy};
@@ -198,6 +199,9 @@ impl<'q> Set<'q> {
         if !with_log_q {
             self.answer.log_q.clear();
         }
+        let mut repeats = Repeats::default();
+        let places = if self.answer.with_replacement { &self.places[..] } else { &[] };
+        let repeated: Vec<usize> = repeats.of(places).collect();
         let mut mask = Vec::with_capacity(anchors.len() * drawn);
         for (anchor, &n) in anchors.iter().zip(&self.n) {
             if !wanted() {
@@ -217,6 +221,9 @@ impl<'q> Set<'q> {
             }
             self.answer.shortfalls.merge(&self.missing);
             self.answer.counts.push(left);
+            let of_anchor = |&&at: &&usize| mask[from + at] != 0;
+            let duplicates = if left as usize == drawn { repeated.len() } else { repeated.iter().filter(of_anchor).count() };
+            self.answer.duplicates += duplicates as u64;
             self.answer.n.push(n as u32);
             if with_log_q && uniform {
                 self.answer.log_q.push(-libm::log(n as f64) as f32);

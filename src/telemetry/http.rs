@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::Metrics;
 
@@ -22,6 +23,8 @@ use super::Metrics;
 const HEAD: Duration = Duration::from_secs(20);
 /// Of a connection, however it is used: who doesn't read an answer holds it no longer.
 const AGE: Duration = Duration::from_secs(300);
+/// Connections at once; what comes when there are as many is closed.
+const CONNECTIONS: usize = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of the HTTP listener.
@@ -81,6 +84,8 @@ struct Answering {
     metrics: Metrics,
     readiness: Readiness,
     complaints: Complaints,
+    /// The metrics are written for one at a time.
+    reading: Arc<Semaphore>,
 }
 
 impl Http {
@@ -111,7 +116,8 @@ impl Http {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let Some(listener) = self.0 else { return Ok(()) };
-        let answering = Answering { metrics, readiness, complaints: Arc::new(complaints) };
+        let answering =
+            Answering { metrics, readiness, complaints: Arc::new(complaints), reading: Arc::new(Semaphore::new(1)) };
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
@@ -126,18 +132,23 @@ impl Http {
 
 /// Takes connections, each for a while at most: axum's own loop waits for the head of a request for ever.
 async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((connection, _)) = listener.accept().await else {
             // Too many open files, say: asked again at once it would keep a core busy.
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let router = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD);
         let served = http.serve_connection(TokioIo::new(connection), router);
-        // How it ended is its client's business.
-        tokio::spawn(tokio::time::timeout(AGE, served));
+        tokio::spawn(async move {
+            // How it ended is its client's business.
+            let _ended = tokio::time::timeout(AGE, served).await;
+            drop(place);
+        });
     }
 }
 
@@ -151,11 +162,39 @@ async fn readyz(State(of): State<Answering>) -> Response {
 }
 
 async fn metrics_text(State(of): State<Answering>) -> Response {
+    // Many who ask must not take all threads that may block.
+    let Ok(reading) = of.reading.try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the metrics are being read by another\n").into_response();
+    };
     // Banks are looked at under their locks.
-    let text = tokio::task::spawn_blocking(move || of.metrics.text()).await;
+    let written = tokio::task::spawn_blocking(move || {
+        let text = of.metrics.text();
+        // Not before, though whoever asked may have left.
+        drop(reading);
+        text
+    });
+    let text = written.await;
     let format = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     match text {
         Ok(Ok(text)) => (format, text).into_response(),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_metrics_are_written_for_one_at_a_time() {
+        let reading = Arc::new(Semaphore::new(1));
+        let (metrics, complaints) = (Metrics::default(), Arc::new(Vec::new));
+        let of = Answering { metrics, readiness: Readiness::default(), complaints, reading: Arc::clone(&reading) };
+        let other = reading.try_acquire().unwrap();
+        assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(other);
+        for _ in 0..2 {
+            assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::OK);
+        }
     }
 }

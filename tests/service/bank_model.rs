@@ -101,8 +101,22 @@ proptest! {
             prop_assert_eq!(applied.sequence, number as u64 + 1);
             prop_assert_eq!((bank.sequence(), bank.step()), (number as u64 + 1, step));
             compare(&bank, &mut model)?;
+            compare_ages(&bank, &model)?;
         }
+        compare_ages(&Bank::restore(spec, bank.image()).unwrap(), &model)?;
     }
+}
+
+fn compare_ages(bank: &Bank, model: &ModelBank) -> Result<(), TestCaseError> {
+    let step = bank.step().unwrap_or_default();
+    let mut ages: Vec<u64> = model.entries.iter().map(|entry| step.saturating_sub(entry.step)).collect();
+    ages.sort_unstable();
+    for percent in [1, 50, 90, 99, 100] {
+        let keep_to_it = (ages.len() * percent).div_ceil(100);
+        let expected = bank.step().and_then(|_| ages.get(keep_to_it.checked_sub(1)?).copied());
+        prop_assert_eq!(bank.age_of(percent), expected, "of {}%", percent);
+    }
+    Ok(())
 }
 
 /// The operation with a momentum that the bank's dtype can follow.

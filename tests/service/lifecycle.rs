@@ -194,7 +194,6 @@ async fn sigterm_lets_calls_in_flight_end_and_exits_cleanly() {
     assert!(!in_flight.is_finished(), "the call must be in flight when the signal comes");
     server.signal("-TERM");
     assert_eq!(status(watch.message().await.unwrap()), Some(ServingStatus::NotServing));
-    drop(watch);
     let answer = in_flight.await.unwrap().expect("a call in flight was cut by the drain");
     assert_eq!(answer.draws[0].counts, vec![8; 12_000]);
     drop(client);
@@ -203,15 +202,31 @@ async fn sigterm_lets_calls_in_flight_end_and_exits_cleanly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_drain_has_a_hard_limit() {
-    let mut server = Process::start(&["--set", "server.drain_seconds=1"]);
-    let mut health = HealthClient::new(channel(&server.address).await);
-    // A watcher that never leaves.
-    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    watch.message().await.unwrap();
+async fn those_who_watch_or_ask_for_ever_are_told_and_hold_up_no_drain() {
+    let mut server = Process::start(&["--set", "server.drain_seconds=120"]);
+    let channel = channel(&server.address).await;
+    let watch = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    let status = |update: Option<HealthCheckResponse>| update.map(|update| update.status());
+    assert_eq!(status(watch.message().await.unwrap()), Some(ServingStatus::Serving));
+
+    let ask = reflection_v1::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = reflection_v1::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    // More may be asked, and never is.
+    let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
+    let mut client = reflection_v1::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
+    answers.message().await.unwrap().unwrap();
+
     server.signal("-TERM");
-    let code = tokio::task::spawn_blocking(move || server.exit_code()).await.unwrap();
-    assert_eq!(code, Some(1), "a drain that had to cut a stream says so");
+    assert_eq!(status(watch.message().await.unwrap()), Some(ServingStatus::NotServing));
+    for ended in [watch.message().await.map(drop).unwrap_err(), answers.message().await.map(drop).unwrap_err()] {
+        assert_eq!((ended.code(), ended.message()), (tonic::Code::Unavailable, "the server is stopping"));
+    }
+    // The streams, and the connection, are still held here.
+    let exited = tokio::task::spawn_blocking(move || server.exit_code());
+    let code = tokio::time::timeout(Duration::from_secs(60), exited).await.expect("it waits for them").unwrap();
+    assert_eq!(code, Some(0));
 }
 
 #[test]

@@ -26,6 +26,12 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
+/// k of the eligible entries, each time any of them.
+fn with_replacement(k: u32) -> v1::Draw {
+    let strategy = v1::draw::Strategy::Uniform(v1::Uniform { with_replacement: true });
+    v1::Draw { k, strategy: Some(strategy), ..Default::default() }
+}
+
 /// The value of the one line that begins with `series`.
 fn value(metrics: &str, series: &str) -> f64 {
     let of = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
@@ -56,7 +62,7 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
     let sample = v1::SampleRequest {
         bank: "probed".into(),
         anchors: Some(v1::Anchors { embeddings: Some(rows(&[1.0, 0.0])), labels: vec![0], ..Default::default() }),
-        draws: vec![nearest(2)],
+        draws: vec![nearest(2), with_replacement(8)],
         filters: Some(v1::Filters { exclude_same_label: true, ..Default::default() }),
         ..Default::default()
     };
@@ -69,14 +75,18 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
         ("negbank_bank_entries{bank=\"probed\"}", 3.0),
         ("negbank_bank_sequence{bank=\"probed\"}", 1.0),
         ("negbank_bank_step{bank=\"probed\"}", 7.0),
+        ("negbank_bank_age_steps{bank=\"probed\",quantile=\"0.5\"}", 0.0),
+        ("negbank_bank_age_steps{bank=\"probed\",quantile=\"1\"}", 0.0),
         ("negbank_index_failed{bank=\"probed\"}", 0.0),
-        ("negbank_picks_total{bank=\"probed\"}", 1.0),
+        ("negbank_picks_total{bank=\"probed\"}", 9.0),
+        // One entry is eligible.
+        ("negbank_duplicates_total{bank=\"probed\"}", 7.0),
         ("negbank_draws_total{bank=\"probed\",plan=\"scan\"}", 1.0),
         ("negbank_draws_total{bank=\"probed\",plan=\"graph\"}", 0.0),
         ("negbank_shortfalls_total{bank=\"probed\",reason=\"too_few\"}", 1.0),
-        ("negbank_served_distance_count{bank=\"probed\"}", 1.0),
+        ("negbank_served_distance_count{bank=\"probed\"}", 9.0),
         ("negbank_served_distance_bucket{le=\"0.3\",bank=\"probed\"}", 0.0),
-        ("negbank_served_distance_bucket{le=\"0.5\",bank=\"probed\"}", 1.0),
+        ("negbank_served_distance_bucket{le=\"0.5\",bank=\"probed\"}", 9.0),
         ("negbank_log_failed", 0.0),
         ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Sampling/Sample\",code=\"0\"}", 1.0),
         ("negbank_grpc_request_seconds_count{method=\"negbank.v1.Banks/GetBank\",code=\"5\"}", 1.0),

@@ -277,6 +277,8 @@ fn an_address_that_others_reach_needs_credentials_or_a_word() {
     assert!(refused.contains("server.insecure_listen") && refused.contains("tls.certificate"), "{refused}");
     assert!(serve(&["tls.key=/nowhere"]).contains("tls.certificate and tls.key are wanted"));
     assert!(serve(&["tls.key=/nowhere", "tls.certificate=/nowhere"]).contains("/nowhere: No such file"));
+    let there = format!("tls.certificate={}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
+    assert!(serve(&[&there, "tls.key=/nowhere"]).contains("tls.key: /nowhere: No such file"));
     assert!(serve(&["auth.tokens=/nowhere"]).contains("auth.tokens: /nowhere: No such file"));
     let process = Process::start_at("address=", &["--listen", "0.0.0.0:0", "--set", "server.insecure_listen=true"]);
     assert!(process.address.starts_with("0.0.0.0:"));

@@ -1,5 +1,6 @@
 //! `negbank doctor`: whether a deployment does what it should, from outside.
 
+mod access;
 mod banks;
 mod certificates;
 mod clock;
@@ -8,7 +9,6 @@ mod limits;
 
 use std::error::Error;
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use findings::{Findings, Verdict};
@@ -16,7 +16,7 @@ use findings::{Findings, Verdict};
 use super::bench::stopwatch::Stopwatch;
 use super::connection::told;
 use super::figures::Figures;
-use super::remote::{Remote, Shown};
+use super::remote::Remote;
 use crate::client::Client;
 
 /// Arguments of `doctor`.
@@ -121,58 +121,14 @@ async fn calls(remote: &Remote, client: &Client, findings: &mut Findings) {
     } else {
         findings.ok("calls", said);
     }
-    access(remote, findings).await;
+    access::check(remote, findings).await;
     banks::check(&banks, findings);
-}
-
-/// What keeps others from calling, and from hearing calls.
-async fn access(remote: &Remote, findings: &mut Findings) {
-    let listed = async |shown: Shown| remote.showing(shown).await.ok()?.list_banks().await.ok();
-    let (encrypted, local) = (remote.address.starts_with("https://"), is_local(&remote.address));
-    let (certificate_does, open) = (listed(Shown::Certificate).await.is_some(), listed(Shown::Nothing).await.is_some());
-    match (encrypted, open) {
-        (true, false) if certificate_does => {
-            findings.ok("access", "calls are encrypted and need a client certificate; whoever has one may do everything");
-        }
-        (true, false) => findings.ok("access", "calls are encrypted and need a token"),
-        (false, true) if local => {
-            findings.ok("access", "calls are in the clear and need no token; this way they stay on this machine");
-        }
-        (false, false) if local => findings.ok("access", "calls need a token; they are in the clear, and stay on this machine"),
-        (false, false) => findings.warn("access", "tokens cross the network in the clear: set tls.certificate and tls.key"),
-        (false, true) => {
-            findings.warn("access", "calls need neither certificate nor token: whoever reaches the port may delete every bank");
-        }
-        (true, true) => {
-            findings.warn("access", "calls are encrypted and need no token: whoever may connect may delete every bank");
-        }
-    }
-}
-
-/// Whether nobody else's traffic takes that way.
-fn is_local(address: &str) -> bool {
-    if address.starts_with("unix:") {
-        return true;
-    }
-    let host =
-        address.trim_start_matches("http://").trim_start_matches("https://").rsplit_once(':').map_or(address, |(host, _)| host);
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use super::findings::{Findings, Verdict};
-    use super::{Figures, is_local, load};
-
-    #[test]
-    fn loopback_is_local_and_nothing_else() {
-        for address in ["unix:/run/negbank.sock", "127.0.0.1:7700", "localhost:1", "[::1]:7700", "http://127.0.0.2:1"] {
-            assert!(is_local(address), "{address}");
-        }
-        for address in ["10.0.0.1:7700", "negbank:7700", "[2001:db8::1]:7700", "localhost.example:1"] {
-            assert!(!is_local(address), "{address}");
-        }
-    }
+    use super::{Figures, load};
 
     #[test]
     fn refusals_and_failures_are_told() {

@@ -39,6 +39,9 @@ impl Engine {
 
 const LOG_FAILED: &str = "1 if a bank's log can't be written: the bank takes no writes until the server is started again";
 
+/// Shares of a bank's entries whose ages are told, in percent, and as labels.
+const AGES: [(usize, &str); 4] = [(50, "0.5"), (90, "0.9"), (99, "0.99"), (100, "1")];
+
 #[derive(Debug)]
 struct Scraper(Weak<Inner>);
 
@@ -50,6 +53,7 @@ struct Standing {
     bytes_per_entry: f64,
     sequence: f64,
     step: Option<f64>,
+    ages: [Option<u64>; AGES.len()],
     index: Option<IndexInfo>,
     tally: Tally,
 }
@@ -65,6 +69,7 @@ impl Standing {
             bytes_per_entry: state.bytes_per_entry() as f64,
             sequence: state.sequence() as f64,
             step: state.step().map(|step| step as f64),
+            ages: AGES.map(|(percent, _)| state.age_of(percent)),
             index: bank.index.as_ref().map(|index| index.describe()),
             tally,
         })
@@ -78,9 +83,6 @@ impl Collector for Scraper {
         let log_failed = *inner.log_failed.borrow();
         let banks = Engine { inner }.banks();
         let banks: Vec<Standing> = banks.iter().filter_map(|bank| Standing::of(bank)).collect();
-        let graph = |of: fn(&crate::sampling::Standing) -> f64| {
-            move |bank: &Standing| bank.index.as_ref().and_then(|index| index.standing.as_ref().map(of))
-        };
         let failed = ConstGauge::new(u64::from(log_failed));
         failed.encode(encoder.encode_descriptor("log_failed", LOG_FAILED, None, MetricType::Gauge)?)?;
         let mut figures = Figures { encoder: &mut encoder, banks: &banks };
@@ -90,36 +92,9 @@ impl Collector for Scraper {
         })?;
         figures.gauge("bank_sequence", "Mutations applied", |bank| Some(bank.sequence))?;
         figures.gauge("bank_step", "Training step of the last write that carried one", |bank| bank.step)?;
-        figures.gauge("index_sequence", "Mutations applied when the serving graph's rows were copied", {
-            graph(|graph| graph.taken.sequence as f64)
-        })?;
-        figures.gauge("index_entries", "Entries that the serving graph was built from", graph(|graph| graph.indexed as f64))?;
-        figures.gauge("index_delta_entries", "Entries scanned beside the graph", graph(|graph| graph.scanned as f64))?;
-        figures.gauge(
-            "index_mean_similarity",
-            "Mean cosine of indexed rows to what they were",
-            graph(|of| of.mean_similarity),
-        )?;
-        figures.gauge("index_unreachable_entries", "Entries that walks can't find", graph(|graph| graph.unreachable as f64))?;
-        figures.gauge("index_building", "Share of the running build that is done", |bank| bank.index.as_ref()?.building)?;
-        figures.gauge("index_failed", "1 if the last build failed; GetBank says why", |bank| {
-            bank.index.as_ref().map(|index| f64::from(u8::from(index.failed)))
-        })?;
-        figures.gauge("index_recall", "Mean recall of approximate answers that a scan checked", |bank| {
-            bank.index.as_ref()?.recall.map(|(mean, _)| mean)
-        })?;
-        figures.counter("index_recall_checks", "Approximate answers that a scan checked", |bank, add| {
-            let checks = bank.index.as_ref().and_then(|index| index.recall).map_or(0, |(_, checks)| checks);
-            add(&[], checks)
-        })?;
-        figures.counter("draws", "Draws answered, by plan", |bank, add| {
-            PLANS.iter().zip(bank.tally.draws).try_for_each(|((_, plan), count)| add(&[("plan", plan)], count))
-        })?;
-        figures.counter("picks", "Entries served", |bank, add| add(&[], bank.tally.picks))?;
-        figures.counter("shortfalls", "Picks missing from k, by reason", |bank, add| by_reason(&bank.tally.shortfalls, add))?;
-        figures.counter("rejections", "Entries examined and rejected, by reason", |bank, add| {
-            by_reason(&bank.tally.rejections, add)
-        })?;
+        figures.ages()?;
+        figures.index()?;
+        figures.served()?;
         figures.scores()
     }
 }
@@ -137,6 +112,54 @@ struct Figures<'a, 'e> {
 }
 
 impl Figures<'_, '_> {
+    fn ages(&mut self) -> fmt::Result {
+        let banks = self.banks;
+        let help = "Training steps behind the bank's that this share of its entries was last written at, or less";
+        let mut family = self.family("bank_age_steps", help, MetricType::Gauge)?;
+        let each = |bank: &Standing| AGES.iter().zip(bank.ages).filter_map(|((_, share), age)| Some((*share, age?)));
+        banks.iter().flat_map(|bank| each(bank).map(move |told| (bank, told))).try_for_each(|(bank, (share, age))| {
+            let labels = [("bank", bank.name.as_str()), ("quantile", share)];
+            ConstGauge::new(age as f64).encode(family.encode_family(&labels)?)
+        })
+    }
+
+    fn index(&mut self) -> fmt::Result {
+        let graph = |of: fn(&crate::sampling::Standing) -> f64| {
+            move |bank: &Standing| bank.index.as_ref().and_then(|index| index.standing.as_ref().map(of))
+        };
+        self.gauge("index_generation", "Mutations applied when the serving graph's rows were copied", {
+            graph(|graph| graph.taken.sequence as f64)
+        })?;
+        self.gauge("index_entries", "Entries that the serving graph was built from", graph(|graph| graph.indexed as f64))?;
+        self.gauge("index_delta_entries", "Entries scanned beside the graph", graph(|graph| graph.scanned as f64))?;
+        self.gauge("index_mean_similarity", "Mean cosine of indexed rows to what they were", graph(|of| of.mean_similarity))?;
+        self.gauge("index_unreachable_entries", "Entries that walks can't find", graph(|graph| graph.unreachable as f64))?;
+        self.gauge("index_building", "Share of the running build that is done", |bank| bank.index.as_ref()?.building)?;
+        self.gauge("index_failed", "1 if the last build failed; GetBank says why", |bank| {
+            bank.index.as_ref().map(|index| f64::from(u8::from(index.failed)))
+        })?;
+        self.gauge("index_recall", "Mean recall of approximate answers that a scan checked", |bank| {
+            bank.index.as_ref()?.recall.map(|(mean, _)| mean)
+        })?;
+        self.counter("index_recall_checks", "Approximate answers that a scan checked", |bank, add| {
+            let checks = bank.index.as_ref().and_then(|index| index.recall).map_or(0, |(_, checks)| checks);
+            add(&[], checks)
+        })
+    }
+
+    fn served(&mut self) -> fmt::Result {
+        self.counter("draws", "Draws answered, by plan", |bank, add| {
+            PLANS.iter().zip(bank.tally.draws).try_for_each(|((_, plan), count)| add(&[("plan", plan)], count))
+        })?;
+        self.counter("picks", "Entries served", |bank, add| add(&[], bank.tally.picks))?;
+        let duplicates = "Picks of an entry that the draw had picked for the same anchor before";
+        self.counter("duplicates", duplicates, |bank, add| add(&[], bank.tally.duplicates))?;
+        self.counter("shortfalls", "Picks missing from k, by reason", |bank, add| by_reason(&bank.tally.shortfalls, add))?;
+        self.counter("rejections", "Entries examined and rejected, by reason", |bank, add| {
+            by_reason(&bank.tally.rejections, add)
+        })
+    }
+
     fn family<'s>(&'s mut self, name: &'s str, help: &'s str, kind: MetricType) -> Result<MetricEncoder<'s>, fmt::Error> {
         self.encoder.encode_descriptor(name, help, None, kind)
     }

@@ -12,7 +12,9 @@ use tower::{Layer, Service};
 
 use super::caller::Access;
 use super::tokens::Tokens;
+use crate::grpc::connection::Line;
 use crate::grpc::reloaded::Reloaded;
+use crate::grpc::sparing::Sparing;
 
 /// Finds out who makes a call and refuses whom it doesn't know; what a caller may do, the services ask. Health answers everybody.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub(in crate::grpc) struct Checked<S> {
 }
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
+
+static REFUSED: Sparing = Sparing::new();
 
 impl AccessLayer {
     fn access(&self, path: &str, headers: &HeaderMap) -> Result<Access, Status> {
@@ -71,7 +75,13 @@ where
                 request.extensions_mut().insert(access);
                 Box::pin(self.inner.call(request))
             }
-            Err(refused) => Box::pin(std::future::ready(Ok(refused.into_http()))),
+            Err(refused) => {
+                if let Some(untold) = REFUSED.turn() {
+                    let peer = request.extensions().get::<Line>().and_then(|line| line.peer);
+                    tracing::info!(?peer, why = refused.message(), untold, "a call is of nobody that is known: refused");
+                }
+                Box::pin(std::future::ready(Ok(refused.into_http())))
+            }
         }
     }
 }

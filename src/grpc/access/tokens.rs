@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::{Config, File, FileFormat};
+use config::{Config, ConfigError, File, FileFormat, Value};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -28,7 +28,7 @@ pub struct Entry {
 #[serde(deny_unknown_fields)]
 struct TokenFile {
     #[serde(default)]
-    tokens: Vec<Entry>,
+    tokens: Vec<Value>,
 }
 
 /// Tokens by what they hash to.
@@ -64,11 +64,11 @@ impl Tokens {
     pub(in crate::grpc) fn parse(text: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(text).map_err(|_| "it is not text".to_owned())?;
         let file = Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
-        let file: TokenFile = file.and_then(Config::try_deserialize).map_err(|fault| fault.to_string())?;
+        let file: TokenFile = file.and_then(Config::try_deserialize).map_err(|fault| in_our_words(&fault))?;
         let mut known: Vec<(Fingerprint, Arc<Caller>)> = Vec::with_capacity(file.tokens.len());
         for (number, entry) in file.tokens.into_iter().enumerate() {
             let wrong = |what: &str| format!("tokens[{number}]: {what}");
-            let Entry { subject, sha256, role, banks } = entry;
+            let Entry { subject, sha256, role, banks } = entry.try_deserialize().map_err(|_| wrong(ENTRY))?;
             if subject.is_empty() || subject.len() > 128 {
                 return Err(wrong("subject must have 1 to 128 bytes"));
             }
@@ -101,6 +101,24 @@ impl Tokens {
         }
         found.filter(|_| token.len() >= SHORTEST).cloned()
     }
+}
+
+const ENTRY: &str = "it must have subject, sha256, role (read, write or admin) and banks (a list), and nothing else";
+
+/// What is wrong with the file as a whole. The parser quotes what it could not read, and that may be a token: only numbers are
+/// taken from its words.
+fn in_our_words(fault: &ConfigError) -> String {
+    let ConfigError::FileParse { cause, .. } = fault else { return "it must have [[tokens]] and nothing else".to_owned() };
+    match position(&cause.to_string()) {
+        Some((line, column)) => format!("line {line}, column {column}: it is not TOML"),
+        None => "it is not TOML".to_owned(),
+    }
+}
+
+/// Where the parser stopped, line and column.
+fn position(said: &str) -> Option<(u32, u32)> {
+    let (line, column) = said.lines().next()?.strip_prefix("TOML parse error at line ")?.split_once(", column ")?;
+    Some((line.parse().ok()?, column.parse().ok()?))
 }
 
 fn unhex(digits: &str) -> Option<Fingerprint> {
@@ -148,7 +166,7 @@ mod tests {
         for (entry, says) in [
             (("", hash.as_str(), "read", "[\"*\"]"), "tokens[1]: subject"),
             (("b", &hash[1..], "read", "[\"*\"]"), "tokens[1]: sha256"),
-            (("b", hash.as_str(), "root", "[\"*\"]"), "root"),
+            (("b", hash.as_str(), "root", "[\"*\"]"), "tokens[1]: it must have"),
             (("b", hash.as_str(), "read", "[]"), "tokens[1]: banks"),
             (good, "tokens[1]: there is an entry of this token already"),
         ] {
@@ -157,5 +175,22 @@ mod tests {
         }
         assert!(Tokens::parse(b"[[token]]\n").is_err(), "a table of another name");
         assert!(Tokens::parse(&[0xFF]).unwrap_err().contains("text"));
+    }
+
+    #[test]
+    fn a_token_in_the_wrong_place_is_not_repeated() {
+        let hash = fingerprint(TOKEN);
+        for (text, says) in [
+            (file(&[("a", TOKEN, "read", "[\"*\"]")]), "tokens[0]: sha256"),
+            (file(&[("a", &hash, TOKEN, "[\"*\"]")]), "tokens[0]: it must have"),
+            (format!("[[tokens]]\nsubject = \"a\"\nsha256 = {TOKEN}\n"), "line 3, column "),
+            (format!("[[tokens]]\n{TOKEN}\n"), "line 2, column "),
+            (format!("[[tokens]]\n{TOKEN} = 1\n"), "tokens[0]: it must have"),
+            (format!("{TOKEN} = 1\n"), "[[tokens]] and nothing else"),
+            (format!("tokens = {TOKEN:?}\n"), "[[tokens]] and nothing else"),
+        ] {
+            let refused = Tokens::parse(text.as_bytes()).unwrap_err();
+            assert!(refused.contains(says) && !refused.contains(TOKEN), "{refused}");
+        }
     }
 }
