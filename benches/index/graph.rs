@@ -21,7 +21,7 @@ pub(crate) fn measure(cases: &mut Vec<Case>) {
     let (entries, anchors) = (Clustered::new(n, DIM, 1), Clustered::new(ANCHORS, DIM, 2));
     let mut freezer = Freezer::new(Metric::Cosine, DIM, n, &[]).unwrap();
     (0..n).for_each(|at| freezer.add(Spot { shard: 0, slot: at as u32, occupied_at: 1 }, entries.row(at)));
-    let config = BuildConfig { m: 16, ef_construction: 200, threads: 1 };
+    let config = BuildConfig { m: 16, ef_construction: 100, threads: 1 };
     let mut built = None;
     let build_us = time_us(|| {
         built = Some(Generation::build(freezer.finish(), Taken::default(), config, &|_, _| Ok(())).unwrap());

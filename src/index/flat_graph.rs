@@ -110,6 +110,12 @@ impl FlatGraph {
         self.layers.iter().map(|layer| (layer.nodes, layer.degree, layer.links.as_slice()))
     }
 
+    /// Links of a node in the lowest layer.
+    pub(super) fn base_links(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        let links = self.layers.first().map_or(&[][..], |base| base.links(node));
+        links.iter().copied().take_while(|&to| to != END)
+    }
+
     /// Nodes.
     pub fn len(&self) -> usize {
         self.nodes

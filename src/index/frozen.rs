@@ -207,6 +207,18 @@ impl Frozen {
         (square(a) + square(b) - 2.0 * dot).max(0.0)
     }
 
+    /// [`Self::distance`] of an entry to each of `others`.
+    pub(super) fn distances(&self, from: u32, others: &[u32], distances: &mut Vec<f32>) {
+        let lift = |entry: u32| self.lifts.get(entry as usize).copied().unwrap_or(0.0);
+        let square = |entry: u32| self.squares[entry as usize] + lift(entry) * lift(entry);
+        let (own_square, own_lift) = (square(from), lift(from));
+        bf16::dots(self.row(from), self.rows.as_slice(), others, distances);
+        for (&other, distance) in others.iter().zip(distances) {
+            let dot = *distance + own_lift * lift(other);
+            *distance = (own_square + square(other) - 2.0 * dot).max(0.0);
+        }
+    }
+
     /// An anchor, padded or not, as the rows are: relative to the centre, as bf16.
     pub fn query(&self, anchor: &[f32]) -> Vec<u16> {
         let (mut floats, mut bits) = (vec![0.0; self.stride], vec![0; self.stride]);

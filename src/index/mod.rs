@@ -11,6 +11,7 @@ pub mod frozen;
 pub mod generation;
 pub mod hnsw;
 pub mod ranking;
+mod refine;
 mod saved;
 pub mod scan;
 pub mod shortlist;

@@ -36,7 +36,7 @@ impl Default for IndexConfig {
             keep: true,
             min_entries: 100_000,
             m: 16,
-            ef_construction: 200,
+            ef_construction: 100,
             threads: 0,
             cpu_percent: 100,
             rebuild_percent: 8,
