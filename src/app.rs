@@ -12,8 +12,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Unsynced};
 use crate::grpc::{ServeError, Server};
+use crate::model::clock;
 use crate::telemetry::{Http, HttpError, Readiness, Traces, TracesError};
 
 /// Why the process ended early.
@@ -36,7 +37,7 @@ pub enum AppError {
     Serve(#[from] ServeError),
     /// What was logged could not be synced at the end.
     #[error(transparent)]
-    Flush(#[from] crate::engine::EngineError),
+    Flush(#[from] Unsynced),
     /// The disk did not answer.
     #[error("the last sync had not ended after {0:?}: what was written of late may not survive a power cut")]
     FlushExpired(Duration),
@@ -83,19 +84,18 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let address = server.address()?.map(tracing::field::display);
     let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
     let probes = http.address().map(tracing::field::display);
+    let mut signals = StopSignals::listen()?;
     tracing::info!(address, unix_socket, probes, memory, files, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let mut signals = StopSignals::listen()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let readiness = Readiness::default();
-    readiness.set(true);
     let (metrics, of) = (engine.metrics().clone(), engine.clone());
+    let readiness = Readiness::new(move || of.readiness());
     folders.into_iter().for_each(|(setting, folder)| metrics.watch_disk(setting, folder));
-    // It answers until the process ends, so that a drain can be watched.
-    tokio::spawn(http.serve(metrics, readiness.clone(), move || of.complaints(), std::future::pending()));
+    http.serve(metrics, readiness.clone())?;
+    tokio::spawn(tell_when_ready(engine.clone()));
     let cut = async move {
         signals.next().await;
-        readiness.set(false);
+        readiness.drain();
         tracing::info!(limit = ?drain, "draining: calls in flight may end; a second signal ends them now");
         let _nobody_waits = stop.send(());
         tokio::select! {
@@ -119,14 +119,26 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Banks are served one by one; what waits for all of them hears of it here, by health and by `/readyz`.
+async fn tell_when_ready(engine: Engine) {
+    let began = clock::now();
+    engine.recovered().await;
+    tracing::info!(banks = engine.banks().len(), seconds = began.elapsed().as_secs_f64(), "ready");
+}
+
 /// What is logged survives the process; synced, it survives the machine too.
 async fn flush(engine: &Engine) -> Result<(), AppError> {
     let flushed = match tokio::time::timeout(FLUSH_AT_MOST, engine.flush()).await {
         Ok(flushed) => flushed.map_err(AppError::from),
         Err(_) => Err(AppError::FlushExpired(FLUSH_AT_MOST)),
     };
-    // Logged here, since a drain that failed before it is what the process ends with.
-    flushed.inspect_err(|fault| tracing::error!(%fault, "what was logged could not be synced at the end"))
+    // Logged here, since a drain that failed before it is what the process ends with; and bank by bank, however many they are.
+    flushed.inspect_err(|fault| match fault {
+        AppError::Flush(Unsynced(banks)) => {
+            banks.iter().for_each(|fault| tracing::error!(%fault, "what was logged could not be synced at the end"));
+        }
+        _ => tracing::error!(%fault, "what was logged could not be synced at the end"),
+    })
 }
 
 /// Folders of this machine that it writes to, each with the setting that names it.

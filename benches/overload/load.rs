@@ -8,7 +8,7 @@ use negbank::client::{Client, ClientError};
 use negbank::model::{Seed, clock};
 use tokio::task::LocalSet;
 
-use crate::request;
+use crate::shape::Shape;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(crate) struct Ended {
     pub(crate) caller: usize,
     pub(crate) outcome: Outcome,
     pub(crate) took: Duration,
+    /// It was sent, and ended, while the load lasted.
+    pub(crate) in_window: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ pub(crate) struct Load {
 }
 
 /// Answers a second when each caller has two requests in flight and sends the next when one is answered.
-pub(crate) async fn capacity(clients: &[Client], lasts: Duration) -> f64 {
+pub(crate) async fn capacity(clients: &[Client], shape: Shape, lasts: Duration) -> f64 {
     let (warm, answered) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u32)));
     let local = LocalSet::new();
     let until = clock::now() + lasts + WARM_UP;
@@ -43,7 +45,7 @@ pub(crate) async fn capacity(clients: &[Client], lasts: Duration) -> f64 {
         local.spawn_local(async move {
             let mut random = Seed(2).stream(0, number);
             while clock::now() < until {
-                client.sample_columns(request(&mut random)).await.unwrap();
+                client.sample_columns(shape.request(&mut random)).await.unwrap();
                 answered.set(answered.get() + u32::from(warm.get()));
             }
         });
@@ -62,10 +64,11 @@ pub(crate) async fn capacity(clients: &[Client], lasts: Duration) -> f64 {
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Sends each caller's requests at its rate, in requests a second, and waits for what became of the last.
-pub(crate) async fn offer(clients: &[Client], rates: &[f64], lasts: Duration) -> Load {
+pub(crate) async fn offer(clients: &[Client], rates: &[f64], shape: Shape, lasts: Duration) -> Load {
     let load = Rc::new(RefCell::new(Load::default()));
     let local = LocalSet::new();
     let (began, mut random) = (clock::now(), Seed(3).stream(0, 0));
+    let until = began + lasts;
     let mut sent = vec![0.0; clients.len()];
     local
         .run_until(async {
@@ -74,11 +77,11 @@ pub(crate) async fn offer(clients: &[Client], rates: &[f64], lasts: Duration) ->
                 for (caller, client) in clients.iter().enumerate() {
                     while sent[caller] < due * rates[caller] {
                         sent[caller] += 1.0;
-                        let (client, load, request) = (client.clone(), Rc::clone(&load), request(&mut random));
+                        let (client, load, request) = (client.clone(), Rc::clone(&load), shape.request(&mut random));
                         tokio::task::spawn_local(async move {
-                            let began = clock::now();
+                            let sent = clock::now();
                             let answer = client.sample_columns(request).await.map(drop);
-                            note(&mut load.borrow_mut(), caller, answer, began);
+                            note(&mut load.borrow_mut(), caller, answer, (sent, until));
                         });
                     }
                 }
@@ -90,8 +93,9 @@ pub(crate) async fn offer(clients: &[Client], rates: &[f64], lasts: Duration) ->
     Rc::into_inner(load).unwrap().into_inner()
 }
 
-fn note(load: &mut Load, caller: usize, answer: Result<(), ClientError>, began: Instant) {
-    let took = began.elapsed();
+fn note(load: &mut Load, caller: usize, answer: Result<(), ClientError>, (sent, until): (Instant, Instant)) {
+    let ended = clock::now();
+    let (took, in_window) = (ended.saturating_duration_since(sent), ended <= until);
     let outcome = match answer {
         Ok(()) => Outcome::Answered,
         Err(ClientError::ResourceExhausted { retry_after, .. }) => {
@@ -104,5 +108,5 @@ fn note(load: &mut Load, caller: usize, answer: Result<(), ClientError>, began: 
             Outcome::Failed
         }
     };
-    load.ended.push(Ended { caller, outcome, took });
+    load.ended.push(Ended { caller, outcome, took, in_window });
 }

@@ -5,6 +5,13 @@
 //! 65,536 x 128 as anchors (a message of 800 bytes), each of which is compared with every entry (about 20 ms of one core), and is answered
 //! with 256 ids. One thread sends from ten connections, each a caller of its own by its token, and another asks for the metrics, as
 //! Prometheus does.
+//!
+//! Goodput is what was sent and answered within the SECONDS, over what the server can do in that time: what is answered after them, up to a
+//! deadline, does not count, and the time in which the first answers are computed does. The other shares are of everything that was sent.
+//!
+//! Two other loads, whose figures go to files of their own (`overload-64x0.json`) and which are not held to the goodput:
+//! `ANCHORS=64 make overload-test` has smaller requests, and so more refusals for the same work; `ROWS=16 make overload-test` has large answers,
+//! 16 nearest of each anchor with their embeddings, up to 2 MiB, with memory for 32 of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +22,7 @@
 
 mod load;
 mod server;
+mod shape;
 
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -22,13 +30,13 @@ use std::time::Duration;
 
 use load::{Ended, Load, Outcome};
 use negbank::client::{Client, Options, Security, rows};
-use negbank::model::{Seed, Stream, clock};
+use negbank::model::{Seed, clock};
 use negbank::proto::v1;
 use server::{Allowed, Server};
+use shape::Shape;
 
 const DIM: usize = 128;
 const ENTRIES: u64 = 65_536;
-const ANCHORS: usize = 256;
 const CALLERS: usize = 10;
 /// What the load is of the capacity.
 const TIMES: f64 = 10.0;
@@ -46,7 +54,13 @@ const SCRAPES: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let seconds: f64 = std::env::var("SECONDS").ok().and_then(|given| given.parse().ok()).unwrap_or(60.0);
-    let server = Server::start(CALLERS);
+    let shape = Shape::given();
+    println!(
+        "load:     {} anchors a request, answers of {} KiB of embeddings at most",
+        shape.anchors,
+        shape.answer_bytes() >> 10
+    );
+    let server = Server::start(CALLERS, shape.max_memory());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (capacity, load, allowed, scrapes) = runtime.block_on(async {
         let mut clients = Vec::new();
@@ -60,16 +74,16 @@ fn main() -> ExitCode {
         let Allowed { base, bound } = allowed;
         println!("memory:   {base:.0} MiB at rest, may come to {bound:.0} MiB");
         let scrapes = Scrapes::start(&server.probes);
-        let capacity = load::capacity(&clients, Duration::from_secs_f64((seconds / 4.0).clamp(3.0, 15.0))).await;
+        let capacity = load::capacity(&clients, shape, Duration::from_secs_f64((seconds / 4.0).clamp(3.0, 15.0))).await;
         println!("capacity: {capacity:.0} requests/s, {CALLERS} callers with two in flight each");
         let clients: Vec<Client> = clients.iter().map(|client| client.with_timeout(DEADLINE)).collect();
         let greedy = TIMES - POLITE * (CALLERS - 1) as f64;
         let rates: Vec<f64> = (0..CALLERS).map(|of| capacity * if of == 0 { greedy } else { POLITE }).collect();
-        let load = load::offer(&clients, &rates, Duration::from_secs_f64(seconds)).await;
+        let load = load::offer(&clients, &rates, shape, Duration::from_secs_f64(seconds)).await;
         (capacity, load, allowed, scrapes.end())
     });
     let memory = Memory { allowed, peak: server.peak_mib() };
-    report(seconds, capacity, &load, &memory, scrapes)
+    report(shape, (seconds, capacity), &load, &memory, scrapes)
 }
 
 async fn fill(client: &Client) {
@@ -81,20 +95,6 @@ async fn fill(client: &Client) {
         let x: Vec<f32> = (0..ids.len() * DIM).map(|_| random.below(2_000_001) as f32 / 1e6 - 1.0).collect();
         let request = v1::WriteRequest { bank: "docs".into(), ids, embeddings: Some(rows(&x)), ..Default::default() };
         client.write(request).await.unwrap();
-    }
-}
-
-/// Seeded, so that it is a scan.
-fn request(random: &mut Stream) -> v1::SampleRequest {
-    let ids = (0..ANCHORS).map(|_| random.below(ENTRIES)).collect();
-    let nearest = v1::draw::Strategy::Nearest(v1::Nearest::default());
-    v1::SampleRequest {
-        bank: "docs".into(),
-        anchors: Some(v1::Anchors { ids, ..Default::default() }),
-        draws: vec![v1::Draw { k: 1, strategy: Some(nearest), ..Default::default() }],
-        columns: vec![v1::Column::Ids.into()],
-        seed: Some(1),
-        ..Default::default()
     }
 }
 
@@ -140,13 +140,14 @@ fn percentile(of: &[Ended], share: f64) -> f64 {
     took.get(at).copied().unwrap_or(0.0)
 }
 
-fn report(seconds: f64, capacity: f64, load: &Load, memory: &Memory, slowest_scrape: Duration) -> ExitCode {
+fn report(shape: Shape, (seconds, capacity): (f64, f64), load: &Load, memory: &Memory, slowest_scrape: Duration) -> ExitCode {
     let of = |outcome: Outcome| load.ended.iter().filter(move |ended| ended.outcome == outcome).copied();
     let (answered, refused): (Vec<Ended>, Vec<Ended>) = (of(Outcome::Answered).collect(), of(Outcome::Refused).collect());
     let late = of(Outcome::Late).count();
     let failed = load.ended.len() - answered.len() - refused.len() - late;
     let of_polite = |ended: &&Ended| ended.caller > 0;
-    let goodput = answered.len() as f64 / seconds / capacity;
+    let in_window = answered.iter().filter(|ended| ended.in_window).count();
+    let goodput = in_window as f64 / seconds / capacity;
     let late_share = late as f64 / (answered.len() + late).max(1) as f64;
     let polite_late = of(Outcome::Late).filter(|ended| of_polite(&ended)).count();
     let polite_offered = load.ended.iter().filter(of_polite).count();
@@ -169,7 +170,8 @@ fn report(seconds: f64, capacity: f64, load: &Load, memory: &Memory, slowest_scr
     println!("late:     {}   {polite_late} of them of polite callers", share(late));
     println!("failed:   {}", share(failed));
     println!(
-        "goodput {goodput:.2} of the capacity; polite callers: {:.1} % answered; late of what was taken on: {:.2} %",
+        "goodput {goodput:.2} of the capacity, {in_window} answered within the {seconds} s; polite callers: {:.1} % answered; late of what \
+         was taken on: {:.2} %",
         polite_share * 100.0,
         late_share * 100.0
     );
@@ -177,17 +179,18 @@ fn report(seconds: f64, capacity: f64, load: &Load, memory: &Memory, slowest_scr
         "memory:   {base:.1} MiB before, {peak:.1} MiB at most, {bound:.1} MiB allowed; metrics within {slowest_scrape:.0?}"
     );
     let report = serde_json::json!({
+        "anchors": shape.anchors, "rows": shape.rows, "answer_bytes": shape.answer_bytes(),
         "seconds": seconds, "capacity_rps": capacity, "offered_rps": load.ended.len() as f64 / seconds,
-        "goodput_ratio": goodput, "refusal_p99_ms": refusal_p99, "accepted_p99_ms": accepted_p99,
+        "answered_in_window": in_window, "goodput_ratio": goodput, "refusal_p99_ms": refusal_p99, "accepted_p99_ms": accepted_p99,
         "deadline_ms": DEADLINE.as_millis() as u64, "rss_before_mb": base, "rss_bound_mb": bound, "rss_peak_mb": peak,
         "late_share": late_share, "slowest_scrape_ms": slowest_scrape.as_secs_f64() * 1e3,
         "polite_share": polite_share, "late": late, "polite_late": polite_late, "failed": failed, "without_retry_info": load.without_retry_info,
     });
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reports");
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("overload.json"), format!("{report:#}\n")).unwrap();
+    std::fs::write(folder.join(shape.report()), format!("{report:#}\n")).unwrap();
     let promises = [
-        (goodput >= 0.8, "at least 0.8 of the capacity is done in time"),
+        (goodput >= 0.8 || !shape.is_promised(), "at least 0.8 of the capacity is done in time"),
         (refusal_p99 < 50.0, "refusals take less than 50 ms at p99"),
         (load.without_retry_info == 0, "each says when to come back"),
         (late_share <= 0.01, "of what is taken on, 99 in a hundred are answered in time"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use negbank::config::fingerprint;
 use tempfile::NamedTempFile;
 
-use crate::{MAX_INBOUND, MAX_MEMORY, MAX_MESSAGE};
+use crate::{MAX_INBOUND, MAX_MESSAGE};
 
 pub(crate) struct Server {
     child: Child,
@@ -17,6 +17,8 @@ pub(crate) struct Server {
     pub(crate) probes: String,
     /// One a caller.
     pub(crate) tokens: Vec<String>,
+    /// `memory.max_bytes`.
+    max_memory: usize,
     _file: NamedTempFile,
 }
 
@@ -32,7 +34,7 @@ pub(crate) struct Allowed {
 const UNCOUNTED_MIB: f64 = 16.0;
 
 impl Server {
-    pub(crate) fn start(callers: usize) -> Self {
+    pub(crate) fn start(callers: usize, max_memory: usize) -> Self {
         let tokens: Vec<String> = (0..callers).map(|number| format!("a-token-for-overload-{number:04}")).collect();
         let file = tokens_file(&tokens);
         let settings = [
@@ -41,7 +43,7 @@ impl Server {
             "index.enabled=false".to_owned(),
             format!("server.max_message_bytes={MAX_MESSAGE}"),
             format!("server.max_inbound_bytes={MAX_INBOUND}"),
-            format!("memory.max_bytes={MAX_MEMORY}"),
+            format!("memory.max_bytes={max_memory}"),
             format!("auth.tokens={}", file.path().display()),
         ];
         let mut child = Command::new(env!("CARGO_BIN_EXE_negbank"))
@@ -61,7 +63,7 @@ impl Server {
             }
         };
         std::thread::spawn(move || log.read_to_string(&mut String::new()));
-        Self { child, address, probes, tokens, _file: file }
+        Self { child, address, probes, tokens, max_memory, _file: file }
     }
 
     /// Waits until it holds no more than it needs, and says what it may come to hold: what requests and answers find free of
@@ -79,7 +81,7 @@ impl Server {
         }
         let counted = counted(&metrics(&self.probes));
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("the peak must count from here");
-        Allowed { base, bound: base + (MAX_MEMORY as f64 - counted) / MIB + UNCOUNTED_MIB }
+        Allowed { base, bound: base + (self.max_memory as f64 - counted) / MIB + UNCOUNTED_MIB }
     }
 
     /// The most memory that it held since it was at rest, in MiB.

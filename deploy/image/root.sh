@@ -1,11 +1,13 @@
 #!/bin/sh
-# root.sh BINARY FOLDER: lays out the image's file system. The server, the libraries that it loads, and the few files that the C
-# library and TLS look for; no shell, no package manager. python/tests/test_image.py runs what it makes.
+# root.sh BINARY FOLDER SBOM: lays out the image's file system. The server, the libraries that it loads, what it is made of, and the few
+# files that the C library and TLS look for; no shell, no package manager. python/tests/test_image.py runs what it makes.
 set -eu
 binary=$1
 root=$2
+sbom=$3
 
 install -D -m 0755 "$binary" "$root/usr/local/bin/negbank"
+install -D -m 0644 "$sbom" "$root/usr/share/doc/negbank/negbank.cdx.json"
 # A static binary loads none.
 for library in $(ldd "$binary" 2>/dev/null | grep -o '/[^ ]*'); do
     install -D -m 0755 "$library" "$root$library"

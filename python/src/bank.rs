@@ -99,6 +99,7 @@ pub(crate) struct BankDescription {
     stages: Vec<StageDescription>,
     durability: &'static str,
     damage: Option<String>,
+    recovering: Option<f64>,
     index: Option<IndexDescription>,
 }
 
@@ -152,6 +153,7 @@ impl From<Bank> for BankDescription {
                 Durability::Always => "always",
             },
             damage: bank.damage,
+            recovering: bank.recovering.map(as_written),
             writers: bank.writers,
             stages: bank.stages.into_iter().map(StageDescription::from).collect(),
             index: bank.index.map(IndexDescription::from),

@@ -1,13 +1,16 @@
-"""An S3-compatible object store in a process of its own, and a way to it that can end."""
+"""An S3-compatible object store in a process of its own, a way to it that can end, and a gate before it that can be shut."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import http.server
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import boto3
 
@@ -39,13 +42,14 @@ class ObjectStore:
         )
         self._s3.create_bucket(Bucket=BUCKET)
 
-    def objects(self) -> list[str]:
+    def objects(self, prefix: str = "") -> list[str]:
         """Names of the objects in the bucket."""
-        return [found["Key"] for found in self._s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        return [found["Key"] for found in self._s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
 
-    def unfinished(self) -> int:
-        """Uploads that were begun and not ended."""
-        return len(self._s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []))
+    def unfinished(self, prefix: str = "") -> list[str]:
+        """Names of uploads that were begun and not ended."""
+        uploads = self._s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        return [found["Key"] for found in uploads if found["Key"].startswith(prefix)]
 
     def stop(self) -> None:
         """Ends the process."""
@@ -89,3 +93,73 @@ class Way:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+
+class Gate:
+    """Passes requests on to a port up to one that it was told of: from that on none gets an answer, until it is opened."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._at: Callable[[str, str], bool] = lambda _method, _path: False
+        self._is_done = self._is_once = self._is_shut = False
+        self._lock = threading.Lock()
+        self.cuts = 0
+        """Requests that got no answer."""
+        gate = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _handle(self) -> None:
+                gate._handle(self)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def shut_at(self, at: Callable[[str, str], bool], *, is_done: bool, is_once: bool = False) -> None:
+        """Shuts at a request of that method and path, before the store hears of it or after it did it, once or for good."""
+        self._at, self._is_done, self._is_once = at, is_done, is_once
+
+    def open(self) -> None:
+        """Passes everything on."""
+        self._at, self._is_shut = (lambda _method, _path: False), False
+
+    def close(self) -> None:
+        """Ends it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handle(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        with self._lock:
+            is_meant = not self._is_shut and self._at(request.command, request.path)
+            is_cut, is_passed = is_meant or self._is_shut, not self._is_shut and (self._is_done or not is_meant)
+            self._is_shut = is_cut and not self._is_once
+            self.cuts += is_cut
+            if is_meant and self._is_once:
+                self._at = lambda _method, _path: False
+        if is_passed:
+            store = http.client.HTTPConnection("127.0.0.1", self._port)
+            store.request(request.command, request.path, body, dict(request.headers.items()))
+            answer = store.getresponse()
+            content = answer.read()
+            store.close()
+        if is_cut or not is_passed:
+            request.close_connection = True
+            request.connection.shutdown(socket.SHUT_RDWR)
+            return
+        request.send_response_only(answer.status, answer.reason)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
+                request.send_header(name, value)
+        length = answer.getheader("Content-Length") if request.command == "HEAD" else str(len(content))
+        request.send_header("Content-Length", length or "0")
+        request.end_headers()
+        request.wfile.write(content)

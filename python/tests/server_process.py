@@ -19,7 +19,8 @@ STARTS_WITHIN = 20.0
 class ServerProcess:
     """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1".
 
-    With "http.listen=127.0.0.1:0" it answers probes at `probes`. `program` takes the place of `negbank`.
+    All its banks are recovered. With "http.listen=127.0.0.1:0" it answers probes at `probes`. `program` takes the
+    place of `negbank`.
     """
 
     def __init__(self, *settings: str, port: int | None = None, program: Sequence[str] = ()) -> None:
@@ -29,7 +30,8 @@ class ServerProcess:
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         try:
-            self.port = self._announced_port()
+            self.port = int(self._announced(r"serving address=127\.0\.0\.1:(\d+)")[1])
+            self._announced(r"ready banks=\d+")
             self.pid = self._process.pid
             self.address = f"127.0.0.1:{self.port}"
             probes = re.search(r"probes=(\S+)", self._output())
@@ -65,13 +67,13 @@ class ServerProcess:
         self.kill()
         self._log.close()
 
-    def _announced_port(self) -> int:
-        """The port that the server says it listens on: asking for a free one beforehand would leave a moment to lose it."""
+    def _announced(self, pattern: str) -> re.Match[str]:
+        """What the server says of itself, such as its port: asking for a free one before would leave a moment to lose it."""
         give_up = time.monotonic() + STARTS_WITHIN
         while True:
-            announced = re.search(r"serving address=127\.0\.0\.1:(\d+)", self._output())
+            announced = re.search(pattern, self._output())
             if announced:
-                return int(announced[1])
+                return announced
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self._process.returncode}:\n{self._output()}")
             if time.monotonic() > give_up:

@@ -78,6 +78,7 @@ FIGURES: dict[str, tuple[str, set[str]]] = {
     "shortfalls by reason": ("negbank_shortfalls_total", {"bank", "reason"}),
     "rejections by reason": ("negbank_rejections_total", {"bank", "reason"}),
     "memory by part": ("negbank_memory_bytes", {"part"}),
+    "banks that a restarted server does not serve yet": ("negbank_recovering_banks", set()),
 }
 
 

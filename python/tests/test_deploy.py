@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,12 @@ import pytest
 import tomllib
 import yaml
 
-from installed_tools import REPOSITORY, tool
+from chart import CHART, DEPLOY, KUBERNETES, OPEN, VALUES, Manifest, helm, of_kind, parsed, refusal, rendered
+from installed_tools import REPOSITORY
 from server_process import ServerProcess, binary
 
-DEPLOY = REPOSITORY / "deploy"
-CHART = DEPLOY / "helm" / "negbank"
-SIDECAR = CHART / "values-memory-only-sidecar.yaml"
-VALUES = [*sorted((CHART / "ci").glob("*.yaml")), SIDECAR]
-# The oldest that Chart.yaml allows, one in between, and the newest whose schemas are there.
-KUBERNETES = ["1.27.0", "1.31.0", "1.37.0"]
-# Of the Prometheus operator: Kubernetes has no schema of them.
+# Of the Prometheus operator, whose schemas test_alerts.py has: Kubernetes has none of them.
 OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule"}
-OPEN = "insecureListen=true"
-
-Manifest = dict[str, Any]
 
 
 @pytest.fixture(params=VALUES, ids=lambda path: path.stem)
@@ -109,6 +100,10 @@ def test_the_probes_ask_what_the_server_answers(values: Path, answering: ServerP
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports["http"] == 7701
         assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
+        # A pod that keeps banks must not be killed because it takes long to recover them; a sidecar keeps none.
+        recovers = "readinessProbe" in container
+        assert container["startupProbe"]["httpGet"]["path"] == ("/livez" if recovers else "/readyz")
+        assert not recovers or container["readinessProbe"]["httpGet"]["path"] == "/readyz"
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             if kind in container:
                 url = f"http://{answering.probes}{container[kind]['httpGet']['path']}"
@@ -172,10 +167,13 @@ def test_secrets_are_mounted_where_the_settings_look_for_them() -> None:
 
 
 def test_an_open_door_must_be_asked_for_by_name() -> None:
-    for values in ["replicas=1", "tls.clientCa.existingSecret=ca"]:
+    for values in ["replicas=1", "tls.clientCa.existingSecret=ca", "tls.existingSecret=a", "auth.existingSecret=b"]:
         assert "insecureListen=true" in refusal("--set", values)
+    assert "set auth.existingSecret or tls.clientCa.existingSecret" in refusal("--set", "tls.existingSecret=a")
+    assert "set tls.existingSecret" in refusal("--set", "auth.existingSecret=b")
     assert "tls.existingSecret" in refusal("--set", "tls.clientCa.existingSecret=ca,insecureListen=true")
-    for values in [OPEN, "tls.existingSecret=a", "auth.existingSecret=b"]:
+    closed = ["tls.existingSecret=a,auth.existingSecret=b", "tls.existingSecret=a,tls.clientCa.existingSecret=c"]
+    for values in [*closed, OPEN, f"{OPEN},tls.existingSecret=a", f"{OPEN},auth.existingSecret=b"]:
         helm("template", "r", str(CHART), "--kube-version", KUBERNETES[-1], "--set", values)
 
 
@@ -190,6 +188,7 @@ def test_an_open_door_must_be_asked_for_by_name() -> None:
         ("drainSeconds=0", "drainSeconds"),
         ("service.type=Nodeport", "service"),
         ("persistence.size=twenty", "persistence"),
+        ("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.targets"),
     ],
 )
 def test_values_that_can_not_work_are_refused(values: str, says: str) -> None:
@@ -214,24 +213,6 @@ def test_changed_settings_restart_the_pod_and_a_new_chart_alone_does_not(tmp_pat
     assert without_checksum(after) == without_checksum(before)
 
 
-def test_the_notes_say_what_was_chosen(tmp_path: Path) -> None:
-    chart = tmp_path / "negbank"
-    shutil.copytree(CHART, chart)
-    as_value = 'notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}\n'
-    (chart / "templates" / "shown.yaml").write_text(as_value)
-
-    def notes(values: str) -> str:
-        flags = ["--kube-version", "1.31", "--show-only", "templates/shown.yaml", "--values", str(chart / values)]
-        text: str = parsed(helm("template", "r", str(chart), *flags))[0]["notes"]
-        return text
-
-    secured = notes("ci/tls-tokens-values.yaml")
-    assert '-cert client.crt -key client.key -H "authorization: Bearer $TOKEN"' in secured
-    assert "whoever reaches" not in secured
-    assert "whoever reaches the port may read and delete every bank" in notes("ci/default-values.yaml")
-    assert "banks end with the pod" in notes("values-memory-only-sidecar.yaml")
-
-
 def test_the_example_job_fits_kubernetes_schema() -> None:
     job = sidecar_job()
     kubernetes_validate.validate(job, KUBERNETES[-1], strict=True)
@@ -241,12 +222,10 @@ def test_the_example_job_fits_kubernetes_schema() -> None:
     subprocess.run([binary(), "config", *server["args"][1:]], check=True, capture_output=True)
 
 
-def test_the_charts_dashboard_and_alerts_are_the_repositorys() -> None:
+def test_the_charts_dashboard_is_the_repositorys() -> None:
     manifests = rendered(CHART / "ci" / "everything-values.yaml")
     [dashboard] = [manifest for manifest in of_kind("ConfigMap", manifests) if "negbank.json" in manifest["data"]]
     assert json.loads(dashboard["data"]["negbank.json"]) == json.loads((DEPLOY / "grafana" / "negbank.json").read_text())
-    [rule] = of_kind("PrometheusRule", manifests)
-    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
 
 
 def test_a_package_renders_as_the_folder_does(tmp_path: Path) -> None:
@@ -264,40 +243,6 @@ def test_the_pages_commands_install_the_chart(monkeypatch: pytest.MonkeyPatch) -
     assert len(commands) == 3
     for command in commands:
         assert of_kind("StatefulSet", parsed(helm("template", "--kube-version", KUBERNETES[-1], *command)))
-
-
-def helm(*arguments: str) -> str:
-    """What the real helm prints."""
-    run = subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, f"helm {' '.join(arguments)}\n{run.stdout}{run.stderr}"
-    return run.stdout
-
-
-def refusal(*flags: str) -> str:
-    """What helm says when it will not render the chart."""
-    command = [tool("helm"), "template", "r", str(CHART), "--kube-version", KUBERNETES[-1], *flags]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode != 0, f"{flags} were taken"
-    return run.stderr
-
-
-def rendered(values: Path, release: str = "r", kubernetes: str = KUBERNETES[-1]) -> list[Manifest]:
-    """The manifests under these values."""
-    return copy.deepcopy(_rendered(values, release, kubernetes))
-
-
-@cache
-def _rendered(values: Path, release: str, kubernetes: str) -> list[Manifest]:
-    return parsed(helm("template", release, str(CHART), "--kube-version", kubernetes, "--values", str(values)))
-
-
-def parsed(text: str) -> list[Manifest]:
-    """The documents of a stream of YAML."""
-    return [document for document in yaml.safe_load_all(text) if document]
-
-
-def of_kind(kind: str, manifests: list[Manifest]) -> list[Manifest]:
-    return [manifest for manifest in manifests if manifest["kind"] == kind]
 
 
 def pods_of(manifest: Manifest) -> list[Manifest]:

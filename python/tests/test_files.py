@@ -230,14 +230,14 @@ def test_files_that_are_none_change_nothing(
 
 
 def test_a_file_larger_than_the_memory_goes_both_ways(own_server: ServerProcess, tmp_path: Path) -> None:
-    """400,000 rows of 256 MiB go through a process whose whole address space holds no second copy beside its own 192."""
-    rows, dim = 400_000, 160
+    """A million rows of 305 MiB go through a process whose own memory, 256 MiB at most, does not hold one copy of them."""
+    rows, dim = 1_000_000, 80
     path = tmp_path / "large.npy"
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, dim))
     for start in range(0, rows, 50_000):
         array[start : start + 50_000] = np.random.default_rng(start).standard_normal((50_000, dim), dtype=np.float32)
     array.flush()
-    limit = 192 << 20
+    limit = 256 << 20
 
     def bounded(*arguments: str | Path) -> None:
         program = (

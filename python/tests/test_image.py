@@ -14,7 +14,7 @@ import pytest
 import tomllib
 import yaml
 
-from installed_tools import REPOSITORY, not_tested, tool
+from installed_tools import REPOSITORY, not_allowed, tool
 from server_process import ServerProcess, binary
 
 DEPLOY = REPOSITORY / "deploy"
@@ -34,16 +34,17 @@ exec setpriv --no-new-privs chroot --userspec=65532:65532 --groups=65532 "$root"
 def image(tmp_path: Path) -> Path:
     """The image's file system."""
     if os.geteuid() != 0:
-        not_tested("the image is laid out and entered by root only; run this as root, in a container say")
-    root = tmp_path / "image"
-    subprocess.run([DEPLOY / "image" / "root.sh", binary(), root], check=True)
+        not_allowed("the image is laid out and entered by root only; run this as root, in a container say")
+    root, sbom = tmp_path / "image", tmp_path / "negbank_bin.cdx.json"
+    sbom.write_text("{}")
+    subprocess.run([DEPLOY / "image" / "root.sh", binary(), root, sbom], check=True)
     return root
 
 
 def test_the_server_runs_in_its_image_without_rights_and_keeps_its_banks(image: Path, tmp_path: Path) -> None:
     may = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True, text=True)
     if may.returncode != 0:
-        not_tested(f"the kernel refuses a mount namespace here: {may.stderr.strip()}")
+        not_allowed(f"the kernel refuses a mount namespace here: {may.stderr.strip()}")
     volume = tmp_path / "volume"
     volume.mkdir()
     os.chown(volume, int(USER), int(USER))
@@ -86,6 +87,7 @@ def test_the_image_holds_nothing_to_break_in_with(image: Path) -> None:
     libraries = [path for path in programs if ".so" in path.name]
     assert [path for path in programs if path not in libraries] == [image / "usr/local/bin/negbank"]
     assert len(libraries) <= 6, libraries
+    assert (image / "usr/share/doc/negbank/negbank.cdx.json").read_text() == "{}", "what it is made of"
     assert not [path for path in image.rglob("*") if path.stat().st_mode & 0o6000], "set-user-id"
     assert [path for path in image.rglob("*") if path.stat().st_uid != 0] == [image / "var/lib/negbank"]
 
@@ -122,6 +124,18 @@ def test_the_dockerfile_ends_with_the_image_and_its_user() -> None:
     assert f"USER {USER}:{USER}" in last
     assert 'ENTRYPOINT ["/usr/local/bin/negbank"]' in last
     assert "deploy/image/root.sh /negbank /image" in "\n".join(lines)
+
+
+def test_the_image_tells_what_it_is_made_of_as_make_sbom_does() -> None:
+    dockerfile, makefile = (DEPLOY / "Dockerfile").read_text(), (REPOSITORY / "Makefile").read_text()
+    [version] = re.findall(r"^CYCLONEDX_VERSION := (\S+)$", makefile, re.M)
+    assert f"cargo-cyclonedx@{version}" in dockerfile
+    for command in ("cyclonedx --quiet --format json --describe binaries --target", "negbank_bin.cdx.json"):
+        assert command in makefile
+        assert command in dockerfile
+    assert "deploy/image/root.sh /negbank /image negbank_bin.cdx.json" in dockerfile
+    page = (REPOSITORY / "docs" / "deploying.md").read_text()
+    assert "/usr/share/doc/negbank/negbank.cdx.json" in page
 
 
 def test_compose_names_files_and_settings_that_are_there() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import negbank
-from object_store import BUCKET, CREDENTIALS, ObjectStore, Way
+from object_store import BUCKET, CREDENTIALS, Gate, ObjectStore, Way
 from server_process import ServerProcess
 
 DIM, ENTRIES = 128, 30_000
@@ -89,6 +91,97 @@ def test_an_object_store_that_goes_away_half_way_leaves_nothing_that_is_listed(
         assert filled(client).checkpoint(1).tag == "1"
     finally:
         server.stop()
+
+
+# The requests of a checkpoint, in order.
+STAGES: dict[str, Callable[[str, str], bool]] = {
+    "part": lambda method, path: method == "PUT" and "partNumber=" in path,
+    "whole": lambda method, path: method == "POST" and "uploadId=" in path,
+    "manifest": lambda method, path: method == "PUT" and path.endswith("manifest.json"),
+}
+
+
+class Run:
+    """A server whose way to the store leads through a gate of its own."""
+
+    def __init__(self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, stage: str, is_done: bool) -> None:
+        self.stage, self.is_done, self.name = stage, is_done, f"{stage}-{'done' if is_done else 'not-done'}"
+        self.gate = Gate(store.port)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", self.gate.address)
+        self.server = ServerProcess(f"checkpoints.location=s3://{BUCKET}/{self.name}")
+        self.client = negbank.connect(self.server.address)
+        self.bank = self.client.create_bank("b", dim=DIM)
+        self.bank.write(np.arange(100), np.random.default_rng(1).normal(size=(100, DIM)).astype(np.float32), step=3)
+        self.expected = self.bank.read()
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.gate.close()
+
+    def check(self) -> None:
+        """The checkpoint is whole."""
+        [made] = self.client.checkpoints()
+        assert (made.tag, made.entries) == ("1", 100), self.name
+        restored = self.client.restore("b", 1, into="restored").read()
+        np.testing.assert_array_equal(restored.ids, self.expected.ids, self.name)
+        np.testing.assert_array_equal(restored.embeddings, self.expected.embeddings, self.name)
+
+
+@pytest.fixture
+def runs(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Run]]:
+    """A run for each request of a checkpoint that gets no answer: the store has not heard of it, or has done it."""
+    runs = [Run(store, monkeypatch, stage, is_done) for stage in STAGES for is_done in (False, True)]
+    yield runs
+    for run in runs:
+        run.stop()
+
+
+def test_an_object_store_that_is_away_from_any_request_on_leaves_a_checkpoint_or_none(
+    store: ObjectStore, runs: list[Run]
+) -> None:
+    def away(run: Run) -> str:
+        run.gate.shut_at(STAGES[run.stage], is_done=run.is_done)
+        with pytest.raises(negbank.FailedPrecondition, match=r"checkpoints\.location") as refused:
+            run.bank.checkpoint(1)
+        assert run.gate.cuts > 1, "it was tried again"
+        run.bank.write([1], np.ones((1, DIM), np.float32), momentum=0.0)
+        run.expected = run.bank.read()
+        run.gate.open()
+        return str(refused.value)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        refusals = list(threads.map(away, runs))
+    for run, refusal in zip(runs, refusals, strict=True):
+        file = "manifest.json" if run.stage == "manifest" else "safetensors"
+        assert re.search(rf"cannot write s3://{BUCKET}/{run.name}/b/1/\S*{file}", refusal), refusal
+        if (run.stage, run.is_done) == ("manifest", True):
+            # It was made, and nobody could tell.
+            assert [made.tag for made in run.client.checkpoints()] == ["1"]
+            with pytest.raises(negbank.AlreadyExists):
+                run.bank.checkpoint(1)
+        else:
+            assert run.client.checkpoints() == [], run.name
+        run.bank.checkpoint(1, replace=run.is_done)
+        run.check()
+        assert store.unfinished(run.name) == [], "what was begun is taken back when the store is there again"
+        # A file whose end nobody heard of is swept away a day later.
+        files = [name for name in store.objects(run.name) if name.endswith(".safetensors")]
+        assert len(files) == 1 + ((run.stage, run.is_done) in {("whole", True), ("manifest", False)}), (run.name, files)
+
+
+def test_an_answer_of_an_object_store_that_is_lost_once_costs_no_checkpoint(store: ObjectStore, runs: list[Run]) -> None:
+    def lose(run: Run) -> None:
+        run.gate.shut_at(STAGES[run.stage], is_done=run.is_done, is_once=True)
+        run.bank.checkpoint(1)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        list(threads.map(lose, runs))
+    for run in runs:
+        assert run.gate.cuts == 1, run.name
+        run.check()
+        assert (len(store.objects(run.name)), store.unfinished(run.name)) == (2, []), run.name
+        run.client.delete_checkpoint("b", 1)
+        assert store.objects(run.name) == [], run.name
 
 
 def test_others_read_the_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts it. Its logs are the caller's business.
+    /// Starts it, and waits until its banks are recovered. Its logs are the caller's business.
     ///
     /// # Errors
     /// [`AppError`]
@@ -29,7 +29,8 @@ impl Embedded {
         let server = runtime.block_on(Server::bind(settings.server, settings.limits))?;
         let address = server.address()?.map_or_else(String::new, |address| address.to_string());
         let (stop, stopped) = oneshot::channel();
-        runtime.spawn(server.serve(engine, async move { stopped.await.unwrap_or_default() }));
+        runtime.spawn(server.serve(engine.clone(), async move { stopped.await.unwrap_or_default() }));
+        runtime.block_on(engine.recovered());
         Ok(Self { address, stop: Some(stop), runtime: Some(runtime) })
     }
 }

@@ -1,27 +1,23 @@
 //! The checkpoints of a location.
 
 use std::error::Error;
-use std::io::Read as _;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, WriteMultipart};
+use object_store::{Error as StoreError, ObjectStore as _, ObjectStoreExt as _, PutMode};
 use tokio_stream::Stream;
 
+use super::abandoned::Stored;
 use super::location::Location;
 use super::manifest::{Data, Manifest};
-use super::spool::{Spooled, spool_failed};
+use super::spool::Spooled;
+use super::unfinished::Unfinished;
 use super::{ArchiveError, Config, location};
 use crate::model::{BankName, Checkpoint, Tag, clock};
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 
-/// Parts of an upload; an object store takes 10,000.
-const PARTS: u64 = 9_000;
-/// Age from which on a file without a manifest is of a checkpoint that was never made: by then it would have one.
-const ABANDONED: Duration = Duration::from_secs(3_600);
 /// Manifests that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -31,9 +27,10 @@ pub type GoOn<'a> = &'a (dyn Fn(u64) -> bool + Sync);
 /// Where checkpoints are kept: `BANK/TAG/manifest.json`, and the file that it names beside it. What has no manifest is none.
 #[derive(Debug, Clone)]
 pub struct Archive {
-    place: Location,
+    pub(super) place: Location,
     /// As the settings have it.
     location: String,
+    pub(super) unfinished: Unfinished,
 }
 
 /// A checkpoint that is there.
@@ -43,7 +40,7 @@ pub struct Found {
     pub checkpoint: Checkpoint,
     /// CRC-32 of its file.
     pub crc32: u32,
-    file: Path,
+    pub(super) file: Path,
 }
 
 impl Archive {
@@ -53,7 +50,8 @@ impl Archive {
     /// [`ArchiveError::Location`]
     pub fn open(config: &Config) -> Result<Option<Self>, ArchiveError> {
         let Some(location) = &config.location else { return Ok(None) };
-        Ok(Some(Self { place: location::open(location)?, location: location.clone() }))
+        let (place, unfinished) = (location::open(location)?, Unfinished::default());
+        Ok(Some(Self { place, location: location.clone(), unfinished }))
     }
 
     /// The checkpoints of a bank, or of all, oldest first. One whose manifest can't be read is left out, and said so in the logs.
@@ -142,6 +140,7 @@ impl Archive {
         if let Some(before) = before {
             self.remove_quietly(&before.file).await;
         }
+        self.unfinished.take_back().await;
         Ok(())
     }
 
@@ -154,9 +153,9 @@ impl Archive {
             // A bucket's answer was lost, and it was asked again. On a disk it could not be synced.
             Ok(Some(found)) if found.file == *file && (is_taken || self.place.file(file).is_none()) => return Ok(()),
             Ok(Some(found)) if found.file == *file => {}
-            Ok(_) => self.remove_quietly(file).await,
-            // Nobody knows: without a manifest it can be deleted by its tag.
-            Err(_) => {}
+            Ok(_) if is_taken || self.place.file(file).is_some() => self.remove_quietly(file).await,
+            // Nobody knows: a bucket may still be at it. Without a manifest it is swept away, or deleted by its tag.
+            _ => {}
         }
         Err(if is_taken {
             ArchiveError::Exists { bank: bank.clone(), tag: tag.clone() }
@@ -188,120 +187,71 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Unknown`], [`ArchiveError::Io`]
     pub async fn delete(&self, bank: &BankName, tag: &Tag) -> Result<(), ArchiveError> {
-        let is_checkpoint = self.is_taken(bank, tag).await?;
-        let file = self.read_manifest(bank, tag).await.ok().flatten().map(|found| found.file);
         let manifest = manifest_of(bank, tag);
+        let (is_checkpoint, file) = match self.manifest(bank, tag).await {
+            Ok(None) => (false, None),
+            Ok(Some(bytes)) => (true, found(&bytes, bank, tag).ok().map(|found| found.file)),
+            // What a disk can't read it may still be able to delete.
+            Err(_) if self.place.file(&manifest).is_some_and(|file| file.exists()) => (true, None),
+            Err(fault) => return Err(fault),
+        };
         if is_checkpoint {
             let deleted = self.place.store.delete(&manifest).await;
             deleted.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
             // A manifest that came back after a power cut would name a file that is gone.
             self.place.settle(&manifest).await.map_err(|fault| self.failed("delete", Some(&manifest), &fault))?;
         }
-        let folder = Path::from(format!("{bank}/{tag}"));
-        let left = self.place.store.list(Some(&folder)).try_collect::<Vec<_>>().await;
-        let left = left.map_err(|fault| self.failed("list", Some(&folder), &fault))?;
-        let gone: Vec<_> =
-            left.iter().filter(|object| file.as_ref() == Some(&object.location) || is_abandoned(object)).collect();
-        for object in &gone {
-            self.remove_quietly(&object.location).await;
+        if let Some(file) = file {
+            self.remove_quietly(&file).await;
         }
-        if is_checkpoint || !gone.is_empty() {
+        let (left, now) = (self.stored(&Path::from(format!("{bank}/{tag}"))).await?, clock::unix_millis() as i64);
+        let abandoned: Vec<&Stored> = left.iter().filter(|stored| stored.is_abandoned(now)).collect();
+        for stored in &abandoned {
+            self.remove_stored(stored).await;
+        }
+        if is_checkpoint || !abandoned.is_empty() {
             return Ok(());
         }
         self.find(bank, Some(tag)).await.map(|_| ())
     }
 
-    async fn upload(&self, path: &Path, mut spooled: Spooled, go_on: GoOn<'_>) -> Result<(), ArchiveError> {
-        if !go_on(0) {
-            return Err(ArchiveError::GivenUp);
-        }
-        if let Some(file) = self.place.file(path) {
-            let naming = tokio::task::spawn_blocking(move || {
-                let named = spooled.name(&file);
-                (spooled, named)
-            });
-            let panicked = |_| spool_failed(&std::io::Error::other("the thread that named it panicked"));
-            let (same, named) = naming.await.map_err(panicked)?;
-            spooled = same;
-            if named.map_err(|fault| self.failed("write", Some(path), &fault))? {
-                if go_on(spooled.bytes) {
-                    return Ok(());
-                }
-                self.remove_quietly(path).await;
-                return Err(ArchiveError::GivenUp);
-            }
-        }
-        let part = self.place.parts.bytes.max(spooled.bytes.div_ceil(PARTS)) as usize;
-        let begun = self.place.store.put_multipart(path).await;
-        let mut upload =
-            WriteMultipart::new_with_chunk_size(begun.map_err(|fault| self.failed("write", Some(path), &fault))?, part);
-        let (mut file, mut done) = (spooled.file, 0);
-        let failed = loop {
-            let read = tokio::task::spawn_blocking(move || {
-                let mut bytes = Vec::new();
-                let read = (&mut file).take(part as u64).read_to_end(&mut bytes);
-                (file, read.map(|_| bytes))
-            });
-            let bytes = match read.await {
-                Ok((same, Ok(bytes))) => {
-                    file = same;
-                    bytes
-                }
-                Ok((_, Err(fault))) => break spool_failed(&fault),
-                Err(_) => break spool_failed(&std::io::Error::other("the thread that read it panicked")),
-            };
-            if bytes.is_empty() {
-                let finished = upload.finish().await;
-                return finished.map(|_| ()).map_err(|fault| self.failed("write", Some(path), &fault));
-            }
-            if let Err(fault) = upload.wait_for_capacity(self.place.parts.at_once).await {
-                break self.failed("write", Some(path), &fault);
-            }
-            done += bytes.len() as u64;
-            upload.put(bytes.into());
-            if !go_on(done) {
-                break ArchiveError::GivenUp;
-            }
-        };
-        // What is left there has no manifest, and can be deleted by its tag.
-        let _left = upload.abort().await;
-        Err(failed)
+    pub(super) async fn read_manifest(&self, bank: &BankName, tag: &Tag) -> Result<Option<Found>, ArchiveError> {
+        self.manifest(bank, tag).await?.map(|bytes| found(&bytes, bank, tag)).transpose()
     }
 
-    async fn read_manifest(&self, bank: &BankName, tag: &Tag) -> Result<Option<Found>, ArchiveError> {
+    /// A manifest as it lies there; `None`: there is none.
+    async fn manifest(&self, bank: &BankName, tag: &Tag) -> Result<Option<Bytes>, ArchiveError> {
         let path = manifest_of(bank, tag);
         let read = match self.place.store.get(&path).await {
             Ok(got) => got.bytes().await,
             Err(fault) => Err(fault),
         };
-        let bytes = match read {
-            Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(fault) => return Err(self.failed("read", Some(&path), &fault)),
-        };
-        let (checkpoint, data) = Manifest::decode(&bytes, bank, tag)?;
-        let file = Path::from(format!("{bank}/{tag}/{}", data.file));
-        Ok(Some(Found { checkpoint, crc32: data.crc32, file }))
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(fault) => Err(self.failed("read", Some(&path), &fault)),
+        }
     }
 
     /// What can't be removed costs room and is never read.
-    async fn remove_quietly(&self, path: &Path) {
+    pub(super) async fn remove_quietly(&self, path: &Path) {
         match self.place.store.delete(path).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(fault) => tracing::warn!(%path, %fault, "a file of a checkpoint stays"),
         }
     }
 
-    fn failed(&self, doing: &'static str, path: Option<&Path>, fault: &dyn Error) -> ArchiveError {
+    pub(super) fn failed(&self, doing: &'static str, path: Option<&Path>, fault: &dyn Error) -> ArchiveError {
         let what = path.map_or_else(|| self.location.clone(), |path| format!("{}/{path}", self.location.trim_end_matches('/')));
         ArchiveError::Io { doing, what, setting: "checkpoints.location", why: fault.to_string() }
     }
 }
 
-/// True if nobody can still be writing it, and its manifest would have come long ago.
-fn is_abandoned(object: &ObjectMeta) -> bool {
-    let age = clock::unix_millis() as i64 - object.last_modified.timestamp_millis();
-    age >= ABANDONED.as_millis() as i64
+/// What a manifest tells of.
+fn found(manifest: &[u8], bank: &BankName, tag: &Tag) -> Result<Found, ArchiveError> {
+    let (checkpoint, data) = Manifest::decode(manifest, bank, tag)?;
+    let file = Path::from(format!("{bank}/{tag}/{}", data.file));
+    Ok(Found { checkpoint, crc32: data.crc32, file })
 }
 
 fn manifest_of(bank: &BankName, tag: &Tag) -> Path {
@@ -309,7 +259,7 @@ fn manifest_of(bank: &BankName, tag: &Tag) -> Path {
 }
 
 /// The bank and the tag of a manifest's path.
-fn named(path: &Path) -> Option<(BankName, Tag)> {
+pub(super) fn named(path: &Path) -> Option<(BankName, Tag)> {
     let mut parts = path.parts();
     let (bank, tag, file) = (parts.next()?, parts.next()?, parts.next()?);
     (file.as_ref() == MANIFEST && parts.next().is_none()).then_some(())?;

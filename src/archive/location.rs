@@ -38,14 +38,20 @@ impl Location {
     /// What changed in the folder of an object is on disk when this returns; a bucket does that by itself.
     pub(super) async fn settle(&self, path: &Path) -> io::Result<()> {
         let Some(folder) = self.file(path).and_then(|file| file.parent().map(FilePath::to_owned)) else { return Ok(()) };
-        let synced = tokio::task::spawn_blocking(move || match File::open(folder) {
+        blocking(move || match File::open(folder) {
             Ok(folder) => folder.sync_all(),
             // It went with the last file in it.
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(fault) => Err(fault),
-        });
-        synced.await.unwrap_or_else(|_| Err(io::Error::other("the thread that synced it panicked")))
+        })
+        .await
     }
+}
+
+/// Runs what waits for a disk on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(io::Error::other("the thread that worked on it panicked")))
 }
 
 /// How a file is uploaded there: over a network several parts are on their way at once, and to a disk none takes the machine from who

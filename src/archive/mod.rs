@@ -2,6 +2,7 @@
 //!
 //! The one room below `engine/` that is async, since object stores are; it knows of a bank what its manifest tells.
 
+mod abandoned;
 mod checkpoints;
 mod config;
 mod error;
@@ -10,7 +11,10 @@ pub(crate) mod fuzzing;
 mod location;
 mod manifest;
 mod spool;
+mod unfinished;
+mod upload;
 
+pub use abandoned::Abandoned;
 pub use checkpoints::{Archive, Found, GoOn};
 pub use config::Config;
 pub use error::ArchiveError;

@@ -81,15 +81,18 @@ impl Spooled {
                 tracing::debug!(path = %path.display(), %fault, "a checkpoint can't be named and is copied");
                 return Ok(false);
             }
-            Err(fault) => return Err(fault),
+            Err(fault) => return Err(without_a_name(path, fault)),
         }
         let kept = File::open(folder).and_then(|folder| folder.sync_all());
-        if kept.is_err() {
-            // What has no manifest is never read.
-            let _gone = std::fs::remove_file(path);
-        }
-        kept.map(|()| true)
+        kept.map(|()| true).map_err(|fault| without_a_name(path, fault))
     }
+}
+
+/// Takes back a name that no other file can have, and that the spool may have got all the same.
+fn without_a_name(path: &Path, fault: io::Error) -> io::Error {
+    // What has no manifest is never read.
+    let _gone = std::fs::remove_file(path);
+    fault
 }
 
 /// True if the place is on another disk, or on one whose nameless files stay so, or is taken.

@@ -81,6 +81,7 @@ impl Bank {
             }
             first += batch.rows();
         }
+        self.steps.settle();
         self.applying = until < rows;
         if self.applying {
             return Some(until);

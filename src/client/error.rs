@@ -112,6 +112,19 @@ impl From<Status> for ClientError {
     }
 }
 
+/// Whether nobody has taken the call that ended so: its connection was ending, as an old one does and those of a server that stops, and
+/// takes no more. Either HTTP/2 says so, or hyper that it was cancelled, of which tonic makes such a status and of a time that is up.
+pub(super) fn was_never_taken(status: &Status) -> bool {
+    let goes_away = |fault: &h2::Error| fault.is_go_away() && fault.is_remote() && fault.reason() == Some(h2::Reason::NO_ERROR);
+    match causes(status).find_map(|cause| cause.downcast_ref()) {
+        Some(fault) => goes_away(fault),
+        None => {
+            let late = causes(status).any(|cause| cause.is::<TimeoutExpired>());
+            status.code() == Code::Cancelled && status.source().is_some() && !late
+        }
+    }
+}
+
 /// Whether the first bytes from the other side made no sense: to HTTP/2 an alert of TLS looks like a frame that is far too long.
 fn is_other_protocol(status: &Status) -> bool {
     let reasons = causes(status).filter_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());

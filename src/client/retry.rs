@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use tonic::Status;
+
 use super::ClientError;
 use super::entropy::random;
+use super::error::was_never_taken;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
+
+/// Connections that may end under a call before it is sent: one does now and then, more only if something is amiss.
+const AT_ONCE: u32 = 3;
 
 /// Waits that double from 100 ms to 2 s, each shortened by up to half at random: ranks that fail together must not come back
 /// together.
@@ -14,12 +20,20 @@ const LONGEST: Duration = Duration::from_secs(2);
 pub(super) struct Backoff {
     left: u32,
     next: Duration,
+    at_once: u32,
 }
 
 impl Backoff {
     /// At most `retries` tries after the first.
     pub(super) fn new(retries: u32) -> Self {
-        Self { left: retries, next: FIRST }
+        Self { left: retries, next: FIRST, at_once: AT_ONCE }
+    }
+
+    /// Whether a call that ended so is sent again at once, whatever it asks for and however often calls are tried: it was taken by nobody.
+    pub(super) fn resends(&mut self, status: &Status) -> bool {
+        let resends = self.at_once > 0 && was_never_taken(status);
+        self.at_once -= u32::from(resends);
+        resends
     }
 
     /// How long to wait before the call that failed with `fault` is tried again; none: it isn't.
@@ -41,7 +55,9 @@ impl Backoff {
 mod tests {
     use std::time::Duration;
 
-    use super::{Backoff, ClientError};
+    use tonic::Status;
+
+    use super::{AT_ONCE, Backoff, ClientError};
 
     #[test]
     fn waits_grow_to_a_bound_and_end() {
@@ -52,6 +68,18 @@ mod tests {
         for (wait, most) in waits.iter().zip([100, 200, 400, 800, 1_600, 2_000, 2_000]) {
             assert!((most / 2..=most).contains(&(wait.as_millis() as u64)), "{wait:?} of {most} ms");
         }
+    }
+
+    #[test]
+    fn what_a_server_says_is_not_sent_again_at_once() {
+        for said in [Status::cancelled("no"), Status::unavailable("the server is stopping")] {
+            assert!(!Backoff::new(5).resends(&said), "{said:?}");
+        }
+        let mut cut = Status::cancelled("operation was canceled");
+        cut.set_source(std::sync::Arc::new(std::io::Error::other("connection closed")));
+        let mut backoff = Backoff::new(0);
+        let resent = (0..9).filter(|_| backoff.resends(&cut)).count();
+        assert_eq!(resent, AT_ONCE as usize, "however often calls are tried, and not for ever");
     }
 
     #[test]

@@ -301,6 +301,7 @@ impl Client {
         while let Some(left) = deadline.left() {
             let fault = match timeout(left, send(left)).await {
                 Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) if backoff.resends(&status) => continue,
                 Ok(Err(status)) => ClientError::from(status),
                 Err(_) => break,
             };

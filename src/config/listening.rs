@@ -11,6 +11,8 @@ impl Reader {
         self.seconds("server.default_deadline_seconds", &mut server.default_deadline);
         self.seconds("server.answer_seconds", &mut server.answer);
         self.seconds("server.drain_seconds", &mut server.drain);
+        self.seconds("server.keepalive_seconds", &mut server.keepalive);
+        self.seconds("server.keepalive_timeout_seconds", &mut server.keepalive_timeout);
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
         self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);
         if server.max_inbound_bytes < server.max_message_bytes {

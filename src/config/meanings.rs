@@ -92,9 +92,20 @@ const MEANINGS: &[(&str, &str)] = &[
     ("server.answer_seconds", "A client that reads nothing of its answer for so long is cut."),
     ("server.default_deadline_seconds", "Deadline of calls that carry none; within it any request must have come whole."),
     ("server.drain_seconds", "After SIGTERM, calls in flight may take this long; then the process ends."),
-    ("server.insecure_listen", "Listen where others can reach it though calls are neither encrypted nor authenticated."),
+    (
+        "server.insecure_listen",
+        "Listen where others can reach it though calls are not encrypted, or nobody is asked who makes them.",
+    ),
+    ("server.keepalive_seconds", "A client that says nothing for so long is asked whether it still lives."),
+    (
+        "server.keepalive_timeout_seconds",
+        "A client that does not answer that within this time, or takes nothing for both together, is cut.",
+    ),
     ("server.listen", "Address for gRPC; none: no TCP."),
-    ("server.max_connection_age_seconds", "A connection that lasts longer is asked to end; 0: never."),
+    (
+        "server.max_connection_age_seconds",
+        "A connection that lasts longer is asked to end, and cut server.drain_seconds later; 0: never.",
+    ),
     ("server.max_inbound_bytes", "Bytes of all requests that are received, wait or are worked on."),
     ("server.max_message_bytes", "Largest request taken."),
     ("server.reload_seconds", "How often certificates and tokens are looked at for changes."),

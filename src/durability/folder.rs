@@ -1,20 +1,25 @@
 //! The folder of a bank.
 
 use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::{Apply, Log, Replayed};
+use super::log::Log;
+use super::replay::{Apply, Replayed};
 use super::section_file::{GRAPH, SNAPSHOT, SectionFile};
 use super::segment::Segment;
 use super::snapshot::Snapshot;
 use super::{Complaint, StoreError, frames, sync};
 use crate::codec::BankRecord;
+use crate::model::{Position, Seed};
 
 /// A bank on disk: its settings and its log.
 #[derive(Debug, Clone)]
 pub struct Folder {
     pub(super) path: PathBuf,
+    /// What its files know it by: the bank's first incarnation.
+    pub(super) identity: u64,
     pub(super) record: BankRecord,
     pub(super) segment_bytes: u64,
     pub(super) lock: Arc<File>,
@@ -22,6 +27,8 @@ pub struct Folder {
 
 impl Folder {
     const RECORD: &str = "bank";
+    /// The settings with a later incarnation.
+    const RENEWED: &str = "renewed";
 
     /// Writes the settings into a new folder.
     pub(super) fn write_record(path: &Path, record: &BankRecord) -> Result<(), StoreError> {
@@ -32,9 +39,47 @@ impl Folder {
     }
 
     pub(super) fn read_record(path: &Path) -> Result<BankRecord, StoreError> {
-        let path = path.join(Self::RECORD);
-        let payload = frames::read_one(&path)?;
-        BankRecord::decode(&payload).map_err(|unreadable| StoreError::damaged(&path, 0, unreadable.to_string()))
+        Self::read(&path.join(Self::RECORD))
+    }
+
+    fn read(path: &Path) -> Result<BankRecord, StoreError> {
+        let payload = frames::read_one(path)?;
+        BankRecord::decode(&payload).map_err(|unreadable| StoreError::damaged(path, 0, unreadable.to_string()))
+    }
+
+    /// As it is since it was last given an incarnation.
+    pub(super) fn renewed(self) -> Result<Self, StoreError> {
+        let path = self.path.join(Self::RENEWED);
+        if !path.try_exists().map_err(StoreError::io("read", &path))? {
+            return Ok(self);
+        }
+        let record = Self::read(&path)?;
+        if (&record.name, record.spec, record.durability) != (&self.record.name, self.record.spec, self.record.durability) {
+            return Err(StoreError::damaged(&path, 0, "it holds the settings of another bank"));
+        }
+        Ok(Self { record, ..self })
+    }
+
+    /// Gives the bank another incarnation, which goes on from mutation `sequence` of the one before: what came after that is lost, and its
+    /// positions are none of this bank. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn renew(&self, sequence: u64) -> Result<Self, StoreError> {
+        let (path, nascent) = (self.path.join(Self::RENEWED), self.path.join(".renewed"));
+        let incarnation = drawn(&path)?;
+        let last = Position { incarnation: self.record.incarnation, sequence };
+        let record = BankRecord { incarnation, lineage: self.record.lineage.and(last), ..self.record.clone() };
+        let mut content = Vec::new();
+        let written = frames::write(&mut content, 0, 0, &record.encode()).and_then(|_| {
+            let mut file = File::create(&nascent)?;
+            file.write_all(&content)?;
+            file.sync_all()?;
+            std::fs::rename(&nascent, &path)
+        });
+        written.map_err(StoreError::io("write", &path))?;
+        sync::folder(&self.path)?;
+        Ok(Self { record, ..self.clone() })
     }
 
     /// What the bank is.
@@ -45,6 +90,15 @@ impl Folder {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the newest snapshot, and of the log: what a recovery reads at most.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn bytes(&self) -> Result<(u64, u64), StoreError> {
+        let snapshot = SNAPSHOT.bytes(&self.path)?;
+        Ok((snapshot, Segment::list(&self.path)?.iter().map(|segment| segment.bytes).sum()))
     }
 
     /// Removes the files of the log that hold nothing after `sequence`, the oldest first: whatever ends it, what is left has no gap.
@@ -106,8 +160,14 @@ impl Folder {
     /// `apply` complains about is reported with that record's place.
     ///
     /// # Errors
-    /// [`StoreError`]: anything but a whole log, or one whose last record was cut short.
+    /// [`StoreError`]: anything but a log of which all is whole that was known to be on disk.
     pub fn replay(&self, after: u64, apply: Apply<'_>) -> Result<(Log, Replayed), StoreError> {
         Log::open(self, after, apply)
     }
+}
+
+/// A number that nobody can guess, for what becomes of the file `path`.
+pub(super) fn drawn(path: &Path) -> Result<u64, StoreError> {
+    let drawn = Seed::from_entropy().map_err(|none| io::Error::other(none.to_string()));
+    drawn.map(|Seed(number)| number).map_err(StoreError::io("draw a number for", path))
 }

@@ -1,15 +1,17 @@
 //! Frames: what every file here is made of.
 //!
-//! A frame is a header of 32 bytes, the payload, and zeros up to a multiple of 8 bytes. The header:
+//! A frame is a header of 32 or 48 bytes, the payload, and zeros up to a multiple of 8 bytes. The header:
 //!
 //! | bytes | |
 //! |---|---|
-//! | 0..4 | `nbf1` |
-//! | 4..8 | CRC-32 of the header's bytes 8..32 |
+//! | 0..4 | `nbf1`, or `nbf2`: the header has 48 bytes |
+//! | 4..8 | CRC-32 of the header's bytes from 8 on |
 //! | 8..16 | length of the payload |
 //! | 16..24 | sequence |
 //! | 24..28 | bytes 4..8 of the frame before: 0 for the first of a chain |
 //! | 28..32 | CRC-32 of the payload |
+//! | 32..40 | `nbf2`: a number that only this file has |
+//! | 40..48 | `nbf2`: bytes of the file that were known to be on disk when the frame was written |
 //!
 //! All numbers are little-endian. Every bit is covered: the magic number and the padding by what they must be, the rest by the checksums.
 
@@ -22,8 +24,19 @@ use super::StoreError;
 use super::appender::BLOCK;
 
 const MAGIC: [u8; 4] = *b"nbf1";
+const MAGIC_OF_CLAIM: [u8; 4] = *b"nbf2";
 const HEADER: usize = 32;
+const HEADER_WITH_CLAIM: usize = 48;
 const ALIGNMENT: usize = 8;
+
+/// What a frame tells of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// A number that only the file has, and nobody outside knows: nothing that a client sends can pass for one of its frames.
+    pub(super) file: u64,
+    /// Bytes of the file that were known to be on disk when the frame was written.
+    pub(super) synced: u64,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Header {
@@ -31,29 +44,52 @@ struct Header {
     sequence: u64,
     predecessor: u32,
     payload: u32,
+    claim: Option<Claim>,
 }
 
 impl Header {
     /// The bytes, and the checksum in them, by which the next frame knows this one.
-    fn encode(self) -> ([u8; HEADER], u32) {
-        let mut bytes = [0; HEADER];
-        bytes[..4].copy_from_slice(&MAGIC);
-        bytes[8..16].copy_from_slice(&self.length.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.predecessor.to_le_bytes());
-        bytes[28..].copy_from_slice(&self.payload.to_le_bytes());
+    fn encode(self) -> (Vec<u8>, u32) {
+        let mut bytes = Vec::with_capacity(HEADER_WITH_CLAIM);
+        bytes.extend(if self.claim.is_some() { MAGIC_OF_CLAIM } else { MAGIC });
+        bytes.extend([0; 4]);
+        bytes.extend(self.length.to_le_bytes());
+        bytes.extend(self.sequence.to_le_bytes());
+        bytes.extend(self.predecessor.to_le_bytes());
+        bytes.extend(self.payload.to_le_bytes());
+        if let Some(claim) = self.claim {
+            bytes.extend(claim.file.to_le_bytes());
+            bytes.extend(claim.synced.to_le_bytes());
+        }
         let checksum = crc32fast::hash(&bytes[8..]);
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
     }
 
-    /// The header and its checksum; `None` if it is none.
-    fn decode(bytes: &[u8; HEADER]) -> Option<(Self, u32)> {
+    /// The header that `bytes` begin with, and its checksum; `None` if it is none.
+    fn decode(bytes: &[u8]) -> Option<(Self, u32)> {
+        let claims = match *bytes.first_chunk()? {
+            MAGIC => false,
+            MAGIC_OF_CLAIM => true,
+            _ => return None,
+        };
+        let bytes = bytes.get(..Self::len(claims))?;
         let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let checksum = word(4);
-        let header = Self { length: long(8), sequence: long(16), predecessor: word(24), payload: word(28) };
-        (bytes[..4] == MAGIC && crc32fast::hash(&bytes[8..]) == checksum).then_some((header, checksum))
+        let claim = claims.then(|| Claim { file: long(32), synced: long(40) });
+        let header = Self { length: long(8), sequence: long(16), predecessor: word(24), payload: word(28), claim };
+        (crc32fast::hash(&bytes[8..]) == checksum).then_some((header, checksum))
+    }
+
+    fn len(claims: bool) -> usize {
+        if claims { HEADER_WITH_CLAIM } else { HEADER }
+    }
+
+    /// Bytes of the frame, if so many can be.
+    fn whole(&self) -> Option<u64> {
+        let around = Self::len(self.claim.is_some()) + padding(self.length);
+        self.length.checked_add(around as u64)
     }
 }
 
@@ -63,7 +99,7 @@ fn padding(length: u64) -> usize {
 
 /// What stands before and after a payload in its frame.
 pub(super) struct Around {
-    pub(super) before: [u8; HEADER],
+    pub(super) before: Vec<u8>,
     pub(super) after: &'static [u8],
     /// The frame's checksum.
     pub(super) checksum: u32,
@@ -72,19 +108,20 @@ pub(super) struct Around {
 }
 
 /// The frame of a payload, given in parts, after the one whose checksum is `predecessor`.
-pub(super) fn around(predecessor: u32, sequence: u64, payload: &[&[u8]]) -> Around {
+pub(super) fn around(predecessor: u32, sequence: u64, claim: Option<Claim>, payload: &[&[u8]]) -> Around {
     let length = payload.iter().map(|part| part.len() as u64).sum();
     let mut hasher = crc32fast::Hasher::new();
     payload.iter().for_each(|part| hasher.update(part));
-    let header = Header { length, sequence, predecessor, payload: hasher.finalize() };
+    let header = Header { length, sequence, predecessor, payload: hasher.finalize(), claim };
     let (before, checksum) = header.encode();
     let after = &[0; ALIGNMENT][..padding(length)];
-    Around { before, after, checksum, bytes: (HEADER + after.len()) as u64 + length }
+    let bytes = (before.len() + after.len()) as u64 + length;
+    Around { before, after, checksum, bytes }
 }
 
 /// Writes a frame after the one whose checksum is `predecessor`; returns its own and its length in bytes.
 pub(super) fn write(out: &mut impl Write, predecessor: u32, sequence: u64, payload: &[u8]) -> io::Result<(u32, u64)> {
-    let Around { before, after, checksum, bytes } = around(predecessor, sequence, &[payload]);
+    let Around { before, after, checksum, bytes } = around(predecessor, sequence, None, &[payload]);
     out.write_all(&before)?;
     out.write_all(payload)?;
     out.write_all(after)?;
@@ -109,6 +146,17 @@ pub(super) struct Frames {
     len: u64,
     at: u64,
     checksum: Option<u32>,
+    /// The file's number, if its frames have one.
+    number: Option<u64>,
+}
+
+/// What lies behind a frame that is not whole.
+#[derive(Debug, Default)]
+pub(super) struct Behind {
+    /// Bytes of the file that were on disk when one of the frames behind it was written.
+    pub(super) synced: u64,
+    /// How many of them are whole.
+    pub(super) whole: u64,
 }
 
 /// Why there is no further frame.
@@ -130,7 +178,14 @@ impl Frames {
             Ok((file, len))
         };
         let (file, len) = opened().map_err(StoreError::io("read", path))?;
-        Ok(Self { path: path.to_owned(), file: BufReader::with_capacity(1 << 20, file), len, at: 0, checksum: None })
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufReader::with_capacity(1 << 20, file),
+            len,
+            at: 0,
+            checksum: None,
+            number: None,
+        })
     }
 
     /// Checksum of the last frame that was read.
@@ -143,6 +198,11 @@ impl Frames {
         self.at
     }
 
+    /// From here on each frame has this number, or none has.
+    pub(super) fn expect(&mut self, number: Option<u64>) {
+        self.number = number;
+    }
+
     /// The next frame; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, Broken> {
         let left = self.len - self.at;
@@ -150,17 +210,19 @@ impl Frames {
             return Ok(None);
         }
         let unfinished = |what: &str| Err(Broken::Unfinished { at: self.at, what: what.to_owned() });
-        if left < HEADER as u64 {
+        let mut bytes = [0; HEADER_WITH_CLAIM];
+        let bytes = &mut bytes[..Header::len(self.number.is_some())];
+        if left < bytes.len() as u64 {
             return unfinished("the file ends within a record's header");
         }
-        let mut bytes = [0; HEADER];
-        self.file.read_exact(&mut bytes).map_err(|fault| self.fault(fault))?;
-        let Some((header, checksum)) = Header::decode(&bytes) else {
+        self.file.read_exact(bytes).map_err(|fault| self.fault(fault))?;
+        let found = Header::decode(bytes).filter(|(header, _)| header.claim.map(|claim| claim.file) == self.number);
+        let Some((header, checksum)) = found else {
             return unfinished("the record's header does not match its checksum");
         };
-        let padding = padding(header.length);
-        let whole = header.length.checked_add((HEADER + padding) as u64).filter(|&whole| whole <= left);
+        let whole = header.whole().filter(|&whole| whole <= left);
         let Some(whole) = whole else { return unfinished("the file ends within a record") };
+        let padding = padding(header.length);
         let mut payload = vec![0; header.length as usize];
         let mut zeros = [0; ALIGNMENT];
         self.file.read_exact(&mut payload).map_err(|fault| self.fault(fault))?;
@@ -185,8 +247,9 @@ impl Frames {
         Ok(rest.iter().all(|&byte| byte == 0))
     }
 
-    /// True if a frame begins anywhere after byte `at`: then what is wrong at `at` is not the end of a write that was cut short.
-    pub(super) fn any_after(&self, at: u64) -> Result<bool, StoreError> {
+    /// What lies behind the frame at byte `at`, which is not whole. Where frames have a number, only those count that have it; else whatever
+    /// looks like one, and tells that all before it was on disk.
+    pub(super) fn behind(&self, at: u64) -> Result<Behind, StoreError> {
         let rest = || {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(at))?;
@@ -195,9 +258,28 @@ impl Frames {
             Ok(rest)
         };
         let rest = rest().map_err(StoreError::io("read", &self.path))?;
-        let places = rest.windows(HEADER).skip(ALIGNMENT).step_by(ALIGNMENT);
-        let headers = places.filter_map(|bytes| bytes.first_chunk::<HEADER>());
-        Ok(headers.filter(|bytes| bytes.starts_with(&MAGIC)).any(|bytes| Header::decode(bytes).is_some()))
+        let end = |header: &Header| header.whole().and_then(|whole| usize::try_from(whole).ok()).unwrap_or(usize::MAX);
+        let mut behind = Behind::default();
+        // If its header is whole, it is known what is its own: a payload may look like frames.
+        let mut from = self.header_in(&rest).map_or(ALIGNMENT, |header| end(&header));
+        while let Some(bytes) = rest.get(from..).filter(|bytes| !bytes.is_empty()) {
+            let Some(header) = self.header_in(bytes) else {
+                from += ALIGNMENT;
+                continue;
+            };
+            let claimed = self.number.and(header.claim).map(|claim| claim.synced);
+            behind.synced = behind.synced.max(claimed.unwrap_or(at + from as u64));
+            let payload = Header::len(header.claim.is_some())..end(&header) - padding(header.length);
+            behind.whole += u64::from(bytes.get(payload).is_some_and(|payload| crc32fast::hash(payload) == header.payload));
+            from = from.saturating_add(end(&header));
+        }
+        Ok(behind)
+    }
+
+    /// The header of a frame of this file that `bytes` begin with.
+    fn header_in(&self, bytes: &[u8]) -> Option<Header> {
+        let (header, _) = Header::decode(bytes)?;
+        self.number.is_none_or(|number| header.claim.is_some_and(|claim| claim.file == number)).then_some(header)
     }
 
     fn fault(&self, source: io::Error) -> Broken {

@@ -4,26 +4,27 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::StoreError;
 use super::appender::Appender;
 use super::folder::Folder;
-use super::frames::{self, Around, Broken, Frames};
+use super::frames::{self, Around};
+use super::mark::{Beyond, Mark};
+use super::replay::{Apply, Replay, Replayed};
 use super::segment::Segment;
 use super::unsynced::{Unsynced, Until};
-use super::{Complaint, StoreError, sync};
-
-/// Takes a record and the sequence it was appended under, and complains of what can't be.
-pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), Complaint>;
+use crate::model::Durability;
 
 /// What was applied to a bank, in order, in files of about `segment_bytes`. Once a call has failed, nobody knows what is on disk until
 /// the log is opened anew: it must not be used any more.
 #[derive(Debug)]
 pub struct Log {
     folder: PathBuf,
-    incarnation: u64,
+    identity: u64,
     segment_bytes: u64,
     /// The last one is written to.
     segments: Vec<Segment>,
     file: Appender,
+    mark: Box<Mark>,
     /// Of the last frame.
     checksum: u32,
     /// Bytes appended since it was opened, and how many of them are known to be on disk.
@@ -38,46 +39,26 @@ pub struct Log {
 /// Of a file, the share that may be unsynced when another follows it.
 const SETTLED_SHARE: u64 = 8;
 
-/// What was found when a log was opened.
-#[derive(Debug, Default)]
-pub struct Replayed {
-    /// Records that were read.
-    pub records: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Zeros behind the last record: of a block that was not filled, or of records that a power cut took.
-    pub zeros: u64,
-    /// The end of a write that was cut short.
-    pub torn: Option<Torn>,
-}
-
-/// A last record that was not written whole: it was dropped.
-#[derive(Debug)]
-pub struct Torn {
-    /// The file.
-    pub path: PathBuf,
-    /// Where the record began.
-    pub offset: u64,
-    /// Bytes of it that were there.
-    pub bytes: u64,
-    /// What was wrong with it.
-    pub what: String,
-}
-
 impl Log {
     /// An empty log, whose first record will have sequence `first`.
     pub(super) fn create(folder: &Folder, first: u64) -> Result<Self, StoreError> {
-        let (segment, file, checksum) = Segment::create(&folder.path, folder.record.incarnation, first, 0)?;
-        Ok(Self::of(folder, vec![segment], file, checksum))
+        Self::begin(folder, first, Beyond::now())
     }
 
-    fn of(folder: &Folder, segments: Vec<Segment>, file: Appender, checksum: u32) -> Self {
+    fn begin(folder: &Folder, first: u64, beyond: Beyond) -> Result<Self, StoreError> {
+        let (segment, file, checksum) = Segment::create(&folder.path, folder.identity, first, 0)?;
+        let mark = Mark::begin(folder, segment.point(segment.bytes), beyond)?;
+        Ok(Self::of(folder, vec![segment], (file, mark), checksum))
+    }
+
+    fn of(folder: &Folder, segments: Vec<Segment>, (file, mark): (Appender, Mark), checksum: u32) -> Self {
         Self {
             folder: folder.path.clone(),
-            incarnation: folder.record.incarnation,
+            identity: folder.identity,
             segment_bytes: folder.segment_bytes,
             segments,
             file,
+            mark: Box::new(mark),
             checksum,
             appended: 0,
             synced: 0,
@@ -86,38 +67,47 @@ impl Log {
         }
     }
 
-    /// Opens a log and gives `apply` the records after sequence `after`, in order, each with the sequence it was appended under. A last
-    /// record that is not whole is cut off: the write that it is of was not acknowledged, or not yet synced.
+    /// Opens a log and gives `apply` the records after sequence `after`, in order, each with the sequence it was appended under. From the first
+    /// record on that is not whole its end is cut off, if nothing of that was known to be on disk: so it was not acknowledged, or not yet synced.
     pub(super) fn open(folder: &Folder, after: u64, apply: Apply<'_>) -> Result<(Self, Replayed), StoreError> {
         let mut segments = Segment::list(&folder.path)?;
         // What a snapshot has taken the place of may be there in part: its removal was under way.
         segments.drain(..Segment::behind(&segments, after));
-        let mut replayed = Replayed::default();
         let begin = segments.first().map_or(u64::MAX, |segment| segment.first);
         if begin > after + 1 {
             let what = format!("no file of the log begins at or before {}, where the bank's history must go on", after + 1);
             return Err(StoreError::damaged(&folder.path, 0, what));
         }
+        let found = Mark::find(folder)?;
+        let is_there = found.beyond().is_there();
+        let mut replay = Replay::new(folder, after, found, apply);
+        if let Some(last) = segments.last() {
+            replay.check_last(last)?;
+        }
         let mut before = None;
         for at in 0..segments.len() {
-            let last = at + 1 == segments.len();
-            let read = read_segment(folder, &segments[at], before, (last, after), apply, &mut replayed)?;
-            if read.torn_head {
+            let is_last = at + 1 == segments.len();
+            let Some(checksum) = replay.read(&mut segments[at], before, is_last)? else {
                 segments.pop();
                 break;
-            }
-            segments[at].bytes = read.bytes;
-            before = Some(read.checksum);
+            };
+            before = Some(checksum);
         }
+        let mut replayed = replay.found;
+        // A killed server leaves no hole in what it appended; a disk that failed may.
+        let has_no_hole = replayed.torn.as_ref().is_none_or(|torn| torn.records == 0);
+        replayed.may_lack = folder.record.durability != Durability::Always && !(is_there && has_no_hole);
+        let beyond = if replayed.may_lack { Beyond::Unknown } else { Beyond::now() };
         let (Some(current), Some(checksum)) = (segments.last(), before) else {
-            return Ok((Self::create(folder, after + 1)?, replayed));
+            return Ok((Self::begin(folder, after + 1, beyond)?, replayed));
         };
         let file = current.appender()?;
         // What a killed server had only appended may be acknowledged when it is sent again. After a sync that failed the system may take
         // for written what is not: it is, once it was written again.
         file.rewrite().map_err(StoreError::io("write", &current.path))?;
         file.sync().map_err(StoreError::io("sync", &current.path))?;
-        Ok((Self::of(folder, segments, file, checksum), replayed))
+        let mark = Mark::begin(folder, current.point(current.bytes), beyond)?;
+        Ok((Self::of(folder, segments, (file, mark), checksum), replayed))
     }
 
     /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once
@@ -129,7 +119,9 @@ impl Log {
         if self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes) {
             self.begin_file(sequence)?;
         }
-        let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, payload);
+        self.mark.go_on()?;
+        let claim = self.current().and_then(|segment| segment.claim(self.synced_bytes()));
+        let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, claim, payload);
         // Past what is in the page cache only, nothing is written: it would be on disk before that is.
         let may_go_straight = self.synced >= self.cached;
         let mut parts = vec![before.as_slice()];
@@ -167,21 +159,48 @@ impl Log {
             // A bad record in a file that has a successor is never the end of a write that was cut short.
             self.file.trim().map_err(|source| self.failed("cut the end of", source))?;
             self.sync()?;
-            let (segment, file, checksum) = Segment::create(&self.folder, self.incarnation, first, self.checksum)?;
+            let (segment, file, checksum) = Segment::create(&self.folder, self.identity, first, self.checksum)?;
             self.segments.push(segment);
             (self.file, self.checksum) = (file, checksum);
+            self.note_synced(Until::of(self.appended))?;
+            // A power cut leaves the mark in this file, or an earlier version of it within the one before.
+            self.mark.sync()?;
         }
         Ok(())
     }
 
-    /// Returns when everything appended is on disk.
+    /// Returns when everything appended is on disk, and marked as such.
     ///
     /// # Errors
     /// [`StoreError::Io`]
     pub fn sync(&mut self) -> Result<(), StoreError> {
         self.file.sync().map_err(|source| self.failed("sync", source))?;
-        self.synced = self.appended;
-        Ok(())
+        self.note_synced(Until::of(self.appended))
+    }
+
+    /// Returns when everything appended is on disk, and the mark as well, which says so. The next append costs a sync more.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        self.mark.tell(Beyond::Nothing)?;
+        self.mark.sync()
+    }
+
+    /// What may be missing of the log is told of elsewhere: from now on only what comes may be lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn vouch(&mut self) -> Result<(), StoreError> {
+        self.mark.tell(Beyond::now())?;
+        self.mark.sync()
+    }
+
+    /// The disk has failed: what was not synced may be lost though the system goes on.
+    pub fn distrust(&mut self) {
+        // It may refuse this as well.
+        let _untold = self.mark.tell(Beyond::Unknown);
     }
 
     /// What was appended and may not be on disk, for another thread to sync while this one goes on.
@@ -191,12 +210,17 @@ impl Log {
     pub fn unsynced(&self) -> Result<Unsynced, StoreError> {
         let file = self.file.try_clone().map_err(|source| self.failed("sync", source))?;
         let path = self.current().map_or_else(|| self.folder.clone(), |segment| segment.path.clone());
-        Ok(Unsynced::new(file, path, self.appended))
+        Ok(Unsynced::new(file, path, Until::of(self.appended)))
     }
 
-    /// Another thread has synced what was appended until then.
-    pub fn note_synced(&mut self, until: Until) {
+    /// What was appended until then is on disk: marks it as such.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn note_synced(&mut self, until: Until) -> Result<(), StoreError> {
         self.synced = self.synced.max(until.bytes());
+        let marked = self.current().map(|segment| segment.point(self.synced_bytes()));
+        marked.map_or(Ok(()), |point| self.mark.advance(point))
     }
 
     /// Counts the files no more that hold nothing after `sequence`: [`Folder::remove_log_behind`] removes them.
@@ -214,6 +238,11 @@ impl Log {
         self.current().map_or(0, |segment| segment.bytes)
     }
 
+    /// Bytes of the current file that are known to be on disk: all that is not yet is in it.
+    fn synced_bytes(&self) -> u64 {
+        self.file_bytes().saturating_sub(self.appended - self.synced)
+    }
+
     fn current(&self) -> Option<&Segment> {
         self.segments.last()
     }
@@ -222,80 +251,6 @@ impl Log {
         let path = self.current().map_or_else(|| self.folder.clone(), |segment| segment.path.clone());
         StoreError::Io { doing, path, source }
     }
-}
-
-/// What a segment was found to be.
-struct Read {
-    bytes: u64,
-    checksum: u32,
-    /// Not even its head was there: it is gone now.
-    torn_head: bool,
-}
-
-fn read_segment(
-    folder: &Folder,
-    segment: &Segment,
-    before: Option<u32>,
-    (last, after): (bool, u64),
-    apply: Apply<'_>,
-    replayed: &mut Replayed,
-) -> Result<Read, StoreError> {
-    let path = &segment.path;
-    let mut frames = Frames::open(path)?;
-    let mut heads = 0;
-    loop {
-        let whole = frames.at();
-        match frames.next() {
-            Ok(Some(frame)) if heads == 0 => {
-                segment.check_head(&frame, folder.record.incarnation)?;
-                if before.is_some_and(|before| before != frame.predecessor) {
-                    return Err(StoreError::damaged(path, 0, "it does not follow the file before it"));
-                }
-                heads = 1;
-            }
-            Ok(Some(frame)) => {
-                replayed.records += 1;
-                replayed.bytes += frames.at() - whole;
-                if frame.sequence > after {
-                    let applied = apply(frame.sequence, &frame.payload);
-                    applied.map_err(|complaint| complaint.about(path, frame.at))?;
-                }
-            }
-            Ok(None) if heads == 1 => {
-                replayed.zeros = segment.bytes.saturating_sub(whole);
-                if replayed.zeros > 0 && !last {
-                    return Err(StoreError::damaged(path, whole, "zeros lie behind the last record, and another file follows"));
-                }
-                return Ok(Read { bytes: whole, checksum: frames.checksum(), torn_head: false });
-            }
-            // A file without a byte: its name reached the disk before it did.
-            Ok(None) if last => return cut(segment, 0, "the file is empty".to_owned(), &frames, replayed),
-            Ok(None) => return Err(StoreError::damaged(path, 0, "the file is empty")),
-            Err(Broken::Unfinished { at, what }) if last && !frames.any_after(at)? => {
-                return cut(segment, at, what, &frames, replayed);
-            }
-            Err(broken) => return Err(broken.refused(path)),
-        }
-    }
-}
-
-/// Cuts off the end of a write that was cut short.
-fn cut(segment: &Segment, at: u64, what: String, frames: &Frames, replayed: &mut Replayed) -> Result<Read, StoreError> {
-    let path = &segment.path;
-    let bytes = segment.bytes.saturating_sub(at);
-    replayed.torn = Some(Torn { path: path.clone(), offset: at, bytes, what });
-    let read = Read { bytes: at, checksum: frames.checksum(), torn_head: at == 0 };
-    if read.torn_head {
-        std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
-        path.parent().map_or(Ok(()), sync::folder)?;
-    } else {
-        let cut = File::options().write(true).open(path).and_then(|file| {
-            file.set_len(at)?;
-            file.sync_all()
-        });
-        cut.map_err(StoreError::io("cut the end of", path))?;
-    }
-    Ok(read)
 }
 
 #[cfg(test)]

@@ -36,33 +36,36 @@ impl Nascent {
         self.folder.begin_snapshot(sequence)
     }
 
-    /// Gives it its name, and a log that goes on after `sequence`. The folder `replaced` is removed: if this is cut short, the next start
-    /// finds one of the two.
+    /// Gives it its name, and a log that goes on after `sequence`. The folders `replaced` are removed: if this is cut short, the next start
+    /// finds them, or it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]
-    pub fn finish(self, sequence: u64, replaced: Option<&Path>) -> Result<(Folder, Log), StoreError> {
+    /// [`StoreError::Io`]; then what it was to replace is as it was.
+    pub fn finish<'a>(self, sequence: u64, replaced: impl IntoIterator<Item = &'a Path>) -> Result<(Folder, Log), StoreError> {
         Log::create(&self.folder, sequence + 1)?;
-        let replaced = replaced.and_then(|path| Some((path, path.file_name()?.to_str()?)));
-        if let Some((_, name)) = replaced {
-            sync::new_file(&self.folder.path.join(REPLACES), name.as_bytes())?;
+        let replaced: Vec<&Path> = replaced.into_iter().collect();
+        let names: Vec<&str> = replaced.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        if !names.is_empty() {
+            sync::new_file(&self.folder.path.join(REPLACES), names.join("\n").as_bytes())?;
         }
         let path = self.banks.join(Self::name_of(&self.folder.record));
-        fs::rename(&self.folder.path, &path).map_err(StoreError::io("rename", &self.folder.path))?;
+        let named = fs::rename(&self.folder.path, &path).map_err(StoreError::io("rename", &self.folder.path));
         let folder = Folder { path, ..self.folder.clone() };
-        let begun = sync::folder(&self.banks).and_then(|()| {
-            if replaced.is_some() {
-                settle(&self.banks, &folder.path)?;
+        let is_in_the_way = || replaced.iter().any(|path| path.exists());
+        let begun = named.and_then(|()| sync::folder(&self.banks)).and_then(|()| {
+            let begun = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))?;
+            // The next start would do the rest: only what still has its name could come in its way before.
+            match take_places(&self.banks, &folder.path, &names) {
+                Err(fault) if is_in_the_way() => Err(fault),
+                _ => Ok(begun),
             }
-            folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))
         });
         match begun {
             Ok((log, _)) => Ok((folder, log)),
             Err(fault) => {
                 // While what it replaces is there it must not stay: the next start would take it for the right one.
-                if replaced.is_none_or(|(path, _)| path.exists()) {
-                    let _swept_by_drop = fs::rename(&folder.path, &self.folder.path);
-                }
+                let _swept_by_drop = fs::rename(&folder.path, &self.folder.path);
+                let _if_it_can = sync::folder(&self.banks);
                 Err(fault)
             }
         }
@@ -80,14 +83,23 @@ impl Drop for Nascent {
     }
 }
 
-/// Removes the sibling that a folder says it replaces.
+/// Removes the siblings that a folder says it replaces.
 pub(super) fn settle(banks: &Path, path: &Path) -> Result<(), StoreError> {
-    let note = path.join(REPLACES);
-    let Ok(name) = fs::read_to_string(&note) else { return Ok(()) };
-    let sibling = banks.join(&name);
-    if !name.contains(['/', '\0']) && sibling != path && sibling.is_dir() {
-        remove(banks, &sibling)?;
+    let Ok(names) = fs::read_to_string(path.join(REPLACES)) else { return Ok(()) };
+    take_places(banks, path, &names.lines().collect::<Vec<_>>())
+}
+
+fn take_places(banks: &Path, path: &Path, names: &[&str]) -> Result<(), StoreError> {
+    if names.is_empty() {
+        return Ok(());
     }
+    for name in names {
+        let sibling = banks.join(name);
+        if !name.contains(['/', '\0']) && sibling != path && sibling.is_dir() {
+            remove(banks, &sibling)?;
+        }
+    }
+    let note = path.join(REPLACES);
     fs::remove_file(&note).map_err(StoreError::io("remove", &note))?;
     sync::folder(path)
 }
@@ -148,8 +160,18 @@ mod tests {
         // Given up, and whole.
         drop(store.begin(&record(4)).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("banks")).unwrap().count(), 1);
-        let newest = store.begin(&record(5)).unwrap().finish(8, Some(&new)).unwrap().0.path().to_owned();
+        let newest = store.begin(&record(5)).unwrap().finish(8, [new.as_path()]).unwrap().0.path().to_owned();
         assert_eq!(incarnations(&store), [5]);
         assert!(!newest.join(REPLACES).exists() && !new.exists());
+        // Of several that nobody could choose between each gives way, at once or at the next start.
+        let second = store.create(&record(6)).unwrap().0.path().to_owned();
+        store.begin(&record(7)).unwrap().finish(8, [newest.as_path(), second.as_path()]).unwrap();
+        assert_eq!(incarnations(&store), [7]);
+        let [eighth, last] = [8, 9].map(|number| store.create(&record(number)).unwrap().0.path().to_owned());
+        let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::write(last.join(REPLACES), format!("{}\n{}", "b@0000000000000007", name(&eighth))).unwrap();
+        drop(store);
+        assert_eq!(incarnations(&open()), [9]);
+        assert!(!last.join(REPLACES).exists());
     }
 }

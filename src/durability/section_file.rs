@@ -52,6 +52,15 @@ pub struct SectionFile {
     bytes: u64,
 }
 
+/// A file that is on disk under its name.
+#[derive(Debug)]
+pub struct Published {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Why one that it took the place of is still there.
+    pub left: Option<StoreError>,
+}
+
 impl SectionFile {
     /// Begins a file of what the bank was after `sequence`.
     pub(super) fn create(folder: &Folder, kind: &'static Kind, sequence: u64) -> Result<Self, StoreError> {
@@ -87,11 +96,11 @@ impl SectionFile {
         Ok(())
     }
 
-    /// Puts it in the place of the one before, and returns its bytes.
+    /// Puts it in the place of the one before.
     ///
     /// # Errors
-    /// [`StoreError::Io`]
-    pub fn publish(mut self) -> Result<u64, StoreError> {
+    /// [`StoreError::Io`]; not for one before it that can't be removed: it takes room, and is removed with the next.
+    pub fn publish(mut self) -> Result<Published, StoreError> {
         let on_disk = self.file.append(&[&self.pending], true).and_then(|_| {
             self.file.trim()?;
             self.file.sync()
@@ -100,12 +109,14 @@ impl SectionFile {
         fs::rename(&self.nascent, &self.path).map_err(StoreError::io("rename", &self.nascent))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         sync::folder(folder)?;
-        for (_, path) in self.kind.list(folder)? {
-            if path < self.path {
-                fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-            }
-        }
-        Ok(self.bytes)
+        Ok(Published { bytes: self.bytes, left: self.remove_older(folder).err() })
+    }
+
+    fn remove_older(&self, folder: &Path) -> Result<(), StoreError> {
+        let older = self.kind.list(folder)?.into_iter().map(|(_, path)| path).filter(|path| *path < self.path);
+        let removed = older.map(|path| fs::remove_file(&path).map_err(StoreError::io("remove", &path)));
+        // Each is tried, whatever became of the others.
+        removed.fold(Ok(()), Result::and)
     }
 }
 
@@ -120,7 +131,7 @@ impl Kind {
     fn head(&self, folder: &Folder, sequence: u64) -> Vec<u8> {
         let mut head = self.magic.to_vec();
         head.extend_from_slice(&self.version.to_le_bytes());
-        head.extend_from_slice(&folder.record.incarnation.to_le_bytes());
+        head.extend_from_slice(&folder.identity.to_le_bytes());
         head.extend_from_slice(&sequence.to_le_bytes());
         head
     }
@@ -162,6 +173,12 @@ impl Kind {
         } else {
             Err(StoreError::damaged(&path, frames.at(), "it ends too early"))
         }
+    }
+
+    /// Bytes of the newest file; 0: there is none.
+    pub(super) fn bytes(&self, folder: &Path) -> Result<u64, StoreError> {
+        let Some((_, path)) = self.list(folder)?.pop() else { return Ok(0) };
+        Ok(fs::metadata(&path).map_err(StoreError::io("read", &path))?.len())
     }
 
     /// Removes all files of the kind.

@@ -74,7 +74,7 @@ impl Store {
             };
             let folder = Folder::read_record(&path).and_then(|record| {
                 if (&record.name, record.incarnation) == (&name, incarnation) {
-                    return Ok(self.folder(path.clone(), record));
+                    return self.folder(path.clone(), record).renewed();
                 }
                 Err(StoreError::damaged(&path, 0, format!("it holds the settings of another bank, {}", record.name)))
             });
@@ -109,7 +109,7 @@ impl Store {
     }
 
     fn folder(&self, path: PathBuf, record: BankRecord) -> Folder {
-        Folder { path, record, segment_bytes: self.segment_bytes, lock: Arc::clone(&self.lock) }
+        Folder { path, identity: record.incarnation, record, segment_bytes: self.segment_bytes, lock: Arc::clone(&self.lock) }
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, StoreError> {

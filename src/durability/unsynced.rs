@@ -18,8 +18,8 @@ pub struct Unsynced {
 pub struct Until(u64);
 
 impl Unsynced {
-    pub(super) fn new(file: File, path: PathBuf, appended: u64) -> Self {
-        Self { file, path, until: Until(appended) }
+    pub(super) fn new(file: File, path: PathBuf, until: Until) -> Self {
+        Self { file, path, until }
     }
 
     /// Returns when they are on disk, and how far that is.
@@ -33,6 +33,10 @@ impl Unsynced {
 }
 
 impl Until {
+    pub(super) fn of(appended: u64) -> Self {
+        Self(appended)
+    }
+
     pub(super) fn bytes(self) -> u64 {
         self.0
     }

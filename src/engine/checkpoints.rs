@@ -1,7 +1,7 @@
 //! Checkpoints written from a cut and read back, on threads that may wait for the disk.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EngineError;
@@ -126,7 +126,7 @@ impl Returning {
         let kept = match self.kept {
             Some((nascent, mut file)) => {
                 file.put(&end)?;
-                Some((nascent, Snapshot { sequence, bytes: file.publish()? }))
+                Some((nascent, Snapshot { sequence, bytes: file.publish()?.bytes }))
             }
             None => None,
         };
@@ -156,18 +156,18 @@ pub(super) struct Returned {
 }
 
 impl Returned {
-    /// Takes its name on disk, from `replaced`.
-    pub(super) fn settle(self, store: Option<&Store>, replaced: Option<&Path>) -> Result<(Bank, Option<Kept>), EngineError> {
-        let kept = match (self.kept, store, replaced) {
-            (Some((nascent, snapshot)), _, replaced) => {
-                let (folder, log) = nascent.finish(snapshot.sequence, replaced)?;
+    /// Takes its name on disk, from the folders `replaced`.
+    pub(super) fn settle(self, store: Option<&Store>, replaced: &[PathBuf]) -> Result<(Bank, Option<Kept>), EngineError> {
+        let kept = match (self.kept, store) {
+            (Some((nascent, snapshot)), _) => {
+                let (folder, log) = nascent.finish(snapshot.sequence, replaced.iter().map(PathBuf::as_path))?;
                 Some(Kept { folder, log, snapshot })
             }
-            (None, Some(store), Some(replaced)) => {
-                store.remove(replaced)?;
+            (None, Some(store)) => {
+                replaced.iter().try_for_each(|path| store.remove(path))?;
                 None
             }
-            (None, ..) => None,
+            (None, None) => None,
         };
         Ok((self.bank, kept))
     }

@@ -1,27 +1,26 @@
 //! The committer: one thread per bank that gives every mutation its place in the bank's one order.
 
+mod work;
+
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
+use self::work::Decided;
+pub(super) use self::work::{Work, known};
 use super::acknowledge::Acknowledge;
-use super::bank_memory::BankMemory;
 use super::group::Group;
 use super::journal::Journal;
 use super::logger::{Ended, Logger, Logging};
-use super::maintenance::BankIndex;
 use super::{EngineError, retry};
-use crate::bank::{Bank, Budget, Cut, Known};
+use crate::bank::{Budget, Cut};
 use crate::model::clock::{self, Deadline};
-use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch};
-use crate::rows::Shared;
+use crate::model::{BankImage, Mutation};
 use crate::sampling::Learnt;
-
-/// Rows applied in one hold of the bank's lock.
-const ROWS_PER_HOLD: usize = 256;
 
 /// What a mutation is supposed to take before any was measured.
 const FIRST_PACE_NS: f32 = 1e6;
@@ -48,20 +47,6 @@ enum Request {
     Mutate(Mutation, Acknowledge),
     Flush(Flushed),
     Cut(Budget, Taken),
-}
-
-/// What a committer works on.
-pub(super) struct Work {
-    pub(super) name: BankName,
-    pub(super) bank: Arc<Shared<Bank>>,
-    pub(super) memory: Arc<BankMemory>,
-    pub(super) index: Option<Arc<BankIndex>>,
-    /// What is wrong with its files, if that is why it takes no writes.
-    pub(super) damage: Option<String>,
-    /// Entries to which a keyed bank without a capacity grows at most.
-    pub(super) max_entries: usize,
-    /// Hears of a mutation before whoever sent it does.
-    pub(super) announce: Announce,
 }
 
 impl Committer {
@@ -102,7 +87,7 @@ impl Committer {
 
     /// Syncs what was queued before, whatever the bank's policy. Waits for room in the queue.
     pub(super) fn flush(&self, flushed: Flushed) {
-        // A committer that has ended has flushed.
+        // Whoever waits hears of a committer that has ended by what it waits on.
         let _ended = self.queue.send(Request::Flush(flushed));
     }
 
@@ -111,16 +96,6 @@ impl Committer {
         // Whoever waits hears of a committer that has ended by what it waits on.
         let _ended = self.queue.send(Request::Cut(budget, taken));
     }
-}
-
-/// What may become of a mutation, before it is numbered.
-enum Decided {
-    /// Nothing can refuse it; new entries that it and the group before it could add to each shard.
-    Joins(Vec<usize>),
-    /// It was applied before.
-    Done(Applied),
-    /// That depends on what becomes of the group before it.
-    Waits,
 }
 
 /// What the thread has.
@@ -138,22 +113,39 @@ struct Committing {
 
 impl Committing {
     fn run(mut self, requests: &Receiver<Request>) {
+        let why = match catch_unwind(AssertUnwindSafe(|| self.work_off(requests))) {
+            Ok(Ok(())) => return,
+            Ok(Err(Ended)) => "the thread that logs them has ended",
+            Err(_) => "applying one panicked",
+        };
+        tracing::error!(bank = %self.work.name, why, "the bank takes no more writes: this is a defect of negbank");
+        // What was logged is as good as it can be, whatever went wrong after it.
+        let _failed = catch_unwind(AssertUnwindSafe(|| self.sync()));
+        let refused = EngineError::WritesEnded { name: self.work.name.clone(), why };
+        (self.work.alarm)(&format!("{why}, which is a defect of negbank"));
+        // Whoever comes hears of it, for as long as anybody may come.
+        for request in requests {
+            match request {
+                Request::Mutate(_, acknowledge) => acknowledge.tell(Err(refused.clone())),
+                Request::Flush(flushed) => flushed(Err(refused.clone())),
+                Request::Cut(_, taken) => taken(Err(refused.clone())),
+            }
+        }
+    }
+
+    /// Does what comes, until nobody is left who could ask for more.
+    fn work_off(&mut self, requests: &Receiver<Request>) -> Result<(), Ended> {
         let mut left = None;
         while let Some(request) = left.take().or_else(|| self.next(requests)) {
             match request {
-                Request::Mutate(mutation, acknowledge) => match self.commit((mutation, acknowledge), requests) {
-                    Ok(next) => left = next,
-                    Err(Ended) => {
-                        tracing::error!(bank = %self.work.name, "the thread that logs has ended: this is a defect of negbank, and the bank takes no more writes");
-                        return;
-                    }
-                },
+                Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests)?,
                 Request::Flush(flushed) => flushed(self.sync()),
                 Request::Cut(budget, taken) => taken(self.work.cut(budget)),
             }
         }
         // Whoever is left to hear of a failure reads the log.
         let _failed = self.sync();
+        Ok(())
     }
 
     /// The next request; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
@@ -298,84 +290,5 @@ impl Committing {
     }
 }
 
-impl Work {
-    fn cut(&self, budget: Budget) -> Result<(BankImage, Arc<Cut>), EngineError> {
-        let image = self.bank.read()?.image();
-        Ok((image, self.bank.write()?.begin_cut(budget)))
-    }
-
-    /// What becomes of a mutation after those that fly and those of the group.
-    fn decide(&self, mutation: &Mutation, group: &Group, flying: &Group) -> Result<Decided, EngineError> {
-        if let Some(what) = &self.damage {
-            return Err(EngineError::ReadOnly { name: self.name.clone(), what: what.clone() });
-        }
-        // Only this thread changes the bank, so what is seen beside its readers still holds when it is applied.
-        let (arrivals, entries, kind) = {
-            let bank = self.bank.read()?;
-            for batch in mutation.batches() {
-                match (known(&bank, batch)?, mutation) {
-                    (None, _) => {}
-                    (Some(done), Mutation::Write(_)) => return Ok(Decided::Done(done)),
-                    // Whoever writes to a stage was not known when it did.
-                    (Some(_), _) => {
-                        let reason = "another write of the stage's writers has this number and was applied meanwhile";
-                        return Err(Invalid::one("origin.number", reason).into());
-                    }
-                }
-                let leave_known = |origin| group.leaves_known(origin) && flying.leaves_known(origin);
-                if batch.origin().is_some_and(|origin| !leave_known(origin)) {
-                    return Ok(Decided::Waits);
-                }
-            }
-            (bank.arrivals(mutation), bank.entries(), bank.spec().kind())
-        };
-        let unbounded = matches!(kind, BankKind::Keyed { capacity: None, .. });
-        let alone: usize = arrivals.iter().sum();
-        let arrivals = group.arrivals_with(&arrivals);
-        let with_flying = flying.arrivals_with(&arrivals);
-        let more: usize = with_flying.iter().sum();
-        if unbounded && alone > 0 && entries + more > self.max_entries {
-            if !group.is_empty() || !flying.is_empty() {
-                return Ok(Decided::Waits);
-            }
-            let (limit, setting) = (self.max_entries, "limits.max_entries");
-            return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
-        }
-        if alone > 0
-            && let Err(full) = self.memory.may_grow(&*self.bank.read()?, &with_flying)
-        {
-            return if group.is_empty() && flying.is_empty() { Err(full) } else { Ok(Decided::Waits) };
-        }
-        self.bank.write()?.reserve(&with_flying).map_err(|refused| EngineError::OutOfMemory(refused.to_string()))?;
-        Ok(Decided::Joins(arrivals))
-    }
-
-    fn apply(&self, mutation: &Mutation) -> Result<Applied, EngineError> {
-        let mut applied = Applied::default();
-        let mut next = Some(0);
-        while let Some(row) = next {
-            next = self.bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
-            if let Some(index) = &self.index {
-                index.indexed.follow(&*self.bank.read()?);
-            }
-        }
-        self.memory.note(&*self.bank.read()?);
-        Ok(applied)
-    }
-}
-
-/// What came of a batch that was applied before; `None` if it was not.
-pub(super) fn known(bank: &Bank, batch: &WriteBatch) -> Result<Option<Applied>, EngineError> {
-    let Some(origin) = batch.origin() else { return Ok(None) };
-    match bank.known(origin) {
-        Known::No => Ok(None),
-        Known::Applied { sequence, first_id } => {
-            let numbered = if batch.is_numbered_by_bank() { batch.rows() as u64 } else { 0 };
-            let assigned = (first_id..first_id + numbered).collect();
-            Ok(Some(Applied { sequence, assigned, duplicate: true, ..Applied::default() }))
-        }
-        Known::Forgotten { highest } => {
-            Err(EngineError::Forgotten { writer: origin.writer.name.to_string(), number: origin.number, highest })
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

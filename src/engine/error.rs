@@ -51,6 +51,17 @@ pub enum EngineError {
     /// The position is of a bank that is gone.
     #[error("the position is not of this bank {0}: the bank was deleted and created anew since")]
     OtherHistory(BankName),
+    /// The position is of writes that are gone.
+    #[error(
+        "the position is of a write that bank {name} does not have any more: it went on from write {kept} of that history, when it was \
+         restored from a checkpoint, or after the system ended with writes that were not synced (setting durability.policy)"
+    )]
+    LeftHistory {
+        /// The bank.
+        name: BankName,
+        /// The last write of that history that the bank has.
+        kept: u64,
+    },
     /// Nobody can tell whether this write was applied.
     #[error(
         "number {number} of writer {writer:?} is too old to tell whether it was applied: the last 1,024 up to {highest} are \
@@ -169,6 +180,27 @@ pub enum EngineError {
         /// What failed.
         why: String,
     },
+    /// Restart the server, and tell us.
+    #[error(
+        "bank {name} takes no more writes until the server is restarted: {why}, which is a defect of negbank; the server's own log says \
+         more. Whether the write during which that happened was kept is known only then"
+    )]
+    WritesEnded {
+        /// The bank.
+        name: BankName,
+        /// What happened.
+        why: &'static str,
+    },
+    /// Come again: it is being read from disk.
+    #[error("bank {name} is being recovered: {percent} % read; it is served when that is done")]
+    Recovering {
+        /// The bank.
+        name: BankName,
+        /// How much of its files was read.
+        percent: u8,
+        /// When it may be there.
+        retry_after: Duration,
+    },
     /// Mend the file, or delete the bank.
     #[error(
         "bank {name} can't be served: {why}. Nothing on disk was changed; bring the file back as it was, or delete the bank"
@@ -185,6 +217,16 @@ pub enum EngineError {
     /// Use another tag, or replace it.
     #[error("bank {bank} has a checkpoint {tag} already: use another tag, replace it, or delete it first")]
     CheckpointExists {
+        /// The bank.
+        bank: BankName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// Come again when the other call is done.
+    #[error(
+        "another call made, restored or deleted checkpoint {tag} of bank {bank}, and was not done before this one's deadline; nothing was changed"
+    )]
+    CheckpointBusy {
         /// The bank.
         bank: BankName,
         /// The tag.
@@ -213,8 +255,8 @@ pub enum EngineError {
     #[error("{0}")]
     GatherTaken(GatherError),
     /// Come again when a server is back.
-    #[error("{0}")]
-    Stopping(GatherError),
+    #[error("the server is stopping: {0}; send it again once a server is back")]
+    Stopping(&'static str),
     /// A defect of ours.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -233,7 +275,7 @@ impl From<GatherError> for EngineError {
             GatherError::Invalid(invalid) => Self::Invalid(invalid),
             GatherError::Taken { .. } => Self::GatherTaken(error),
             GatherError::Full { room, limit, setting } => Self::full(room, limit, setting),
-            GatherError::Stopping => Self::Stopping(error),
+            GatherError::Stopping => Self::Stopping("what waited for other ranks is gone"),
         }
     }
 }

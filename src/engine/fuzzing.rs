@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::progress::{Progress, Wish};
 use super::query::{self, Of, Wanted};
 use super::recovery::{self, Recovery};
 use super::served::Served;
@@ -128,10 +129,11 @@ pub(crate) fn log_file(bytes: &[u8]) {
     FOUND.with(|scratch| {
         scratch.empty();
         must(fs::write(scratch.log(), bytes));
-        let Ok(found) = recovery::recover(&scratch.folder) else { return };
+        let progress = Progress::of(scratch.folder.record().name.clone(), bytes.len() as u64, Wish::default());
+        let Ok(found) = recovery::recover(&scratch.folder, &progress) else { return };
         if found.log.is_ok() {
             let image = found.bank.image();
-            let again = must(recovery::recover(&scratch.folder));
+            let again = must(recovery::recover(&scratch.folder, &progress));
             assert_eq!(again.bank.image(), image, "a log that was taken up once is taken up again");
             assert!(again.log.is_ok());
         }
@@ -196,7 +198,7 @@ impl Drop for Scratch {
 /// The records of a log, whose checksums are right: the first byte chooses the bank, and each is two bytes of length, and what it holds.
 pub(crate) fn log_record(bytes: &[u8]) {
     let Some((&choice, records)) = bytes.split_first() else { return };
-    let mut recovery = Recovery::of(Bank::new(spec(choice)), "fuzzed");
+    let mut recovery = Recovery::of(Bank::new(spec(choice)));
     for (record, sequence) in pieces(records).zip(1..) {
         if recovery.apply(sequence, record).is_err() {
             return;

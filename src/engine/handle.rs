@@ -3,10 +3,14 @@
 mod background;
 mod banks;
 mod checkpoints;
+mod flush;
 mod gather;
+mod health;
 mod occupancy;
+mod recovering;
 mod scan;
 mod scrape;
+mod waits;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -16,18 +20,21 @@ use tokio::sync::{oneshot, watch};
 
 use background::Background;
 pub use checkpoints::{Heard, NewCheckpoint, Restore, Running};
+pub use flush::Unsynced;
 use gather::Gathers;
+pub use health::Health;
+use recovering::Recovering;
 pub use scan::Scan;
 
 use super::acknowledge::Acknowledge;
 use super::bank_memory::BankMemory;
 use super::committer::Committer;
 use super::costs::{Costs, Effort, Kind};
-use super::ledger::{Ledger, Part};
+use super::ledger::Ledger;
 use super::maintenance::{BankIndex, Maintenance};
 use super::pool::{Job, Pool};
 use super::query::{self, Of, Wanted};
-use super::reading::{BankInfo, Condition, Fetched};
+use super::reading::{BankInfo, Fetched};
 use super::scan::{Cursor, ScanQuery};
 use super::served::Served;
 use super::snapshots::Snapshots;
@@ -39,8 +46,7 @@ use crate::bank::Bank;
 use crate::durability::{Folder, Store};
 use crate::model::clock::{self, Deadline};
 use crate::model::{
-    Applied, BankName, BankSpec, Call, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery, Stage,
-    WriteBatch,
+    Applied, BankName, BankSpec, Call, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery,
 };
 use crate::rows::{Recycler, Shared};
 use crate::telemetry::Metrics;
@@ -63,11 +69,15 @@ struct Inner {
     gathers: Gathers,
     /// Where banks outlive the server.
     store: Option<Store>,
+    /// Banks that are there and not served yet.
+    recovering: Recovering,
     /// Banks that are there and can't be served.
     refused: DashMap<BankName, banks::Refused>,
     /// Held while a bank is made or deleted.
     catalogue: Mutex<()>,
-    log_failed: watch::Sender<bool>,
+    health: watch::Sender<Health>,
+    /// True once the server stops, for those who wait for others.
+    stopping: watch::Sender<bool>,
     /// Takes them, if banks outlive the server.
     snapshots: Option<Snapshots>,
     /// Where checkpoints are kept.
@@ -101,10 +111,13 @@ pub struct BankHandle {
     costs: Arc<Costs>,
     /// True once the bank is deleted, for those who wait for something of it.
     deleted: watch::Sender<bool>,
+    /// Where it is said that it takes no more writes.
+    health: watch::Sender<Health>,
 }
 
 impl Engine {
-    /// Starts the compute threads, and takes up the banks that are on disk. A bank that can't be read is refused by name.
+    /// Starts the compute threads, takes the data folder, and begins to recover the banks that are in it: their names are taken when this
+    /// returns, and each is served as soon as it is there ([`Engine::recovered`] waits for all). A bank that can't be read is refused by name.
     ///
     /// # Errors
     /// If the system starts no more threads, or the data folder can't be had.
@@ -119,8 +132,8 @@ impl Engine {
         let ledger = Ledger::new(config.memory, recycler.clone());
         let maintenance = Maintenance::start(config.index, &ledger)?;
         let snapshots = store.as_ref().map(|_| Snapshots::start(config.max_banks)).transpose()?;
-        let (banks, gathers) = (DashMap::new(), Gathers::new(config.gather, ledger.share(Part::Gathers)));
-        let (refused, catalogue, log_failed) = (DashMap::new(), Mutex::new(()), watch::Sender::new(false));
+        let (banks, gathers) = (DashMap::new(), Gathers::new(config.gather, &ledger));
+        let (recovering, refused, catalogue) = (Recovering::default(), DashMap::new(), Mutex::new(()));
         let inner = Inner {
             config,
             banks,
@@ -131,15 +144,18 @@ impl Engine {
             metrics,
             gathers,
             store,
+            recovering,
             refused,
             catalogue,
-            log_failed,
+            health: watch::Sender::default(),
+            stopping: watch::Sender::new(false),
             snapshots,
             archive,
             background: Background::start()?,
         };
-        inner.recover().map_err(std::io::Error::other)?;
+        inner.find_banks().map_err(std::io::Error::other)?;
         let this = Self { inner: Arc::new(inner) };
+        this.inner.begin_to_recover()?;
         this.inner.metrics.register(this.scraper());
         Ok(this)
     }
@@ -205,63 +221,6 @@ impl Engine {
         wait(answer, deadline).await
     }
 
-    /// Applies a rank's part of a staged write together with the other ranks', once all are in.
-    ///
-    /// # Errors
-    /// [`EngineError`]; [`EngineError::StageExpired`] shortly before the earliest of its callers' deadlines.
-    pub async fn stage(
-        &self,
-        bank: &BankHandle,
-        stage: Stage,
-        batch: WriteBatch,
-        deadline: Deadline,
-    ) -> Result<Applied, EngineError> {
-        let (reply, mut answer) = oneshot::channel();
-        let last_word = deadline.a_little_before().instant();
-        let reply = Box::new(move |result| drop(reply.send(result)));
-        let until = bank.stages.contribute(&bank.state, stage, batch, last_word, reply);
-        let mut absence = Absence { stages: &bank.stages, until: until.into(), left: true };
-        let answered = tokio::time::timeout_at(until.into(), &mut answer).await;
-        absence.left = false;
-        if let Ok(answered) = answered {
-            return answered.unwrap_or(Err(EngineError::Internal("the thread that worked on the request panicked")));
-        }
-        // Time is up for the stage, unless it is on its way to the bank.
-        bank.stages.settle();
-        wait(answer, deadline).await
-    }
-
-    /// Returns when the bank meets `condition`.
-    ///
-    /// # Errors
-    /// [`EngineError::TooFewEntries`] at once or, if it may wait, shortly before the deadline, so that the caller still hears
-    /// it; [`EngineError::OtherHistory`]; [`EngineError::DeadlineExceeded`] if the history does not come so far;
-    /// [`EngineError::Deleted`].
-    pub async fn await_condition(
-        &self,
-        bank: &BankHandle,
-        condition: Condition,
-        deadline: Deadline,
-    ) -> Result<(), EngineError> {
-        if condition == Condition::default() {
-            return Ok(());
-        }
-        let (mut acknowledged, mut deleted) = (bank.acknowledged.subscribe(), bank.deleted.subscribe());
-        let last_word = deadline.a_little_before().instant().into();
-        loop {
-            acknowledged.borrow_and_update();
-            let unmet = match condition.unmet(&bank.name, (bank.incarnation, &bank.lineage), &bank.state)? {
-                None => return Ok(()),
-                Some(unmet @ EngineError::TooFewEntries { .. }) if !condition.wait => return Err(unmet),
-                Some(unmet) => unmet,
-            };
-            tokio::select! {
-                _ = deleted.wait_for(|&deleted| deleted) => return Err(EngineError::Deleted(bank.name.clone())),
-                waited = tokio::time::timeout_at(last_word, acknowledged.changed()) => drop(waited.map_err(|_| unmet)?),
-            }
-        }
-    }
-
     /// Draws negatives, and makes of the answer what `finish` does, on a compute thread. A request that takes less than the way
     /// there is answered on the caller's.
     ///
@@ -294,6 +253,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Busy`], [`EngineError::Overloaded`]
     pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, call: &Call) -> Result<Scan, EngineError> {
+        // Who read the bank up to a position of an earlier incarnation may have read more, which this one never had.
+        let query = ScanQuery { since: query.since.filter(|since| since.incarnation == bank.incarnation), ..query };
         let wanted = Wanted::until(call.deadline);
         let (first, next) = scan::job((Arc::clone(bank), Cursor::new(query)), wanted.clone());
         self.inner.pool.submit(call, vec![first])?;
@@ -353,26 +314,6 @@ impl BankHandle {
     pub fn now(&self) -> Result<(usize, Position), EngineError> {
         let bank = self.state.read()?;
         Ok((bank.entries(), self.position(bank.sequence())))
-    }
-}
-
-/// Sees to it that a stage fails in time though a caller has hung up who would have called it.
-struct Absence<'a> {
-    stages: &'a Stages,
-    until: tokio::time::Instant,
-    /// False once the caller has waited long enough.
-    left: bool,
-}
-
-impl Drop for Absence<'_> {
-    fn drop(&mut self) {
-        if let (true, Ok(runtime)) = (self.left, tokio::runtime::Handle::try_current()) {
-            let (stages, until) = (self.stages.clone(), self.until);
-            runtime.spawn(async move {
-                tokio::time::sleep_until(until).await;
-                stages.settle();
-            });
-        }
     }
 }
 

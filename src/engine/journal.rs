@@ -14,8 +14,8 @@ use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
 use crate::model::{BankImage, BankName, Durability, Mutation, clock};
 use crate::rows::Shared;
 
-/// Called when a log has failed.
-pub(super) type Alarm = Box<dyn Fn() + Send>;
+/// Called when a bank takes no more writes, with why.
+pub(super) type Alarm = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Keeps what a committer is about to apply. Once it has failed it takes nothing more: what the page cache holds after a failed sync
 /// can't be trusted.
@@ -167,8 +167,8 @@ impl Journal {
     /// A sync in the background has ended.
     pub(super) fn note_synced(&mut self, synced: Synced) -> Result<(), EngineError> {
         self.syncer.note_ended();
-        let until = synced.map(|until| self.log.note_synced(until));
-        self.note(until)
+        let noted = synced.and_then(|until| self.log.note_synced(until));
+        self.note(noted)
     }
 
     /// Why nothing can be recorded, if the log has failed.
@@ -186,7 +186,11 @@ impl Journal {
         let appended = self.log.append(first, &encode_group(group.iter().map(AsRef::as_ref)).parts());
         self.note(appended)?;
         match self.durability {
-            Durability::Always => self.sync(),
+            Durability::Always => {
+                self.wait_for_syncer()?;
+                let synced = self.log.sync();
+                self.note(synced)
+            }
             Durability::Memory | Durability::Interval => self.keep_up(),
         }
     }
@@ -211,12 +215,12 @@ impl Journal {
         self.note(unsynced)
     }
 
-    /// Returns when everything recorded is on disk.
+    /// Returns when everything recorded is on disk, and how far that is as well.
     pub(super) fn sync(&mut self) -> Result<(), EngineError> {
         self.wait_for_syncer()?;
         self.due = None;
-        let synced = self.log.sync();
-        self.note(synced)
+        let flushed = self.log.flush();
+        self.note(flushed)
     }
 
     fn wait_for_syncer(&mut self) -> Result<(), EngineError> {
@@ -239,8 +243,10 @@ impl Journal {
     fn note(&mut self, done: Result<(), StoreError>) -> Result<(), EngineError> {
         if let Err(fault) = done {
             tracing::error!(bank = %self.bank, %fault, "the log has failed: no more writes to this bank until the server is restarted");
-            (self.failure, self.due) = (Some(fault.to_string()), None);
-            (self.alarm)();
+            let why = fault.to_string();
+            self.log.distrust();
+            (self.alarm)(&format!("its log has failed: {why}"));
+            (self.failure, self.due) = (Some(why), None);
         }
         self.check()
     }

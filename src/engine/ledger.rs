@@ -1,7 +1,8 @@
 //! The one account of what lies in memory, and who is refused when it is full.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::EngineError;
 use crate::rows::Recycler;
@@ -34,11 +35,11 @@ pub enum Part {
     Cuts,
     /// Staged writes that wait for their ranks.
     Staged,
-    /// Gathers.
+    /// Gathers, from when their first rows come until the last rank's answer is sent, or they are forgotten if that is later.
     Gathers,
     /// Requests that are received, wait, or are worked on.
     Requests,
-    /// Answers, from when they are begun until the last byte is sent.
+    /// Answers, from when they are begun until the last byte is sent, and those that are kept for other ranks.
     Answers,
     /// Memory of answers that were sent, kept for the next.
     Buffers,
@@ -67,7 +68,16 @@ pub struct Ledger(Arc<Book>);
 struct Book {
     config: MemoryConfig,
     taken: [AtomicUsize; Part::ALL.len()],
+    /// Of all parts but buffers: one number, so that no two who look at it at once take the same room.
+    total: AtomicUsize,
     recycler: Recycler,
+    reserves: Mutex<Vec<Weak<dyn Reserve>>>,
+}
+
+/// Memory that was taken, and is only kept in case somebody asks for it again.
+pub trait Reserve: fmt::Debug + Send + Sync {
+    /// Lets go of what nobody uses now.
+    fn free(&self);
 }
 
 /// Memory that somebody has taken, given back when this is dropped.
@@ -78,12 +88,15 @@ pub struct Share {
     bytes: AtomicUsize,
 }
 
-const SETTING: &str = "memory.max_bytes";
+/// What is full, and what changes that.
+pub(super) const ROOM: &str = "the memory for requests and answers, in bytes,";
+pub(super) const SETTING: &str = "memory.max_bytes";
 
 impl Ledger {
     /// Nothing taken yet but what `recycler` keeps.
     pub(super) fn new(config: MemoryConfig, recycler: Recycler) -> Self {
-        Self(Arc::new(Book { config, taken: Default::default(), recycler }))
+        let (taken, total, reserves) = Default::default();
+        Self(Arc::new(Book { config, taken, total, recycler, reserves }))
     }
 
     /// Bytes taken for a part.
@@ -96,12 +109,12 @@ impl Ledger {
 
     /// Bytes taken for everything.
     pub fn total(&self) -> usize {
-        Part::ALL.iter().fold(0usize, |sum, &(part, _)| sum.saturating_add(self.taken(part)))
+        self.0.total.load(Ordering::Relaxed).saturating_add(self.0.recycler.kept())
     }
 
     /// Bytes that may be; `None`: no limit.
     pub fn limit(&self) -> Option<usize> {
-        Some(self.0.config.max_bytes).filter(|&limit| limit > 0)
+        self.0.limit()
     }
 
     /// Bytes from which on banks do not grow; `None`: no limit.
@@ -109,13 +122,22 @@ impl Ledger {
         self.limit().map(|limit| (limit as u128 * self.0.config.write_percent as u128 / 100) as usize)
     }
 
-    /// Whether there is room for `bytes` below `most`, if need be once buffers that are only kept are freed.
+    /// Has a reserve freed before anybody is refused, for as long as it lives.
+    pub fn has_reserve(&self, reserve: Weak<dyn Reserve>) {
+        let mut reserves = self.0.reserves.lock().unwrap_or_else(PoisonError::into_inner);
+        reserves.retain(|there| there.strong_count() > 0);
+        reserves.push(reserve);
+    }
+
+    /// Whether there is room for `bytes` below `most`, if need be once what is only kept is freed.
     fn fits(&self, bytes: usize, most: usize) -> bool {
-        let fits = || self.total().saturating_add(bytes) <= most;
-        if !fits() {
-            self.0.recycler.free();
-        }
-        fits()
+        self.0.make_room(|| self.total().saturating_add(bytes) <= most)
+    }
+
+    /// How much is missing for `bytes` more, once what is only kept is freed; 0: they are there.
+    pub(super) fn missing(&self, bytes: usize) -> usize {
+        let Some(limit) = self.limit() else { return 0 };
+        if bytes == 0 || self.fits(bytes, limit) { 0 } else { self.total().saturating_add(bytes).saturating_sub(limit) }
     }
 
     /// A share that is nothing yet.
@@ -154,6 +176,56 @@ impl Ledger {
 /// What only deleting gives back.
 const LASTING: [Part; 2] = [Part::Rows, Part::Graphs];
 
+impl Book {
+    fn limit(&self) -> Option<usize> {
+        Some(self.config.max_bytes).filter(|&limit| limit > 0)
+    }
+
+    /// Frees what is only kept, no more than is enough: first buffers, which cost whoever wants one only page faults.
+    fn make_room(&self, enough: impl Fn() -> bool) -> bool {
+        if enough() {
+            return true;
+        }
+        self.recycler.free();
+        if enough() {
+            return true;
+        }
+        let reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        reserves.iter().filter_map(Weak::upgrade).for_each(|reserve| reserve.free());
+        // Where what they let go of may be by now.
+        self.recycler.free();
+        enough()
+    }
+
+    /// Takes memory, unless that passes the limit.
+    fn take(&self, part: Part, bytes: usize) -> bool {
+        if bytes == 0 {
+            // What is set and not asked for may have passed it.
+            return true;
+        }
+        let limit = self.limit().unwrap_or(usize::MAX);
+        let most = limit.saturating_sub(self.recycler.kept());
+        let grown = |total: usize| total.checked_add(bytes).filter(|&total| total <= most);
+        let Ok(before) = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return false };
+        self.taken[part as usize].fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes).saturating_add(self.recycler.kept()) > limit {
+            // Buffers that came back meanwhile.
+            self.recycler.free();
+        }
+        true
+    }
+
+    fn set(&self, part: Part, before: usize, after: usize) {
+        for count in [&self.taken[part as usize], &self.total] {
+            if after >= before {
+                count.fetch_add(after - before, Ordering::Relaxed);
+            } else {
+                count.fetch_sub(before - after, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 impl Share {
     /// What is taken.
     pub fn bytes(&self) -> usize {
@@ -163,12 +235,7 @@ impl Share {
     /// Notes what is taken now.
     pub fn set(&self, bytes: usize) {
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
-        let of_part = &self.book.taken[self.part as usize];
-        if bytes >= before {
-            of_part.fetch_add(bytes - before, Ordering::Relaxed);
-        } else {
-            of_part.fetch_sub(before - bytes, Ordering::Relaxed);
-        }
+        self.book.set(self.part, before, bytes);
     }
 
     /// Takes more, unless that passes the limit.
@@ -176,14 +243,15 @@ impl Share {
     /// # Errors
     /// [`EngineError::Busy`]; nothing more is taken then.
     pub fn grow(&self, more: usize) -> Result<(), EngineError> {
-        let book = Ledger(Arc::clone(&self.book));
-        if let Some(limit) = book.limit()
-            && !book.fits(more, limit)
-        {
-            return Err(EngineError::full("the memory for requests and answers, in bytes,", limit, SETTING));
+        self.try_grow(more).map_err(|limit| EngineError::full(ROOM, limit, SETTING))
+    }
+
+    /// As [`Self::grow`]; refused, the limit.
+    pub(super) fn try_grow(&self, more: usize) -> Result<(), usize> {
+        if !self.book.make_room(|| self.book.take(self.part, more)) {
+            return Err(self.book.limit().unwrap_or(usize::MAX));
         }
         self.bytes.fetch_add(more, Ordering::Relaxed);
-        self.book.taken[self.part as usize].fetch_add(more, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -196,9 +264,11 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ledger, MemoryConfig, Part};
+    use std::sync::{Arc, Mutex, Weak};
+
+    use super::{Ledger, MemoryConfig, Part, Reserve, Share};
     use crate::engine::EngineError;
-    use crate::rows::Recycler;
+    use crate::rows::{Buffer, Recycler};
 
     #[test]
     fn what_is_taken_is_given_back_and_never_passes_the_limit() {
@@ -222,5 +292,63 @@ mod tests {
         assert_eq!(ledger.total(), 0);
         let unbounded = Ledger::new(MemoryConfig::default(), Recycler::default());
         unbounded.may_grow(usize::MAX).unwrap();
+    }
+
+    /// An answer that was sent and may be asked for again, in memory that can be recycled.
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Option<(Buffer, Share)>>);
+
+    impl Reserve for Kept {
+        fn free(&self) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_others_is_given_up_before_anybody_is_refused() {
+        let recycler = Recycler::default();
+        let ledger = Ledger::new(MemoryConfig { max_bytes: 100_000, write_percent: 80 }, recycler.clone());
+        let keep = || {
+            let kept = Arc::new(Kept::default());
+            *kept.0.lock().unwrap() = Some((recycler.buffer(40_000), ledger.take(Part::Answers, 40_000).unwrap()));
+            let reserve: Weak<Kept> = Arc::downgrade(&kept);
+            ledger.has_reserve(reserve);
+            kept
+        };
+        let kept = keep();
+        let others = ledger.take(Part::Answers, 60_000).unwrap();
+        assert!(kept.0.lock().unwrap().is_some(), "while there is room, it is kept");
+        let more = ledger.take(Part::Answers, 40_000).unwrap();
+        assert!(kept.0.lock().unwrap().is_none());
+        assert_eq!((ledger.taken(Part::Buffers), ledger.total()), (0, 100_000), "its buffer was no use in another place");
+        drop(more);
+        let kept = keep();
+        assert_eq!(ledger.missing(50_000), 10_000);
+        assert!(kept.0.lock().unwrap().is_none(), "it was given up all the same");
+        drop(keep());
+        assert_eq!(ledger.missing(40_000), 0);
+        drop(others);
+        assert_eq!(ledger.total(), 0);
+    }
+
+    #[test]
+    fn callers_that_take_at_once_never_pass_the_limit_together() {
+        let ledger = Ledger::new(MemoryConfig { max_bytes: 1_000, write_percent: 80 }, Recycler::default());
+        let took = || {
+            let mut most = 0;
+            for round in 0..2_000 {
+                let part = if round % 2 == 0 { Part::Requests } else { Part::Answers };
+                let share = ledger.take(part, 300);
+                most = most.max(ledger.total());
+                drop(share);
+            }
+            most
+        };
+        let most = std::thread::scope(|scope| {
+            let callers: Vec<_> = (0..8).map(|_| scope.spawn(took)).collect();
+            callers.into_iter().map(|caller| caller.join().unwrap()).max()
+        });
+        assert!(most.is_some_and(|most| (300..=1_000).contains(&most)), "{most:?}");
+        assert_eq!((ledger.total(), ledger.taken(Part::Requests), ledger.taken(Part::Answers)), (0, 0, 0));
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod fair;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod gather_memory;
 mod group;
 pub mod handle;
 mod journal;
@@ -23,6 +24,7 @@ mod maintenance;
 mod meter;
 mod pool;
 mod priority;
+mod progress;
 mod query;
 mod reading;
 mod recovery;
@@ -42,8 +44,8 @@ pub use crate::gather::{Config as GatherConfig, Contribution, GatherId, GatherIn
 pub use crate::model::Durability;
 pub use config::Config;
 pub use error::EngineError;
-pub use handle::{BankHandle, Engine, Heard, NewCheckpoint, Restore, Running, Scan};
-pub use ledger::{Ledger, MemoryConfig, Part as MemoryPart, Share as MemoryShare};
+pub use handle::{BankHandle, Engine, Health, Heard, NewCheckpoint, Restore, Running, Scan, Unsynced};
+pub use ledger::{Ledger, MemoryConfig, Part as MemoryPart, Reserve as MemoryReserve, Share as MemoryShare};
 pub use maintenance::{IndexConfig, IndexInfo};
 pub use meter::{Phase, Stand};
 pub use reading::{BankInfo, Condition, Fetched};

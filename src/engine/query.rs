@@ -89,6 +89,7 @@ pub(super) fn jobs(
     wanted: &Wanted,
     answer: Answer,
 ) -> Result<Vec<Job>, EngineError> {
+    let query = if of.served.is_on() { query } else { query.without_duplicates_counted() };
     let standing = {
         let bank = of.bank.read()?;
         (bank.entries(), of.index.is_some_and(|index| index.indexed.standing().is_some()))

@@ -32,6 +32,8 @@ pub struct BankInfo {
     pub durability: Durability,
     /// What is wrong with its files, if that is why it takes no writes.
     pub damage: Option<String>,
+    /// The share of its files that was read, while it is being recovered and not served; then nothing of it is counted.
+    pub recovering: Option<f64>,
     /// Entries held.
     pub entries: usize,
     /// Mutations applied.
@@ -83,7 +85,11 @@ impl Condition {
         let bank = bank.read()?;
         if let Some(position) = self.at_least.filter(|&position| !lineage.has(position)) {
             if position.incarnation != incarnation {
-                return Err(EngineError::OtherHistory(name.clone()));
+                let left = lineage.last().iter().rev().find(|last| last.incarnation == position.incarnation);
+                return Err(left.map_or_else(
+                    || EngineError::OtherHistory(name.clone()),
+                    |left| EngineError::LeftHistory { name: name.clone(), kept: left.sequence },
+                ));
             }
             if bank.sequence() < position.sequence {
                 return Ok(Some(EngineError::DeadlineExceeded));
@@ -115,6 +121,7 @@ impl BankInfo {
             spec: *bank.spec(),
             durability: Durability::Memory,
             damage: None,
+            recovering: None,
             entries: bank.entries(),
             sequence: bank.sequence(),
             step: bank.step(),

@@ -1,16 +1,12 @@
 //! Banks as they were when the server ended.
 
-use std::time::{Duration, Instant};
-
 use super::EngineError;
+use super::progress::Progress;
 use super::snapshots::Restoring;
 use crate::bank::Bank;
 use crate::codec::decode_group;
 use crate::durability::{Complaint, Folder, Log, Snapshot, StoreError};
 use crate::model::{Applied, clock};
-
-/// Between two lines that tell how far a recovery has come.
-const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
 /// What could be made of a bank's folder.
 pub(super) struct Recovered {
@@ -18,44 +14,72 @@ pub(super) struct Recovered {
     /// The log to go on with, or what is wrong with it: then the bank is as it was before the damage.
     pub(super) log: Result<Log, StoreError>,
     pub(super) snapshot: Snapshot,
+    /// The bank's, as it is to be served.
+    pub(super) folder: Folder,
 }
 
-/// A bank from what its folder holds: the newest snapshot, and the log after it, replayed through the code that applied it.
-pub(super) fn recover(folder: &Folder) -> Result<Recovered, StoreError> {
+/// A bank from what its folder holds: the newest snapshot, and the log after it, replayed through the code that applied it. Once it is not
+/// wanted any more it ends at the next record, with what nobody should ask for.
+pub(super) fn recover(folder: &Folder, progress: &Progress) -> Result<Recovered, StoreError> {
     let record = folder.record();
     let began = clock::now();
+    progress.begin();
     let mut restoring = Restoring::new(record.spec);
-    let snapshot = folder.read_snapshot(&mut |section| restoring.section(section))?;
-    let mut recovery = Recovery::of(restoring.finish(), record.name.as_str());
-    let replayed = folder.replay(snapshot.sequence, &mut |sequence, payload| recovery.apply(sequence, payload));
+    let snapshot = folder.read_snapshot(&mut |section| {
+        progress.note(section.len())?;
+        restoring.section(section)
+    })?;
+    let mut recovery = Recovery::of(restoring.finish());
+    let replayed = folder.replay(snapshot.sequence, &mut |sequence, payload| {
+        progress.note(payload.len())?;
+        recovery.apply(sequence, payload)
+    });
     let bank = recovery.into_bank();
-    let (log, replayed) = match replayed {
+    let (mut log, replayed) = match replayed {
         Ok(replayed) => replayed,
-        Err(damage @ StoreError::Damaged { .. }) => return Ok(Recovered { bank, log: Err(damage), snapshot }),
+        Err(damage @ StoreError::Damaged { .. }) => {
+            return Ok(Recovered { bank, log: Err(damage), snapshot, folder: folder.clone() });
+        }
         Err(fault) => return Err(fault),
     };
     if let Some(torn) = replayed.torn {
-        tracing::warn!(
-            bank = %record.name, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes, what = torn.what,
+        let what = if torn.records == 0 {
             "the last record of the log was not written whole and was dropped: the server ended while it wrote"
+        } else {
+            "the end of the log was dropped: nothing of it was known to be on disk when the power went, and not all of it was"
+        };
+        tracing::warn!(
+            bank = %record.name, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes, whole_records = torn.records, what = torn.what,
+            "{what}"
         );
+    }
+    if let Some(what) = replayed.unmarked {
+        tracing::warn!(bank = %record.name, what, "the file `synced` of the bank tells nothing, so that a log that was made shorter could not be told; it is written anew");
     }
     tracing::info!(
         bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records, zeros = replayed.zeros,
         bytes = replayed.bytes, seconds = began.elapsed().as_secs_f64(), "recovered"
     );
-    Ok(Recovered { bank, log: Ok(log), snapshot })
+    let mut folder = folder.clone();
+    if replayed.may_lack {
+        // Before the log takes new writes under the numbers of those that may be lost.
+        folder = folder.renew(bank.sequence())?;
+        log.vouch()?;
+        tracing::warn!(
+            bank = %folder.record().name, sequence = bank.sequence(),
+            "writes that were acknowledged and not synced may be lost: the system has ended since, or nothing tells that it has not; positions after this sequence are refused"
+        );
+    }
+    Ok(Recovered { bank, log: Ok(log), snapshot, folder })
 }
 
 pub(super) struct Recovery {
     bank: Bank,
-    told: Instant,
-    name: String,
 }
 
 impl Recovery {
-    pub(super) fn of(bank: Bank, name: &str) -> Self {
-        Self { bank, told: clock::now(), name: name.to_owned() }
+    pub(super) fn of(bank: Bank) -> Self {
+        Self { bank }
     }
 
     pub(super) fn into_bank(self) -> Bank {
@@ -73,10 +97,6 @@ impl Recovery {
             self.bank.reserve(&arrivals).map_err(|refused| Complaint::OutOfMemory(refused.to_string()))?;
             let mut applied = Applied::default();
             self.bank.apply(mutation, 0, usize::MAX, &mut applied);
-        }
-        if self.told.elapsed() >= BETWEEN_LINES {
-            self.told = clock::now();
-            tracing::info!(bank = self.name, sequence = self.bank.sequence(), entries = self.bank.entries(), "recovering");
         }
         Ok(())
     }

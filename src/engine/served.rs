@@ -45,6 +45,11 @@ impl Served {
         Self { metric, on, tally: Mutex::default() }
     }
 
+    /// Whether anything is counted.
+    pub(super) fn is_on(&self) -> bool {
+        self.on
+    }
+
     /// Counts an answer's draws.
     pub(super) fn count(&self, answer: &SampleAnswer) {
         if !self.on {

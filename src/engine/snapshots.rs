@@ -10,7 +10,7 @@ use super::EngineError;
 use super::priority::give_way;
 use crate::bank::{Bank, Cut, RestoreError};
 use crate::codec::{Section, StateHash};
-use crate::durability::{Complaint, Folder, Snapshot};
+use crate::durability::{Complaint, Folder, Published, Snapshot};
 use crate::model::{BankImage, BankSpec, clock};
 use crate::rows::Shared;
 
@@ -79,11 +79,10 @@ fn run(jobs: &Receiver<Job>) {
                 let seconds = began.elapsed().as_secs_f64();
                 tracing::info!(%bank, sequence = snapshot.sequence, bytes = snapshot.bytes, seconds, "snapshot taken");
                 // Here, since the disk takes its time to free them. What can't be removed costs room, and is removed with the next.
-                match job.folder.remove_log_behind(snapshot.sequence) {
-                    Err(fault) if job.folder.path().exists() => {
-                        tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
-                    }
-                    _ => {}
+                if let Err(fault) = job.folder.remove_log_behind(snapshot.sequence)
+                    && job.folder.path().exists()
+                {
+                    tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
                 }
                 job.outcome.tell(Some(snapshot));
             }
@@ -98,7 +97,10 @@ fn write(job: &Job) -> Result<Snapshot, EngineError> {
     let sequence = job.image.sequence;
     let mut file = job.folder.begin_snapshot(sequence)?;
     sections((&job.image, &job.cut), &job.bank, &mut |section, _| Ok(file.put(section)?))?;
-    Ok(Snapshot { sequence, bytes: file.publish()? })
+    let Published { bytes, left } = file.publish()?;
+    let bank = &job.folder.record().name;
+    left.inspect(|fault| tracing::warn!(%bank, %fault, "the snapshot before it stays until the next is taken"));
+    Ok(Snapshot { sequence, bytes })
 }
 
 /// Takes a section, and the raw embeddings in it.
@@ -390,8 +392,7 @@ mod tests {
         let spec = spec(0);
         let mut bank = Bank::new(spec);
         (0..40).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
-        let image = bank.image();
-        let cut = bank.begin_cut(budget(100));
+        let (image, cut) = (bank.image(), bank.begin_cut(budget(100)));
         (40..80).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
         let refused = sections((&image, &cut), &Shared::new(bank), &mut |_, _| Ok(())).unwrap_err().to_string();
         assert!(refused.contains("durability.snapshot_memory_bytes"), "{refused}");

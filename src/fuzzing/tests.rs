@@ -1,4 +1,4 @@
-//! A short run of every target, without a fuzzer: its seeds, what was found once, and mutations of both.
+//! A short run of every target, without a fuzzer: its seeds, what is kept in fuzz/seeds, and mutations of both.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn short_run(name: &str) {
     let target = TARGETS.iter().find(|target| target.name == name).unwrap();
     let mut inputs = (target.seeds)();
     assert!(!inputs.is_empty());
-    inputs.extend(found_once(target));
+    inputs.extend(kept(target));
     inputs.iter().for_each(|input| (target.run)(input));
     let mut random = Seed(7).stream(0, name.len());
     for _ in 0..MUTATIONS {
@@ -21,11 +21,14 @@ fn short_run(name: &str) {
     }
 }
 
-/// Inputs that broke a promise once: fuzz/corpus/TARGET.
-fn found_once(target: &Target) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
-    let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+/// Inputs of fuzz/seeds/TARGET: some that the fuzzer learned, and any that broke a promise once.
+fn kept(target: &Target) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target.name);
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!paths.is_empty(), "{} is empty", folder.display());
+    // The folder's own order is another on every disk, and mutations are of the order.
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 fn mutated(inputs: &[Vec<u8>], random: &mut Stream) -> Vec<u8> {

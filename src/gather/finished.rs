@@ -36,7 +36,7 @@ impl Finished {
         self.count += 1;
         let of_group = |kept: &GatherId| kept.group() == id.group();
         while self.kept.keys().filter(|kept| of_group(kept)).count() >= OF_A_GROUP {
-            self.drop_oldest(of_group);
+            self.drop_oldest(|kept, _| of_group(kept));
         }
         let bytes = gathered.bytes();
         self.kept.insert(id, Kept { gathered, bytes, number: self.count, until });
@@ -50,7 +50,17 @@ impl Finished {
     /// Lets go of the oldest, until there are at most so many with at most so many bytes.
     pub(super) fn shrink(&mut self, most: usize, bytes: usize) {
         while self.kept.len() > most || self.bytes() > bytes {
-            self.drop_oldest(|_| true);
+            self.drop_oldest(|_, _| true);
+        }
+    }
+
+    /// Lets go of the oldest that nobody is being sent, until they have given back `missing` bytes of memory; of none if all of them
+    /// together take less.
+    pub(super) fn give_way(&mut self, missing: usize) {
+        let idle: usize = self.kept.values().filter(|kept| kept.is_idle()).map(|kept| kept.gathered.memory()).sum();
+        let mut given = 0;
+        while given < missing && missing <= idle {
+            given += self.drop_oldest(|_, kept| kept.is_idle());
         }
     }
 
@@ -72,11 +82,17 @@ impl Finished {
         self.kept.values().map(|kept| kept.bytes).sum()
     }
 
-    /// Lets go of the one that finished first among those.
-    fn drop_oldest(&mut self, among: impl Fn(&GatherId) -> bool) {
-        let oldest = self.kept.iter().filter(|(id, _)| among(id)).min_by_key(|(_, kept)| kept.number);
-        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
-            self.kept.remove(&id);
-        }
+    /// Lets go of the one that finished first among those, and says what memory it took.
+    fn drop_oldest(&mut self, among: impl Fn(&GatherId, &Kept) -> bool) -> usize {
+        let oldest = self.kept.iter().filter(|(id, kept)| among(id, kept)).min_by_key(|(_, kept)| kept.number);
+        let dropped = oldest.map(|(id, _)| id.clone()).and_then(|id| self.kept.remove(&id));
+        dropped.map_or(0, |kept| kept.gathered.memory())
+    }
+}
+
+impl Kept {
+    /// True if nobody else has it: to let go of it gives memory back.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.gathered) == 1
     }
 }

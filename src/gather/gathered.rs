@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use super::open::{check_beside, check_world};
-use super::{GatherError, GatherId, Part, Seat};
+use super::part::bytes_of_answer;
+use super::{GatherError, GatherId, Part, Room, Seat};
 use crate::model::Dtype;
 
 /// The rows of all ranks that were there, frozen: whoever asks gets these.
@@ -16,13 +17,18 @@ pub struct Gathered {
     dim: usize,
     dtype: Dtype,
     encoded: OnceLock<Vec<Bytes>>,
+    /// What all of it takes, for as long as anybody has it: while it is kept, and while any rank is sent it.
+    room: Box<dyn Room>,
 }
 
 impl Gathered {
-    /// The parts by rank, at least one of them there; all have one shape.
-    pub(super) fn new(parts: Vec<Option<Part>>) -> Self {
+    /// The parts by rank, at least one of them there; all have one shape. What the room has more than they take is given back.
+    pub(super) fn new(parts: Vec<Option<Part>>, room: Box<dyn Room>) -> Self {
         let (dim, dtype) = parts.iter().flatten().next().map_or((0, Dtype::F32), |part| (part.dim(), part.dtype()));
-        Self { parts, dim, dtype, encoded: OnceLock::new() }
+        let this = Self { parts, dim, dtype, encoded: OnceLock::new(), room };
+        let copied = if this.is_copied() { this.bytes_of_embeddings() } else { 0 };
+        this.room.shrink(this.bytes() + copied + this.bytes_of_columns());
+        this
     }
 
     /// Floats in a row.
@@ -78,6 +84,27 @@ impl Gathered {
     /// Memory that the rows take.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.as_ref().map_or(Part::BYTES_OF_SEAT, Part::bytes)).sum()
+    }
+
+    /// Bytes of all floats, as they came.
+    pub fn bytes_of_embeddings(&self) -> usize {
+        self.parts().map(|part| part.embeddings().len()).sum()
+    }
+
+    /// Bytes of an answer without its embeddings, about.
+    pub fn bytes_of_columns(&self) -> usize {
+        bytes_of_answer(self.rows(), self.world_size())
+    }
+
+    /// Whether the answer has the embeddings in one piece ([`Part::WORTH_A_PIECE`]).
+    pub fn is_copied(&self) -> bool {
+        let pieces = self.parts().filter(|part| part.rows() > 0).count();
+        pieces > 1 && self.bytes_of_embeddings() / pieces < Part::WORTH_A_PIECE
+    }
+
+    /// Memory that all of it takes, its answer included.
+    pub(super) fn memory(&self) -> usize {
+        self.room.bytes()
     }
 
     /// The answer as it is sent, in pieces: made by whoever asks first and shared by all, for as long as this lives.

@@ -1,13 +1,14 @@
 //! All gathers: which wait for ranks, which have come to an answer, and what their callers are told.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cost::check_size;
 use super::finished::Finished;
 use super::open::Open;
-use super::{Config, Contribution, GatherError, GatherId, GatherInfo, Gathered, Part, Seat};
+use super::{Config, Contribution, GatherError, GatherId, GatherInfo, Gathered, Memory, Part, Seat};
 
 /// Gathers by name. Whoever contributes, or tells the time, is told what to pass on.
 ///
@@ -15,6 +16,7 @@ use super::{Config, Contribution, GatherError, GatherId, GatherInfo, Gathered, P
 #[derive(Debug)]
 pub struct Gathering<W> {
     config: Config,
+    memory: Box<dyn Memory>,
     open: BTreeMap<GatherId, Open<W>>,
     finished: Finished,
     tickets: u64,
@@ -29,9 +31,9 @@ pub struct Ticket(u64);
 pub type Answer<W> = (W, Result<Arc<Gathered>, GatherError>);
 
 impl<W> Gathering<W> {
-    /// No gathers.
-    pub fn new(config: Config) -> Self {
-        Self { config, open: BTreeMap::new(), finished: Finished::default(), tickets: 0, stopped: false }
+    /// No gathers; `memory` has the account of what they will take.
+    pub fn new(config: Config, memory: Box<dyn Memory>) -> Self {
+        Self { config, memory, open: BTreeMap::new(), finished: Finished::default(), tickets: 0, stopped: false }
     }
 
     /// Takes a rank's rows in, for which `caller` waits until `until`, and says who is told what: the caller at once where its rows
@@ -82,11 +84,6 @@ impl<W> Gathering<W> {
         open.flat_map(|open| open.freeze().1).map(|caller| (caller, Err(GatherError::Stopping))).collect()
     }
 
-    /// Memory that rows and answers take.
-    pub fn bytes(&self) -> usize {
-        self.open.values().map(Open::bytes).sum::<usize>() + self.finished.bytes()
-    }
-
     /// All gathers, by name.
     pub fn describe(&self) -> Vec<GatherInfo> {
         let of_open = |(id, open): (&GatherId, &Open<W>)| GatherInfo {
@@ -110,29 +107,47 @@ impl<W> Gathering<W> {
         if let Some(gathered) = self.finished.get(id) {
             return gathered.check(id, seat, &part).map(|()| Some(Arc::clone(gathered)));
         }
-        let before = match self.open.get(id) {
+        let there = match self.open.get(id) {
             Some(open) if open.check(id, seat, &part)? => return Ok(None),
-            open => open.map(Open::bytes),
+            there => there,
         };
-        let after = self.open.get(id).map_or(part.bytes(), |open| open.largest_with(&part)) * seat.world_size() as usize;
-        self.make_room(after - before.unwrap_or(0), before.is_none())?;
-        self.open.entry(id.clone()).or_insert_with(|| Open::new(seat.world_size(), until)).put(seat, part);
+        let ranks = seat.world_size() as usize;
+        let after = there.map_or(part.bytes(), |open| open.largest_with(&part)) * ranks;
+        self.check_room(after - there.map_or(0, Open::bytes), there.is_none())?;
+        let more = part.memory_of_all(ranks).saturating_sub(there.map_or(0, |open| open.room().bytes()));
+        self.finished.give_way(self.memory.missing(more));
+        match self.open.entry(id.clone()) {
+            Entry::Occupied(mut there) => {
+                there.get().room().grow(more)?;
+                there.get_mut().put(seat, part);
+            }
+            Entry::Vacant(place) => {
+                let room = self.memory.room();
+                room.grow(more)?;
+                place.insert(Open::new(seat.world_size(), until, room)).put(seat, part);
+            }
+        }
+        // Answers that are kept give way.
+        let Config { max_gathers, max_total_bytes, .. } = self.config;
+        self.finished.shrink(max_gathers.saturating_sub(self.open.len()), max_total_bytes.saturating_sub(self.bytes_of_open()));
         Ok(None)
     }
 
-    /// Lets go of answers, the oldest first, until `bytes` more have room, and one more gather if it is `new`.
-    fn make_room(&mut self, bytes: usize, new: bool) -> Result<(), GatherError> {
+    fn bytes_of_open(&self) -> usize {
+        self.open.values().map(Open::bytes).sum()
+    }
+
+    /// Refuses what would pass the limits on gathers that wait for ranks: `bytes` more, and one more gather if it is `new`.
+    fn check_room(&self, bytes: usize, new: bool) -> Result<(), GatherError> {
         let Config { max_gathers, max_total_bytes, .. } = self.config;
-        let (open, opened) = (self.open.values().map(Open::bytes).sum::<usize>(), self.open.len());
-        if open + bytes > max_total_bytes {
+        if self.bytes_of_open() + bytes > max_total_bytes {
             let (room, setting) = ("the room for gathers that wait for ranks, in bytes,", "gather.max_total_bytes");
             return Err(GatherError::Full { room, limit: max_total_bytes, setting });
         }
-        if new && opened >= max_gathers {
+        if new && self.open.len() >= max_gathers {
             let (room, setting) = ("the room for gathers that wait for ranks", "gather.max_gathers");
             return Err(GatherError::Full { room, limit: max_gathers, setting });
         }
-        self.finished.shrink(max_gathers - opened - usize::from(new), max_total_bytes - open - bytes);
         Ok(())
     }
 
@@ -154,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Answer, Config, Contribution, GatherError, GatherId, Gathering, Part, Seat, Ticket};
+    use crate::gather::memory::tests::Purse;
     use crate::model::Dtype;
     use crate::model::clock::now;
 
@@ -173,7 +189,8 @@ mod tests {
     }
 
     fn gathering(max_gathers: usize, max_total_bytes: usize) -> Gathering<&'static str> {
-        Gathering::new(Config { max_gathers, max_total_bytes, keep: 60 * SECOND, ..Config::default() })
+        let config = Config { max_gathers, max_total_bytes, keep: 60 * SECOND, ..Config::default() };
+        Gathering::new(config, Box::new(Purse::of(usize::MAX)))
     }
 
     /// Contributes at `at`, to wait for ten seconds.
@@ -202,7 +219,7 @@ mod tests {
         /// own ranks.
         #[test]
         fn gathers_never_mix(order in Just((0..24u32).collect::<Vec<_>>()).prop_shuffle()) {
-            let (mut gathering, start) = (Gathering::new(Config::default()), now());
+            let (mut gathering, start) = (Gathering::new(Config::default(), Box::new(Purse::of(usize::MAX))), now());
             let mut answered = Vec::new();
             for arrival in order {
                 let (rank, step, group) = (arrival % 3, u64::from(arrival / 3 % 4), ["a", "b"][arrival as usize / 12]);

@@ -8,6 +8,7 @@ mod gathered;
 mod gathering;
 mod id;
 mod info;
+mod memory;
 mod open;
 mod part;
 
@@ -17,4 +18,5 @@ pub use gathered::Gathered;
 pub use gathering::{Answer, Gathering, Ticket};
 pub use id::{GatherId, Seat};
 pub use info::GatherInfo;
+pub use memory::{Memory, Room};
 pub use part::{Contribution, Part};

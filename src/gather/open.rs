@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::gathered::missing;
-use super::{GatherError, GatherId, Gathered, Part, Seat, Ticket};
+use super::{GatherError, GatherId, Gathered, Part, Room, Seat, Ticket};
 use crate::model::Invalid;
 
 /// The parts that have come, and who waits for the others. `W` stands for a caller who waits.
@@ -18,11 +18,12 @@ pub(super) struct Open<W> {
     until: Instant,
     /// Bytes of the largest part that came.
     largest: usize,
+    room: Box<dyn Room>,
 }
 
 impl<W> Open<W> {
-    pub(super) fn new(world_size: u32, until: Instant) -> Self {
-        Self { parts: (0..world_size).map(|_| None).collect(), came: 0, waiting: Vec::new(), until, largest: 0 }
+    pub(super) fn new(world_size: u32, until: Instant, room: Box<dyn Room>) -> Self {
+        Self { parts: (0..world_size).map(|_| None).collect(), came: 0, waiting: Vec::new(), until, largest: 0, room }
     }
 
     /// Whether the rows of this seat may come in: `Ok(true)` if they are there already.
@@ -67,6 +68,11 @@ impl<W> Open<W> {
         self.largest.max(part.bytes())
     }
 
+    /// Memory that it has, for all ranks.
+    pub(super) fn room(&self) -> &dyn Room {
+        &*self.room
+    }
+
     pub(super) fn until(&self) -> Instant {
         self.until
     }
@@ -85,7 +91,7 @@ impl<W> Open<W> {
 
     /// What has come, and who waits for it.
     pub(super) fn freeze(self) -> (Gathered, impl Iterator<Item = W>) {
-        (Gathered::new(self.parts), self.waiting.into_iter().map(|(_, caller)| caller))
+        (Gathered::new(self.parts, self.room), self.waiting.into_iter().map(|(_, caller)| caller))
     }
 }
 

@@ -39,6 +39,10 @@ impl Part {
     /// Memory of a rank's place in a gather, whether or not it is taken.
     pub(super) const BYTES_OF_SEAT: usize = size_of::<Option<Self>>();
 
+    /// Embeddings are sent in pieces, from where the requests left them; where ranks bring less than this on average they are copied into
+    /// one: each piece is a frame of HTTP/2 and a turn of its task.
+    pub const WORTH_A_PIECE: usize = 16 << 10;
+
     /// Rows of `dim` little-endian floats each, row-major; a column of ids is empty or whole.
     ///
     /// # Errors
@@ -111,6 +115,12 @@ impl Part {
         self.embeddings.len() + self.rows * BYTES_OF_COLUMNS + Self::BYTES_OF_SEAT
     }
 
+    /// Memory of a gather to which each of the ranks brings as much, its answer included: room for any other, to which none brings more.
+    pub(super) fn memory_of_all(&self, ranks: usize) -> usize {
+        let copied = self.embeddings.len().min(Self::WORTH_A_PIECE);
+        (self.bytes() + copied) * ranks + bytes_of_answer(self.rows * ranks, ranks)
+    }
+
     /// Refuses rows that can't stand beside those of another rank of `id`.
     pub(super) fn check_beside(&self, other: &Self, id: &GatherId) -> Result<(), Invalid> {
         let mut invalid = Invalid::default();
@@ -127,4 +137,9 @@ impl Part {
         }
         invalid.or(())
     }
+}
+
+/// Bytes of an answer without its embeddings, about: ids, labels and groups of its rows, what is told of each rank, and the rest.
+pub(super) fn bytes_of_answer(rows: usize, ranks: usize) -> usize {
+    rows * 40 + ranks * 8 + 256
 }

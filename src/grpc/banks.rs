@@ -1,15 +1,14 @@
 //! The Banks service.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::access::{self, Role};
 use super::convert::{self, Limits};
+use super::outbound::Held;
 use super::scan::{self, Chunks};
 use super::writing::Write;
 use super::{call, deadline, lookup, status};
-use crate::engine::{Condition, Engine, MemoryPart};
+use crate::engine::{Condition, Engine, EngineError, MemoryPart};
 use crate::model::Mutation;
 use crate::proto::v1;
 use crate::proto::v1::banks_server::Banks;
@@ -37,15 +36,21 @@ impl Banks for BanksService {
         let condition = Condition { at_least, ..Condition::default() };
         let k = convert::stalest_k(&request, &self.limits).map_err(|e| status::invalid(&e))?;
         self.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
+        let (entries, _) = bank.now().map_err(|e| status::engine(&e))?;
+        // The entries, and the message that is made of them.
+        let most = 2 * k.min(entries) * BYTES_OF_ENTRY;
+        let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
         let stalest = self.engine.stalest(&bank, k, &call).await.map_err(|e| status::engine(&e))?;
-        Ok(Response::new(convert::stalest(&stalest)))
+        let mut response = Response::new(convert::stalest(&stalest));
+        response.extensions_mut().insert(Held::of(held));
+        Ok(response)
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let access = access::of(&request)?;
         let call = call::of(&request, &access);
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().bank)?;
-        Ok(Response::new(scan::chunks(self, bank, request.get_ref(), &call).await?))
+        scan::chunks(self, bank, request.get_ref(), &call).await
     }
 
     async fn create_bank(&self, request: Request<v1::CreateBankRequest>) -> Result<Response<v1::Bank>, Status> {
@@ -61,7 +66,10 @@ impl Banks for BanksService {
             Ok(()) => self.engine.create_bank(name, spec, durability).await.map_err(|e| status::engine(&e))?,
             // Every rank asks for the bank that it writes to; where it is there already, nothing is created.
             Err(refused) => {
-                let there = self.engine.bank(name.as_str()).ok().filter(|bank| *bank.spec() == spec);
+                let there = match self.engine.bank(name.as_str()) {
+                    Err(soon @ EngineError::Recovering { .. }) => return Err(status::engine(&soon)),
+                    there => there.ok().filter(|bank| *bank.spec() == spec),
+                };
                 let same = there.filter(|bank| durability.is_none_or(|durability| bank.durability() == durability));
                 same.ok_or(refused)?
             }
@@ -73,6 +81,10 @@ impl Banks for BanksService {
     async fn get_bank(&self, request: Request<v1::GetBankRequest>) -> Result<Response<v1::Bank>, Status> {
         let access = access::of(&request)?;
         let call = call::of(&request, &access);
+        access.may(Role::Read, &request.get_ref().name)?;
+        if let Some(info) = self.engine.recovering_bank(&request.get_ref().name).map_err(|e| status::engine(&e))? {
+            return Ok(Response::new(convert::described(&info)));
+        }
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.get_ref().name)?;
         let info = self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?;
         Ok(Response::new(convert::described(&info)))
@@ -81,11 +93,15 @@ impl Banks for BanksService {
     async fn list_banks(&self, request: Request<v1::ListBanksRequest>) -> Result<Response<v1::ListBanksResponse>, Status> {
         let access = access::of(&request)?;
         let call = call::of(&request, &access);
-        let mut banks = Vec::new();
-        for bank in self.engine.banks().into_iter().filter(|bank| access.sees(bank.name().as_str())) {
-            let info = self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?;
-            banks.push(convert::described(&info));
+        // In this order, so that one that is served meanwhile is not missed.
+        let mut infos = self.engine.recovering().map_err(|e| status::engine(&e))?;
+        let served = self.engine.banks();
+        infos.retain(|coming| access.sees(coming.name.as_str()) && served.iter().all(|bank| *bank.name() != coming.name));
+        for bank in served.into_iter().filter(|bank| access.sees(bank.name().as_str())) {
+            infos.push(self.engine.describe(&bank, &call).await.map_err(|e| status::engine(&e))?);
         }
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        let banks = infos.iter().map(convert::described).collect();
         Ok(Response::new(v1::ListBanksResponse { banks }))
     }
 
@@ -117,8 +133,8 @@ impl Banks for BanksService {
         let most = ids.len() * (encoding.bytes() * bank.spec().dim() + BYTES_OF_ENTRY);
         let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
         let fetched = self.engine.fetch(&bank, ids, encoding, &call).await.map_err(|e| status::engine(&e))?;
-        let mut response = Response::new(convert::fetched(fetched, bank.spec().dim(), encoding));
-        response.extensions_mut().insert(Arc::new(held));
+        let mut response = Response::new(v1::FetchResponse::default());
+        response.extensions_mut().insert(convert::fetched(fetched, bank.spec().dim(), encoding).held_by(held));
         Ok(response)
     }
 

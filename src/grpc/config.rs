@@ -21,10 +21,14 @@ pub struct Config {
     pub tokens: Option<PathBuf>,
     /// How often certificates and tokens are looked at for changes.
     pub reload: Duration,
-    /// Listen where others can reach it though calls are neither encrypted nor authenticated.
+    /// Listen where others can reach it though calls are not encrypted, or nobody is asked who makes them.
     pub insecure_listen: bool,
     /// A connection that lasts longer is asked to end, and has as long as a drain may take; zero: never.
     pub max_connection_age: Duration,
+    /// A client that has said nothing for so long is asked whether it still lives; default 30 s.
+    pub keepalive: Duration,
+    /// A client that does not answer within this time, or takes nothing that it is sent for both together, is cut; default 20 s.
+    pub keepalive_timeout: Duration,
     /// After SIGTERM, calls in flight may take this long; then the process ends.
     pub drain: Duration,
     /// Largest request taken, in bytes.
@@ -56,6 +60,8 @@ impl Default for Config {
             reload: Duration::from_secs(10),
             insecure_listen: false,
             max_connection_age: Duration::ZERO,
+            keepalive: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
             drain: Duration::from_secs(30),
             max_message_bytes: 64 << 20,
             max_inbound_bytes: 1 << 30,

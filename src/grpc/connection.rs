@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
+use super::farewell::Farewell;
+use super::lifespan::{Lifespan, Terms};
 use super::verdicts::Verdicts;
 
 /// What a call knows of the connection that it came by.
@@ -74,22 +76,36 @@ impl Origin for UdsConnectInfo {
     }
 }
 
-/// A connection, the way to cut it, and what it is refused for.
+/// A connection, the way to cut it, when that is due, and what it is refused for.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     inner: S,
     line: Line,
+    lifespan: Lifespan,
+    /// Once the last word is written.
+    farewell: Option<Farewell>,
     verdicts: Verdicts,
 }
 
 impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(super) fn new(inner: S, terms: Terms) -> Self {
         let line = Line { peer: inner.connect_info().peer(), cut: Arc::default() };
-        Self { inner, line, verdicts: Verdicts::default() }
+        Self { inner, line, lifespan: Lifespan::new(terms), farewell: None, verdicts: Verdicts::default() }
     }
 
     pub(super) fn line(&self) -> &Line {
         &self.line
+    }
+}
+
+impl<S> Connection<S> {
+    /// Fails once it was cut, or when it is to be.
+    fn check(&mut self, waker: fn(&Cut) -> &AtomicWaker, context: &mut Context<'_>) -> io::Result<()> {
+        let cut = &self.line.cut;
+        if !cut.is_done() && self.lifespan.ends(self.line.peer, context) {
+            cut.cut();
+        }
+        cut.check(waker(cut), context)
     }
 }
 
@@ -103,18 +119,23 @@ impl<S> Connected for Connection<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.line.cut.check(&self.line.cut.reader, context)?;
+        self.check(|cut| &cut.reader, context)?;
         let before = into.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(context, into);
-        self.line.cut.heard.fetch_add(into.filled().len() - before, Ordering::Relaxed);
+        let heard = into.filled().len() - before;
+        if heard > 0 {
+            self.line.cut.heard.fetch_add(heard, Ordering::Relaxed);
+            self.lifespan.hears();
+        }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.line.cut.check(&self.line.cut.writer, context)?;
+        self.check(|cut| &cut.writer, context)?;
         let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.lifespan.wrote(&polled, context);
         if let Poll::Ready(Ok(written)) = polled {
             let peer = self.line.peer;
             self.verdicts.look(peer, &bytes[..written]);
@@ -123,12 +144,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.line.cut.check(&self.line.cut.writer, context)?;
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.check(|cut| &cut.writer, context)?;
+        let polled = Pin::new(&mut self.inner).poll_flush(context);
+        self.lifespan.wrote(&polled, context);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        self.check(|cut| &cut.writer, context)?;
+        let Self { inner, lifespan, farewell, .. } = &mut *self;
+        if farewell.is_none() {
+            let polled = Pin::new(&mut *inner).poll_shutdown(context);
+            lifespan.wrote(&polled, context);
+            ready!(polled)?;
+            // One that is gone has nothing more to say.
+            if lifespan.is_silent() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        farewell.get_or_insert_with(Farewell::new).poll_close(inner, context)
     }
 
     fn poll_write_vectored(
@@ -136,8 +170,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.line.cut.check(&self.line.cut.writer, context)?;
+        self.check(|cut| &cut.writer, context)?;
         let polled = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
+        self.lifespan.wrote(&polled, context);
         if let Poll::Ready(Ok(mut left)) = polled {
             let peer = self.line.peer;
             for piece in pieces {

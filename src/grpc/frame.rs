@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::outbound::Held;
 use super::wire::{Fields, PREFIX};
 use crate::engine::MemoryShare;
 
@@ -23,8 +23,8 @@ use crate::engine::MemoryShare;
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
     pieces: Vec<Bytes>,
-    /// The memory that it was given, until the last copy of it is sent or cut.
-    held: Option<Arc<MemoryShare>>,
+    /// What accounts for its memory, until the last copy of it is sent or cut. After the pieces, so that no memory is free before it is.
+    held: Option<Held>,
 }
 
 impl Frame {
@@ -65,8 +65,19 @@ impl Frame {
     /// The message, for which memory was taken when it was asked for: as much as it could have been.
     pub(super) fn held_by(mut self, share: MemoryShare) -> Self {
         share.set(self.bytes());
-        self.held = Some(Arc::new(share));
+        self.held = Some(Held::of(share));
         self
+    }
+
+    /// The message, of memory that something has which is accounted for.
+    pub(super) fn holding(mut self, what: Held) -> Self {
+        self.held = Some(what);
+        self
+    }
+
+    /// True if no copy of it is being sent.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.held.as_ref().is_some_and(Held::is_shared)
     }
 
     /// Memory that the message takes.

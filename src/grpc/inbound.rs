@@ -66,7 +66,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let InboundLayer { all, limit, most, ledger } = self.layer.clone();
         // Reflection is a conversation.
         let most = request.uri().path().starts_with(OURS).then_some(most);
@@ -75,6 +75,7 @@ where
         let (own, memory) = (AtomicUsize::new(0), ledger.share(MemoryPart::Requests));
         let share = Arc::new(Share { all, own, limit, memory, upload });
         let of_body = Arc::clone(&share);
+        request.extensions_mut().insert(Received(Arc::clone(&share)));
         let answer = self.inner.call(request.map(|body| Body::new(Counted { body, share: of_body, most, late: None })));
         Box::pin(async move {
             let answered = answer.await;
@@ -93,6 +94,17 @@ struct Share {
     limit: usize,
     memory: MemoryShare,
     upload: Upload,
+}
+
+/// What a request takes of the ledger, in its extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Received(Arc<Share>);
+
+impl Received {
+    /// The request's memory is no longer the request's: somebody accounts for it who has taken it in, or it is free.
+    pub(super) fn pass_on(&self) {
+        self.0.memory.set(0);
+    }
 }
 
 /// How a request came.

@@ -1,6 +1,7 @@
 //! The service as the wire sees it: protobuf becomes a domain value once, on the way in, and an answer once, on the way out.
 
 mod access;
+mod amiss;
 mod authority;
 mod banks;
 mod call;
@@ -11,11 +12,14 @@ pub mod convert;
 mod deadline;
 mod endless;
 mod expiry;
+mod farewell;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gathering;
+mod health;
 mod inbound;
+mod lifespan;
 mod local_stream;
 mod lookup;
 mod measured;

@@ -1,5 +1,6 @@
 //! Answers on their way out, piece by piece, so that it shows whether they are read.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +16,25 @@ use super::connection::Line;
 use super::readers::{Readers, Reading};
 use super::sparing::Sparing;
 use super::status::TooLarge;
-use crate::engine::MemoryShare;
 
-/// Hands answers on in pieces, and has it watched whether they are read. What was accounted for of an answer, and left in its
-/// extensions, is held until all of it is sent.
+/// What an answer holds until all of it is sent or given up: its share of the ledger, or what has one. Left in the answer's extensions.
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Held(Arc<dyn fmt::Debug + Send + Sync>);
+
+impl Held {
+    pub(super) fn of(what: impl fmt::Debug + Send + Sync + 'static) -> Self {
+        Self(Arc::new(what))
+    }
+
+    /// True if there are other copies.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+/// Hands answers on in pieces, and has it watched whether they are read. What an answer left in its extensions as [`Held`] is held until
+/// all of it is sent.
 #[derive(Debug, Clone)]
 pub(super) struct OutboundLayer(pub(super) Readers);
 
@@ -60,7 +76,7 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let mut answer = answer.await?;
-            let held = answer.extensions_mut().remove::<Arc<MemoryShare>>();
+            let held = answer.extensions_mut().remove::<Held>();
             if let Some(TooLarge(why)) = answer.extensions_mut().remove()
                 && let Some(untold) = TOO_LARGE.turn()
             {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::connection::Line;
+use super::outbound::Held;
 use super::sparing::Sparing;
-use crate::engine::MemoryShare;
 use crate::model::clock;
 use crate::telemetry::Metrics;
 
@@ -25,7 +25,7 @@ struct Watched {
 pub(super) struct Reading {
     line: Line,
     /// What the answer takes, where that was accounted for.
-    _held: Option<Arc<MemoryShare>>,
+    _held: Option<Held>,
     /// Pieces that HTTP/2 has taken and not sent yet.
     unsent: AtomicUsize,
     moved: Mutex<Instant>,
@@ -62,7 +62,7 @@ static SILENT: Sparing = Sparing::new();
 
 impl Readers {
     /// Watches an answer.
-    pub(super) fn reading(&self, line: Line, held: Option<Arc<MemoryShare>>) -> Arc<Reading> {
+    pub(super) fn reading(&self, line: Line, held: Option<Held>) -> Arc<Reading> {
         let (unsent, moved) = (AtomicUsize::new(0), Mutex::new(clock::now()));
         let reading = Arc::new(Reading { line, _held: held, unsent, moved });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).readings.push(Arc::downgrade(&reading));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::amiss::{Amiss, Telling};
 use crate::model::clock;
 
 /// How a value is made of the files and their contents, in their order.
@@ -34,7 +35,15 @@ pub(super) struct Reloaded<T> {
     files: Vec<File>,
     parse: Parse<T>,
     current: RwLock<Arc<T>>,
-    seen: Mutex<Vec<Vec<u8>>>,
+    seen: Mutex<Seen>,
+}
+
+/// What the files held at the last look at which they could be read.
+struct Seen {
+    contents: Vec<Vec<u8>>,
+    /// Why that is not in force, if it isn't.
+    wrong: Option<String>,
+    amiss: Amiss,
 }
 
 impl<T: Send + Sync + 'static> Reloaded<T> {
@@ -47,9 +56,10 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         files: Vec<File>,
         parse: impl Fn(&[(&File, &[u8])]) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
-        let seen = read(&files)?;
-        let current = RwLock::new(Arc::new(parse(&pairs(&files, &seen))?));
-        Ok(Arc::new(Self { what, files, parse: Box::new(parse), current, seen: Mutex::new(seen) }))
+        let contents = read(&files)?;
+        let current = RwLock::new(Arc::new(parse(&pairs(&files, &contents))?));
+        let seen = Mutex::new(Seen { contents, wrong: None, amiss: Amiss::default() });
+        Ok(Arc::new(Self { what, files, parse: Box::new(parse), current, seen }))
     }
 
     /// The value as it is now.
@@ -60,21 +70,38 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     /// Looks at the files again.
     fn refresh(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let what = self.what;
-        match read(&self.files) {
-            Ok(found) if found == *seen => {}
+        let (what, mut changed) = (self.what, false);
+        let fault = match read(&self.files) {
             Ok(found) => {
-                match (self.parse)(&pairs(&self.files, &found)) {
-                    Ok(value) => {
-                        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
-                        tracing::info!("the {what} changed and are in force");
-                    }
-                    Err(fault) => tracing::error!("the {what} changed and are wrong, those before stay in force: {fault}"),
+                changed = found != seen.contents;
+                if changed {
+                    seen.wrong = self.take_up(&found).err();
+                    seen.contents = found;
                 }
-                *seen = found;
+                seen.wrong.clone()
             }
-            Err(fault) => tracing::error!("the {what} stay as they were: {fault}"),
+            Err(fault) => Some(format!("the {what} stay as they were: {fault}")),
+        };
+        let told = seen.amiss.found(fault.as_deref(), clock::now());
+        match (told, fault.unwrap_or_default()) {
+            (Some(Telling::New), fault) => tracing::error!("{fault}"),
+            (Some(Telling::Still(since)), fault) => tracing::error!(?since, "still so: {fault}"),
+            // That they changed and are in force was told.
+            (Some(Telling::Over(since)), _) if !changed => {
+                tracing::info!(?since, "the files of the {what} can be read again, and are as they were");
+            }
+            (Some(Telling::Over(_)) | None, _) => {}
         }
+    }
+
+    /// Puts in force what the files hold now, or says why not.
+    fn take_up(&self, found: &[Vec<u8>]) -> Result<(), String> {
+        let what = self.what;
+        let wrong = |fault| format!("the {what} changed and are wrong, those before stay in force: {fault}");
+        let value = (self.parse)(&pairs(&self.files, found)).map_err(wrong)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        tracing::info!("the {what} changed and are in force");
+        Ok(())
     }
 
     /// Follows the files for as long as somebody uses the value; once a day it is `told` of.

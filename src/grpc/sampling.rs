@@ -1,6 +1,8 @@
 //! The Sampling service.
 
 use std::sync::Arc;
+
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::access::{self, Role};
@@ -35,7 +37,7 @@ impl Sampling for SamplingService {
         let condition = Condition { at_least, min_entries: request.min_entries, wait: request.wait_for_entries };
         let seed = Seed::from_entropy().map_err(|_| Status::internal("the system gives no entropy: set the request's seed"))?;
         let write = request.write.take().map(|write| self.write(write, &bank)).transpose()?;
-        let key = SharedFrames::takes(&request).then(|| request.clone());
+        let key = (write.is_none() && SharedFrames::takes(&request)).then(|| request.encode_to_vec());
         let query = convert::query(request, bank.spec(), seed, &self.limits).map_err(|e| status::invalid(&e))?;
         Work::current().attribute("negbank.anchors", || query.anchors().count as i64);
         // What is wrong with a request is told before it waits.
@@ -45,10 +47,10 @@ impl Sampling for SamplingService {
         let query = if whole { query } else { query.over_candidates(self.limits.softmax_candidates) };
         let most = convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
         let take = || self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e));
-        let frame = match key.filter(|_| write.is_none()) {
+        let frame = match key {
             Some(key) => {
                 self.shared
-                    .get(position, &key, async || {
+                    .get(position, key, async || {
                         // Once for all who wait for it.
                         let held = take()?;
                         Ok(self.draw(&bank, query, None, &call).await?.held_by(held))

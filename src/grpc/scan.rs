@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures_util::stream;
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::banks::BanksService;
+use super::outbound::Held;
 use super::{convert, status};
 use crate::engine::{BankHandle, Condition, MemoryPart};
 use crate::model::{Call, Position};
@@ -22,7 +23,7 @@ pub(super) async fn chunks(
     bank: Arc<BankHandle>,
     request: &v1::ScanRequest,
     call: &Call,
-) -> Result<Chunks, Status> {
+) -> Result<Response<Chunks>, Status> {
     let query = convert::scan(request, bank.spec(), &service.limits).map_err(|e| status::invalid(&e))?;
     let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
     for position in [at_least, query.since] {
@@ -35,11 +36,13 @@ pub(super) async fn chunks(
     let scan = service.engine.scan(&bank, query, call).map_err(|e| status::engine(&e))?;
     // Nothing of the bank itself, so that it can be let go of while the stream is still there.
     let (dim, origin) = (bank.spec().dim(), bank.position(0));
-    let chunks = stream::unfold((scan, held), move |(mut scan, held)| async move {
+    let chunks = stream::unfold(scan, move |mut scan| async move {
         let part = scan.next().await?;
         let position_of = |sequence| Position { sequence, ..origin };
         let chunk = part.map(|part| convert::chunk(part, dim, query.encoding, position_of)).map_err(|e| status::engine(&e));
-        Some((chunk, (scan, held)))
+        Some((chunk, scan))
     });
-    Ok(Box::pin(chunks))
+    let mut response = Response::new(Box::pin(chunks) as Chunks);
+    response.extensions_mut().insert(Held::of(held));
+    Ok(response)
 }

@@ -11,10 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::server::NamedService;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use super::access::{AccessLayer, Tokens};
@@ -25,6 +22,8 @@ use super::endless::{EndlessLayer, until_dropped};
 use super::expiry::Expiries;
 use super::frame::Framed;
 use super::gathering::GatheringService;
+use super::health::Announcer;
+use super::lifespan::Terms;
 use super::local_stream::LocalStream;
 use super::readers::Readers;
 use super::reloaded::{File, Reloaded};
@@ -77,12 +76,14 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Others could reach it, and nothing keeps them from doing as they like.
-    #[error(
-        "server.listen = {0} can be reached by others, and calls would be neither encrypted nor authenticated: set \
-         tls.certificate and tls.key, auth.tokens, or server.insecure_listen = true to serve anyone who reaches it"
-    )]
-    Insecure(SocketAddr),
+    /// Others could reach it, and could do as they like, or hear what would let them.
+    #[error("server.listen = {address} can be reached by others, and {missing}")]
+    Insecure {
+        /// The address.
+        address: SocketAddr,
+        /// What is not there, and the settings that add it or do without.
+        missing: &'static str,
+    },
     /// Certificates or tokens that can't be read: the setting and the file, and what is wrong.
     #[error("{0}")]
     Credentials(String),
@@ -108,10 +109,7 @@ impl Server {
     /// # Errors
     /// [`ServeError::Insecure`], [`ServeError::Credentials`], [`ServeError::Listen`], [`ServeError::Socket`]
     pub async fn bind(config: Config, limits: Limits) -> Result<Self, ServeError> {
-        let open = config.tls.is_none() && config.tokens.is_none() && !config.insecure_listen;
-        if let Some(address) = config.listen.filter(|address| open && !address.ip().to_canonical().is_loopback()) {
-            return Err(ServeError::Insecure(address));
-        }
+        refuse_open_door(&config)?;
         let tls = config.tls.as_ref().map(tls::load).transpose().map_err(ServeError::Credentials)?;
         let tokens = config.tokens.clone().map(|path| {
             let file = File { setting: "auth.tokens", path };
@@ -167,25 +165,25 @@ impl Server {
         Self { traces, ..self }
     }
 
-    /// Serves until `stop` is ready; then says so in its health, takes no more calls and ends when those in flight have.
+    /// Serves until `stop` is ready, banks that are being recovered as soon as each is there; then says so in its health, takes no more
+    /// calls and ends when those in flight have.
     ///
     /// # Errors
     /// [`ServeError`]
     pub async fn serve(self, engine: Engine, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        tell_services(&health, ServingStatus::Serving).await;
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = Announcer::follow(reporter, engine.health()).await;
 
         let metrics = engine.metrics().clone();
         metrics.serve(methods::all());
         if let Some(tls) = &self.tls {
             metrics.register(Expiries(Arc::clone(tls)));
         }
-        tokio::spawn(tell_of_failed_logs(engine.log_failures(), health.clone()));
 
         let banks = BanksService { engine: engine.clone(), limits: self.limits.clone() };
         let checkpoints = CheckpointsService { engine: engine.clone() };
         let gathering = GatheringService { engine: engine.clone(), limits: self.limits.clone() };
-        let shared = SharedFrames::new(self.limits.max_answer_bytes);
+        let shared = SharedFrames::new(self.limits.max_answer_bytes, engine.ledger());
         let sampling = SamplingService { engine: engine.clone(), limits: self.limits.clone(), shared };
         // An answer was checked against its own limit before work was done; this one must not cut it short.
         let (taken, sent) = (self.config.max_message_bytes, usize::MAX);
@@ -194,11 +192,12 @@ impl Server {
         let of_transport = (engine.ledger().clone(), readers.clone());
         let watch = tokio::spawn(readers.clone().watch(self.config.answer, engine.metrics().clone()));
         let (of_tcp, of_unix) = (readers.clone(), readers);
+        let terms = Terms::of(&self.config);
         let (stopping, stopped) = watch::channel(());
         let stop = async move {
             stop.await;
-            tell_services(&health, ServingStatus::NotServing).await;
-            health.set_service_status("", ServingStatus::NotServing).await;
+            engine.stop_recovering();
+            health.drain().await;
             // Whoever watches has been told: from now on those streams end.
             drop(stopping);
             engine.stop();
@@ -210,7 +209,7 @@ impl Server {
             .add_service(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
-            .add_service(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent))
+            .add_service(Framed(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent)))
             .add_service(CheckpointsServer::new(checkpoints))
             .add_service(Framed(SamplingServer::new(sampling).max_decoding_message_size(taken).max_encoding_message_size(sent)))
             .add_service(Framed(
@@ -223,17 +222,17 @@ impl Server {
                 let incoming = unhurried(TcpIncoming::from(listener).with_nodelay(Some(true)));
                 match self.tls {
                     Some(tls) => {
-                        let incoming = watched(tls::secured(incoming, tls), of_tcp);
+                        let incoming = watched(tls::secured(incoming, tls), of_tcp, terms);
                         router.serve_with_incoming_shutdown(incoming, stopped).await
                     }
-                    None => router.serve_with_incoming_shutdown(watched(incoming, of_tcp), stopped).await,
+                    None => router.serve_with_incoming_shutdown(watched(incoming, of_tcp, terms), stopped).await,
                 }
             }
         };
         let over_unix = async move {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
             let incoming = unhurried(UnixListenerStream::new(listener)).map(|accepted| accepted.map(LocalStream::new));
-            router.serve_with_incoming_shutdown(watched(incoming, of_unix), until_dropped(stopped)).await
+            router.serve_with_incoming_shutdown(watched(incoming, of_unix, terms), until_dropped(stopped)).await
         };
         let ended = tokio::try_join!(stop, over_tcp, over_unix);
         watch.abort();
@@ -255,38 +254,43 @@ impl Server {
     fn transport(&self, metrics: Metrics, of_answers: (Ledger, Readers), stopped: watch::Receiver<()>) -> Transport {
         let mut builder = tonic::transport::Server::builder();
         if !self.config.max_connection_age.is_zero() {
-            builder = builder.max_connection_age(self.config.max_connection_age).max_connection_age_grace(self.config.drain);
+            // Told of the grace as well, tonic (0.14) asks nobody to end and only cuts; so that is done by `Lifespan`.
+            builder = builder.max_connection_age(self.config.max_connection_age);
         }
         let of_calls = (AccessLayer { tokens: self.tokens.clone() }, EndlessLayer { stopped });
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES)
-            .http2_keepalive_interval(Some(stack::KEEPALIVE))
-            .http2_keepalive_timeout(Some(stack::KEEPALIVE_ANSWER))
+            .http2_keepalive_interval(Some(self.config.keepalive))
+            .http2_keepalive_timeout(Some(self.config.keepalive_timeout))
             .max_concurrent_streams(Some(stack::STREAMS))
             .http2_max_header_list_size(Some(stack::METADATA_BYTES))
             .layer(stack::layers(&self.config, (metrics, self.traces.clone()), of_calls, of_answers))
     }
 }
 
-async fn tell_of_failed_logs(mut failures: watch::Receiver<bool>, health: HealthReporter) {
-    // An error here means that the engine is gone, and the server with it.
-    if failures.wait_for(|&failed| failed).await.is_ok() {
-        health.set_not_serving::<BanksServer<BanksService>>().await;
-    }
-}
-
-/// Tells whoever watches the health of our services.
-async fn tell_services(health: &HealthReporter, status: ServingStatus) {
-    for service in [
-        BanksServer::<BanksService>::NAME,
-        SamplingServer::<SamplingService>::NAME,
-        GatheringServer::<GatheringService>::NAME,
-        CheckpointsServer::<CheckpointsService>::NAME,
-    ] {
-        health.set_service_status(service, status).await;
-    }
+/// Refuses an address that others can reach unless calls are encrypted and callers known, or somebody does without by name.
+fn refuse_open_door(config: &Config) -> Result<(), ServeError> {
+    let reached = config.listen.filter(|address| !address.ip().to_canonical().is_loopback());
+    let Some(address) = reached.filter(|_| !config.insecure_listen) else { return Ok(()) };
+    let certificates = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let missing = match (config.tls.is_some(), config.tokens.is_some() || certificates) {
+        (true, true) => return Ok(()),
+        (true, false) => {
+            "nobody would be asked who makes a call: set auth.tokens or tls.client_ca, or server.insecure_listen = true to serve \
+             anyone who reaches it"
+        }
+        (false, true) => {
+            "tokens and rows would cross the network in the clear: set tls.certificate and tls.key, or \
+             server.insecure_listen = true to serve without TLS"
+        }
+        (false, false) => {
+            "calls would be neither encrypted nor authenticated: set tls.certificate and tls.key, and auth.tokens or \
+             tls.client_ca, or server.insecure_listen = true to serve anyone who reaches it"
+        }
+    };
+    Err(ServeError::Insecure { address, missing })
 }
 
 /// A connection that can't be taken, since there are too many open files, say, is asked for again at once: without a pause that
@@ -303,13 +307,14 @@ fn unhurried<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item
     })
 }
 
-/// Connections that can be cut, and are if nothing comes of them.
+/// Connections that can be cut, and are if nothing comes of them, or on their terms.
 fn watched<C: Connected<ConnectInfo: Origin>>(
     incoming: impl Stream<Item = io::Result<C>>,
     readers: Readers,
+    terms: Terms,
 ) -> impl Stream<Item = io::Result<Connection<C>>> {
     incoming.map(move |accepted| {
-        let connection = Connection::new(accepted?);
+        let connection = Connection::new(accepted?, terms);
         readers.connected(connection.line());
         Ok(connection)
     })

@@ -2,29 +2,38 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prost::Message as _;
 use tokio::sync::OnceCell;
 use tonic::Status;
 
 use super::frame::Frame;
+use super::status;
+use crate::engine::{Ledger, MemoryPart, MemoryReserve, MemoryShare};
 use crate::model::Position;
 use crate::proto::v1;
 
 /// Finished answers of seeded requests all of whose draws are SHARED. The ranks of a step send the same request: the first
-/// computes and encodes, the others wait for it and send the same memory.
+/// computes and encodes, the others wait for it and send the same memory. The ledger has an answer for as long as anybody has it, and
+/// has those given up that nobody is being sent before it refuses anybody.
 #[derive(Debug, Clone)]
 pub(super) struct SharedFrames {
-    kept: Arc<Mutex<VecDeque<Kept>>>,
+    kept: Arc<Shelf>,
     /// Bytes of finished answers kept at most.
     limit: usize,
+    ledger: Ledger,
 }
+
+#[derive(Debug, Default)]
+struct Shelf(Mutex<VecDeque<Kept>>);
 
 #[derive(Debug)]
 struct Kept {
     key: Key,
     frame: Arc<OnceCell<Frame>>,
+    /// The key's memory; the frame brings its own.
+    _memory: MemoryShare,
 }
 
 /// The same request to the same state of the same bank.
@@ -41,9 +50,12 @@ const MOST: usize = 64;
 const LONGEST_REQUEST: usize = 1 << 20;
 
 impl SharedFrames {
-    /// Keeps answers of `limit` bytes altogether.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { kept: Arc::default(), limit }
+    /// Keeps answers of `limit` bytes altogether, while the ledger has room.
+    pub(super) fn new(limit: usize, ledger: &Ledger) -> Self {
+        let kept = Arc::new(Shelf::default());
+        let reserve: Weak<Shelf> = Arc::downgrade(&kept);
+        ledger.has_reserve(reserve);
+        Self { kept, limit, ledger: ledger.clone() }
     }
 
     /// True if another rank may send the same request.
@@ -54,26 +66,52 @@ impl SharedFrames {
             && request.encoded_len() <= LONGEST_REQUEST
     }
 
-    /// The answer to `request`, of a bank whose history has come to `position`: by `compute`, unless it is known or under way.
+    /// The answer to `request`, encoded, of a bank whose history has come to `position`: by `compute`, unless it is known or under way.
     ///
     /// If whoever computes leaves, the next one who waits computes.
     pub(super) async fn get<F>(
         &self,
         position: Position,
-        request: &v1::SampleRequest,
+        request: Vec<u8>,
         compute: impl FnOnce() -> F,
     ) -> Result<Frame, Status>
     where
         F: Future<Output = Result<Frame, Status>>,
     {
-        let cell = self.cell(Key { position, request: request.encode_to_vec() });
+        let cell = self.cell(Key { position, request })?;
         let frame = cell.get_or_try_init(compute).await.cloned();
         self.trim();
         frame
     }
 
-    fn cell(&self, key: Key) -> Arc<OnceCell<Frame>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn cell(&self, key: Key) -> Result<Arc<OnceCell<Frame>>, Status> {
+        if let Some(there) = self.kept.find(&key) {
+            return Ok(there);
+        }
+        // Before the lock is taken: where memory is short, what is kept here is looked through.
+        let memory = self.ledger.take(MemoryPart::Answers, key.request.len()).map_err(|full| status::engine(&full))?;
+        Ok(self.kept.put(key, memory))
+    }
+
+    /// Forgets the oldest answers beyond the limit.
+    fn trim(&self) {
+        let mut bytes = 0usize;
+        self.kept.retain(|there| {
+            bytes += there.frame.get().map_or(0, Frame::bytes);
+            bytes <= self.limit
+        });
+    }
+}
+
+impl Shelf {
+    fn find(&self, key: &Key) -> Option<Arc<OnceCell<Frame>>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|there| there.key == *key).map(|there| Arc::clone(&there.frame))
+    }
+
+    /// Keeps a place for an answer, unless somebody else just has.
+    fn put(&self, key: Key, memory: MemoryShare) -> Arc<OnceCell<Frame>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = kept.iter().find(|there| there.key == key) {
             return Arc::clone(&there.frame);
         }
@@ -81,18 +119,18 @@ impl SharedFrames {
         kept.retain(|there| !there.key.position.is_before(key.position));
         kept.truncate(MOST - 1);
         let frame = Arc::new(OnceCell::new());
-        kept.push_front(Kept { key, frame: Arc::clone(&frame) });
+        kept.push_front(Kept { key, frame: Arc::clone(&frame), _memory: memory });
         frame
     }
 
-    /// Forgets the oldest answers beyond the limit.
-    fn trim(&self) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes = 0usize;
-        kept.retain(|there| {
-            bytes += there.frame.get().map_or(0, Frame::bytes);
-            bytes <= self.limit
-        });
+    fn retain(&self, keep: impl FnMut(&Kept) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(keep);
+    }
+}
+
+impl MemoryReserve for Shelf {
+    fn free(&self) {
+        self.retain(|there| !there.frame.get().is_some_and(Frame::is_idle));
     }
 }
 
@@ -100,12 +138,12 @@ impl SharedFrames {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tonic::Status;
+    use tonic::{Code, Status};
 
     use super::{Frame, SharedFrames};
+    use crate::engine::{Config, Engine, Ledger, MemoryConfig, MemoryPart};
     use crate::grpc::wire::Fields;
     use crate::model::Position;
-    use crate::proto::v1;
 
     fn frame(bytes: usize) -> Frame {
         let mut fields = Fields::message(8);
@@ -113,10 +151,17 @@ mod tests {
         Frame::new(fields, Vec::new())
     }
 
+    fn ledger(max_bytes: usize) -> Ledger {
+        let memory = MemoryConfig { max_bytes, ..MemoryConfig::default() };
+        Engine::start(Config { threads: 1, memory, ..Config::default() }).unwrap().ledger().clone()
+    }
+
+    const AT: Position = Position { incarnation: 1, sequence: 1 };
+
     #[tokio::test]
     async fn ranks_that_ask_the_same_at_once_are_answered_by_one_computation() {
-        let frames = SharedFrames::new(1 << 20);
-        let request = v1::SampleRequest { seed: Some(1), ..Default::default() };
+        let frames = SharedFrames::new(1 << 20, &ledger(0));
+        let request = vec![1; 10];
         let at = |sequence| Position { incarnation: 9, sequence };
         let computed = AtomicUsize::new(0);
         let compute = || async {
@@ -124,27 +169,61 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(frame(10))
         };
-        let asked = || frames.get(at(3), &request, compute);
+        let asked = || frames.get(at(3), request.clone(), compute);
         let (a, b) = tokio::join!(asked(), asked());
         assert_eq!((a.unwrap().bytes(), computed.load(Ordering::Relaxed)), (b.unwrap().bytes(), 1));
-        frames.get(at(4), &request, compute).await.unwrap();
+        frames.get(at(4), request.clone(), compute).await.unwrap();
         assert_eq!(computed.load(Ordering::Relaxed), 2, "the bank has moved on");
-        assert_eq!(frames.kept.lock().unwrap().len(), 1, "and its past is forgotten");
-        let refused = frames.get(at(5), &request, || async { Err(Status::unavailable("")) }).await;
+        assert_eq!(frames.kept.0.lock().unwrap().len(), 1, "and its past is forgotten");
+        let refused = frames.get(at(5), request.clone(), || async { Err(Status::unavailable("")) }).await;
         assert!(refused.is_err());
-        frames.get(at(5), &request, compute).await.unwrap();
+        frames.get(at(5), request, compute).await.unwrap();
         assert_eq!(computed.load(Ordering::Relaxed), 3, "a refusal is not kept");
     }
 
     #[tokio::test]
     async fn memory_is_bounded() {
-        let frames = SharedFrames::new(100);
+        let frames = SharedFrames::new(100, &ledger(0));
         for seed in 0..50 {
-            let request = v1::SampleRequest { seed: Some(seed), ..Default::default() };
-            let compute = || async { Ok(frame(20)) };
-            frames.get(Position { incarnation: 1, sequence: 1 }, &request, compute).await.unwrap();
+            frames.get(AT, vec![seed], || async { Ok(frame(20)) }).await.unwrap();
         }
-        let kept = frames.kept.lock().unwrap();
+        let kept = frames.kept.0.lock().unwrap();
         assert!(kept.iter().map(|there| there.frame.get().unwrap().bytes()).sum::<usize>() <= 100 && !kept.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_ledger_has_an_answer_while_anybody_has_it_and_gives_up_those_that_are_only_kept() {
+        let ledger = ledger(100_000);
+        let frames = SharedFrames::new(1 << 20, &ledger);
+        let asked = async |request: u8| {
+            let held = || ledger.take(MemoryPart::Answers, 50_000).map_err(|full| Status::unavailable(full.to_string()));
+            frames.get(AT, vec![request; 100], || async { Ok(frame(30_000).held_by(held()?)) }).await
+        };
+        let taken = || ledger.taken(MemoryPart::Answers);
+        let sent = asked(1).await.unwrap();
+        let bytes = sent.bytes() + 100;
+        assert_eq!(taken(), bytes, "as much as it came to, and the request");
+        drop(asked(2).await.unwrap());
+        assert_eq!(taken(), 2 * bytes);
+        drop(asked(2).await.unwrap());
+        assert_eq!((taken(), frames.kept.0.lock().unwrap().len()), (2 * bytes, 2), "it is kept once");
+
+        drop(asked(3).await.unwrap());
+        let kept = || frames.kept.0.lock().unwrap().iter().map(|there| there.key.request[0]).collect::<Vec<u8>>();
+        assert_eq!(kept(), [3, 1], "what is being sent would give no memory back");
+        let others = ledger.take(MemoryPart::Requests, 100_000 - bytes).unwrap();
+        assert_eq!(kept(), [1]);
+        let refused = asked(4).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "a key has no room: {refused:?}");
+        assert_eq!(kept(), [1]);
+        drop(asked(1).await.expect("what is there takes nothing more"));
+        drop(others);
+        drop(sent);
+        assert_eq!(taken(), bytes, "it is kept again");
+        drop(ledger.take(MemoryPart::Gathers, 100_000).unwrap());
+        assert_eq!((taken(), kept()), (0, Vec::new()));
+        drop(asked(5).await.unwrap());
+        drop(frames);
+        assert_eq!(taken(), 0);
     }
 }

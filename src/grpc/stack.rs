@@ -1,7 +1,5 @@
 //! The layers in front of the services, outermost first.
 
-use std::time::Duration;
-
 use tonic::body::Body;
 use tower::ServiceBuilder;
 use tower::layer::util::{Identity, Stack};
@@ -70,14 +68,8 @@ fn span(request: &http::Request<Body>) -> Span {
     tracing::debug_span!("call", method = request.uri().path().trim_start_matches('/'))
 }
 
-/// How often an idle connection is asked whether its client still lives.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
-
 /// Calls at once on one connection; more wait for their turn at the client.
 pub(super) const STREAMS: u32 = 1_024;
 
 /// Metadata of a call, in bytes; more is refused.
 pub(super) const METADATA_BYTES: u32 = 16 << 10;
-
-/// How long its answer may take before the connection is dropped.
-pub(super) const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);

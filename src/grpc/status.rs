@@ -68,8 +68,10 @@ pub(super) fn engine(error: &EngineError) -> Status {
         | EngineError::GatherTaken(_) => Status::already_exists(message),
         EngineError::TooFewEntries { .. }
         | EngineError::OtherHistory(_)
+        | EngineError::LeftHistory { .. }
         | EngineError::NotKeyed
         | EngineError::LogFailed { .. }
+        | EngineError::WritesEnded { .. }
         | EngineError::ReadOnly { .. }
         | EngineError::Storage(_)
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
@@ -82,7 +84,13 @@ pub(super) fn engine(error: &EngineError) -> Status {
             let details = ErrorDetails::with_retry_info(Some(*retry_after));
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
-        EngineError::DeadlineExceeded | EngineError::StageExpired { .. } => Status::deadline_exceeded(message),
+        EngineError::DeadlineExceeded | EngineError::StageExpired { .. } | EngineError::CheckpointBusy { .. } => {
+            Status::deadline_exceeded(message)
+        }
+        EngineError::Recovering { retry_after, .. } => {
+            let details = ErrorDetails::with_retry_info(Some(*retry_after));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
         EngineError::Stopping(_) => Status::unavailable(message),
         EngineError::Poisoned(_) | EngineError::Internal(_) => {
             tracing::error!(method = Work::current().method(), %error, "a request failed for a reason that is ours");

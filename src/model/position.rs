@@ -6,7 +6,7 @@ use super::Invalid;
 /// opaque bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Drawn at random when the bank was created: a bank deleted and created anew has another history.
+    /// Drawn at random when the bank was created, or went on from before its last writes: then it has another history.
     pub incarnation: u64,
     /// Sequence number of the write.
     pub sequence: u64,

@@ -1,5 +1,6 @@
 //! Recycled memory for gathered rows.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers that were used and may be used again: an answer of megabytes then costs no page faults. Cheap to clone.
@@ -10,11 +11,12 @@ pub struct Recycler {
 
 #[derive(Debug, Default)]
 struct Kept {
-    buffers: Vec<Vec<u8>>,
+    /// The one that came back last is the last.
+    buffers: VecDeque<Vec<u8>>,
     bytes: usize,
 }
 
-/// Bytes kept for reuse at most; buffers that come back beyond it are freed.
+/// Bytes kept for reuse at most; beyond it those are freed that nobody has wanted for longest.
 const MOST_KEPT: usize = 128 << 20;
 
 /// Smaller buffers are not worth the lock.
@@ -35,12 +37,14 @@ impl Recycler {
         Buffer { bytes, home: Some(self.clone()) }
     }
 
-    /// The smallest kept buffer of at least this capacity; else none, since growing one would copy and fault all the same.
+    /// The smallest kept buffer of at least this capacity; else none, since growing one would copy and fault all the same. Nor one of
+    /// more than twice as much: an answer counts as large as what it says, and may lie unread in it for a minute.
     fn take(&self, capacity: usize) -> Vec<u8> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = kept.buffers.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= capacity);
+        let wanted = capacity..=capacity.saturating_mul(2);
+        let fits = kept.buffers.iter().enumerate().filter(|(_, buffer)| wanted.contains(&buffer.capacity()));
         let Some((at, _)) = fits.min_by_key(|(_, buffer)| buffer.capacity()) else { return Vec::new() };
-        let buffer = kept.buffers.swap_remove(at);
+        let Some(buffer) = kept.buffers.remove(at) else { return Vec::new() };
         kept.bytes -= buffer.capacity();
         buffer
     }
@@ -52,16 +56,28 @@ impl Recycler {
 
     /// Frees what is kept for reuse.
     pub fn free(&self) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+        let freed = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        // Not while others wait for the lock.
+        drop(freed);
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() >= LEAST_KEPT && kept.bytes + buffer.capacity() <= MOST_KEPT {
-            kept.bytes += buffer.capacity();
-            kept.buffers.push(buffer);
+        let capacity = buffer.capacity();
+        if !(LEAST_KEPT..=MOST_KEPT).contains(&capacity) {
+            return;
         }
+        // Freed after the lock is given back.
+        let mut freed = Vec::new();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.bytes + capacity > MOST_KEPT
+            && let Some(oldest) = kept.buffers.pop_front()
+        {
+            kept.bytes -= oldest.capacity();
+            freed.push(oldest);
+        }
+        kept.bytes += capacity;
+        kept.buffers.push_back(buffer);
     }
 }
 
@@ -75,7 +91,8 @@ impl Buffer {
 impl Buffer {
     /// Moves what is left of much into memory of its size, so that the rest can be used for something else.
     pub fn compact(&mut self) {
-        if self.bytes.len() < self.bytes.capacity() / 2
+        if self.bytes.capacity() >= LEAST_KEPT
+            && self.bytes.len() < self.bytes.capacity() / 2
             && let Some(home) = self.home.clone()
         {
             let mut smaller = home.buffer(self.bytes.len());
@@ -101,7 +118,7 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
-    use super::{LEAST_KEPT, Recycler};
+    use super::{LEAST_KEPT, MOST_KEPT, Recycler};
 
     #[test]
     fn memory_comes_back_empty_and_the_smallest_that_fits_is_taken() {
@@ -114,5 +131,35 @@ mod tests {
         assert_eq!((again.as_ref().as_ptr(), again.as_ref().len()), (of_small, 0));
         let other = recycler.buffer(3 * LEAST_KEPT);
         assert_eq!((other.as_ref().as_ptr(), other.as_ref().len()), (of_large, 0));
+    }
+
+    #[test]
+    fn a_small_answer_never_holds_a_large_buffer() {
+        let recycler = Recycler::default();
+        drop(recycler.buffer(9 * LEAST_KEPT));
+        let small = recycler.buffer(LEAST_KEPT);
+        assert_eq!((small.bytes.capacity(), recycler.kept()), (LEAST_KEPT, 9 * LEAST_KEPT));
+        let mut hardly_filled = recycler.buffer(5 * LEAST_KEPT);
+        hardly_filled.bytes_mut().extend_from_slice(&[7; 100]);
+        hardly_filled.compact();
+        assert_eq!((hardly_filled.as_ref(), hardly_filled.bytes.capacity()), (&[7; 100][..], 100));
+        assert_eq!(recycler.kept(), 9 * LEAST_KEPT, "what it lay in can be used for something else");
+    }
+
+    #[test]
+    fn what_nobody_has_wanted_for_longest_makes_room_for_what_comes_back() {
+        let recycler = Recycler::default();
+        let quarter = MOST_KEPT / 4;
+        let sizes = [quarter, quarter + 1, quarter + 2];
+        drop(sizes.map(|size| recycler.buffer(size)));
+        drop(recycler.buffer(quarter));
+        drop(recycler.buffer(quarter / 3));
+        drop(recycler.buffer(MOST_KEPT + 1));
+        assert_eq!(recycler.kept(), 3 * quarter + 3 + quarter / 3, "there is room, and one alone is too large");
+        drop(recycler.buffer(2 * quarter + 3));
+        let left: Vec<usize> = recycler.kept.lock().unwrap().buffers.iter().map(Vec::capacity).collect();
+        assert_eq!(left, [quarter, quarter / 3, 2 * quarter + 3], "the two that came back first are gone");
+        recycler.free();
+        assert_eq!(recycler.kept(), 0);
     }
 }

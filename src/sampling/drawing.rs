@@ -143,7 +143,7 @@ impl<'q> Drawing<'q> {
     /// Appends an anchor's picks to the answer, all but the rows.
     pub(super) fn tell(&mut self, picked: &Picked) {
         picked.tell(&mut self.answer, self.query.form().columns.log_q);
-        if self.answer.with_replacement {
+        if self.answer.with_replacement && self.query.counts_duplicates() {
             self.answer.duplicates += self.repeats.of(&picked.places).count() as u64;
         }
     }

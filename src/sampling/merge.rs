@@ -120,7 +120,9 @@ impl Merge {
 }
 
 fn served(gathered: Gathered) -> ServedRows {
-    let Gathered { len, ids, embeddings, labels, groups, steps, weights, .. } = gathered;
+    let Gathered { len, ids, mut embeddings, labels, groups, steps, weights, .. } = gathered;
+    // What was expected may be much more than what came, and this lies until it is sent.
+    embeddings.compact();
     let embeddings = if embeddings.as_ref().is_empty() { Vec::new() } else { vec![Bytes::from_owner(embeddings)] };
     ServedRows { len, ids, embeddings, labels, groups, steps, weights }
 }

@@ -200,7 +200,8 @@ impl<'q> Set<'q> {
             self.answer.log_q.clear();
         }
         let mut repeats = Repeats::default();
-        let places = if self.answer.with_replacement { &self.places[..] } else { &[] };
+        let counted = self.answer.with_replacement && self.query.counts_duplicates();
+        let places = if counted { &self.places[..] } else { &[] };
         let repeated: Vec<usize> = repeats.of(places).collect();
         let mut mask = Vec::with_capacity(anchors.len() * drawn);
         for (anchor, &n) in anchors.iter().zip(&self.n) {

@@ -1,9 +1,8 @@
 //! What probes and Prometheus ask over HTTP/1.1: `/livez`, `/readyz` and `/metrics`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,9 +14,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
-use super::Metrics;
+use super::{Metrics, Readiness};
 
 /// Within it comes the head of a request, the first or the next: Prometheus asks every fifteen seconds.
 const HEAD: Duration = Duration::from_secs(20);
@@ -26,6 +26,9 @@ const AGE: Duration = Duration::from_secs(300);
 /// Connections at once; what comes when there are as many is closed.
 const CONNECTIONS: usize = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Lines about clients that ask too slowly: so many within so long.
+const LINES: usize = 10;
+const LINES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Settings of the HTTP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,29 +64,14 @@ pub enum HttpError {
     Insecure(SocketAddr),
 }
 
-/// Whether calls are taken now. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    /// Says so.
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
-    }
-}
-
 /// A listener that doesn't answer yet.
 #[derive(Debug)]
-pub struct Http(Option<TcpListener>);
-
-/// What is amiss though calls are answered, one a line.
-type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub struct Http(Option<std::net::TcpListener>);
 
 #[derive(Clone)]
 struct Answering {
     metrics: Metrics,
     readiness: Readiness,
-    complaints: Complaints,
     /// The metrics are written for one at a time.
     reading: Arc<Semaphore>,
 }
@@ -98,8 +86,8 @@ impl Http {
         if !config.insecure_listen && !address.ip().to_canonical().is_loopback() {
             return Err(HttpError::Insecure(address));
         }
-        let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })?;
-        Ok(Self(Some(listener)))
+        let listener = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+        Ok(Self(Some(listener.map_err(|source| HttpError::Listen { address, source })?)))
     }
 
     /// The address it listens on, with the port that the system chose.
@@ -107,34 +95,36 @@ impl Http {
         self.0.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Answers until `stop` is ready: liveness while it runs, readiness while calls are taken.
-    pub async fn serve(
-        self,
-        metrics: Metrics,
-        readiness: Readiness,
-        complaints: impl Fn() -> Vec<String> + Send + Sync + 'static,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    /// Answers until the process ends, so that a drain can be watched: liveness while it runs, readiness while calls are taken. On a
+    /// thread of its own, so that probes are answered however busy the others are.
+    ///
+    /// # Errors
+    /// If the system starts no more threads.
+    pub fn serve(self, metrics: Metrics, readiness: Readiness) -> std::io::Result<()> {
         let Some(listener) = self.0 else { return Ok(()) };
-        let answering =
-            Answering { metrics, readiness, complaints: Arc::new(complaints), reading: Arc::new(Semaphore::new(1)) };
+        let answering = Answering { metrics, readiness, reading: Arc::new(Semaphore::new(1)) };
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics_text))
             .with_state(answering);
-        tokio::select! {
-            () = stop => Ok(()),
-            ended = accept(&listener, &router) => ended,
-        }
+        let serve = async move { accept(&TcpListener::from_std(listener)?, &router).await };
+        let serve = move || {
+            let runtime = Builder::new_current_thread().thread_name("metrics").enable_all().build();
+            if let Err(fault) = runtime.and_then(|runtime| runtime.block_on(serve)) {
+                tracing::error!(%fault, "probes and metrics are answered no more");
+            }
+        };
+        thread::Builder::new().name("probes".into()).spawn(serve)?;
+        Ok(())
     }
 }
 
 /// Takes connections, each for a while at most: axum's own loop waits for the head of a request for ever.
 async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, lines) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(LINES)));
     loop {
-        let Ok((connection, _)) = listener.accept().await else {
+        let Ok((connection, peer)) = listener.accept().await else {
             // Too many open files, say: asked again at once it would keep a core busy.
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
@@ -143,22 +133,29 @@ async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> 
         let router = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let served = http.serve_connection(TokioIo::new(connection), router);
+        let mut served = http.serve_connection(TokioIo::new(connection), router);
+        let lines = Arc::clone(&lines);
         tokio::spawn(async move {
-            // How it ended is its client's business.
-            let _ended = tokio::time::timeout(AGE, served).await;
+            let ended = tokio::time::timeout(AGE, &mut served).await;
+            // Otherwise how it ended is its client's business.
+            let slow = matches!(ended, Ok(Err(fault)) if fault.is_timeout());
+            let rest = served.into_parts().read_buf;
             drop(place);
+            if slow
+                && !rest.is_empty()
+                && let Ok(line) = lines.try_acquire()
+            {
+                tracing::info!(%peer, within = ?HEAD, "a client began to ask for probes or metrics and did not come to an end: cut");
+                tokio::time::sleep(LINES_WITHIN).await;
+                drop(line);
+            }
         });
     }
 }
 
 async fn readyz(State(of): State<Answering>) -> Response {
-    if !of.readiness.0.load(Ordering::Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining: no new calls are taken\n").into_response();
-    }
-    let complaints = tokio::task::spawn_blocking(move || (of.complaints)()).await.unwrap_or_default();
-    let lines: String = complaints.into_iter().map(|complaint| format!("{complaint}\n")).collect();
-    format!("ok\n{lines}").into_response()
+    let (ready, told) = of.readiness.answer();
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, told).into_response()
 }
 
 async fn metrics_text(State(of): State<Answering>) -> Response {
@@ -184,12 +181,13 @@ async fn metrics_text(State(of): State<Answering>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Told;
 
     #[tokio::test]
     async fn the_metrics_are_written_for_one_at_a_time() {
         let reading = Arc::new(Semaphore::new(1));
-        let (metrics, complaints) = (Metrics::default(), Arc::new(Vec::new));
-        let of = Answering { metrics, readiness: Readiness::default(), complaints, reading: Arc::clone(&reading) };
+        let (metrics, readiness) = (Metrics::default(), Readiness::new(Told::default));
+        let of = Answering { metrics, readiness, reading: Arc::clone(&reading) };
         let other = reading.try_acquire().unwrap();
         assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(other);

@@ -11,7 +11,7 @@ use negbank::client::{Client, ClientError, Code, Options, ScanColumns, rows};
 use negbank::model::{Seed, Stream};
 use negbank::proto::v1;
 
-use crate::durable::{logs, seen_of};
+use crate::durable::{bank_folder, logs, seen_of};
 use crate::lifecycle::Process;
 use crate::live::{Live, keyed, queue, random_rows};
 
@@ -353,6 +353,46 @@ async fn a_bank_whose_log_is_damaged_is_mended_from_its_checkpoint() {
     let live = Live::start(&settings).await;
     assert!(seen(&live.client, "b").await == then);
     assert_eq!(fs::read_dir(data.path().join("banks")).unwrap().count(), 1);
+}
+
+/// Of two folders of one name nobody can tell which is right: both go, or give way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_of_which_two_folders_lie_there_is_deleted_and_replaced_as_a_whole() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data_flag = format!("durability.dir={}", data.path().display());
+    let settings = [&at(dir.path()), &data_flag[..]];
+    let banks = data.path().join("banks");
+    let server = Process::start(&["--set", settings[0], "--set", settings[1]]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    for bank in ["b", "deleted"] {
+        client.create_bank(keyed(bank, 12, 2)).await.unwrap();
+        written(&client, bank, &mut Seed(1).stream(0, 0), 0..5).await;
+    }
+    create(&client, "b", "5").await.unwrap();
+    let then = seen(&client, "b").await;
+    drop(server);
+    for bank in ["b", "deleted"] {
+        let (there, copy) = (bank_folder(data.path(), bank), banks.join(format!("{bank}@00000000000000ff")));
+        fs::create_dir(&copy).unwrap();
+        for file in files(&there) {
+            fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let server = Process::start(&["--set", settings[0], "--set", settings[1]]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    for bank in ["b", "deleted"] {
+        let refused = client.get_bank(v1::GetBankRequest { name: bank.into() }).await.unwrap_err();
+        assert!(refused.code() == Code::DataLoss && refused.to_string().contains("@00000000000000ff"), "{refused}");
+    }
+    restore(&client, "b", "5", "").await.unwrap();
+    client.delete_bank(v1::DeleteBankRequest { name: "deleted".into() }).await.unwrap();
+    assert!(seen(&client, "b").await == then);
+    drop(server);
+    let server = Process::start(&["--set", settings[0], "--set", settings[1]]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    assert!(seen(&client, "b").await == then);
+    assert_eq!(client.list_banks().await.unwrap().banks.len(), 1);
+    assert_eq!(fs::read_dir(banks).unwrap().count(), 1);
 }
 
 /// Runs `negbank checkpoint` and returns what it prints, or what it complains of.

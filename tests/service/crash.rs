@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod history;
+mod replay;
 mod writer;
 
 use std::fs::{self, File};
@@ -23,7 +24,7 @@ use tokio::task::JoinSet;
 use self::checkpoints::Possible;
 use self::history::History;
 use self::writer::Writer;
-use crate::lifecycle::Process;
+use crate::lifecycle::{Process, READY};
 use crate::live::{Live, keyed, queue};
 
 /// A bank that is written to.
@@ -72,11 +73,13 @@ struct Report {
     torn: u64,
     reapplied: u64,
     hash_mismatch: u64,
+    /// Entries that are not as the model says, or not in their place.
+    wrong: u64,
 }
 
 impl Report {
     fn faults(&self) -> u64 {
-        self.lost + self.phantom + self.torn + self.reapplied + self.hash_mismatch
+        self.lost + self.phantom + self.torn + self.reapplied + self.hash_mismatch + self.wrong
     }
 
     /// Takes what a server logged of its recovery.
@@ -104,7 +107,7 @@ impl BankKind {
     }
 }
 
-/// The server's folders, and beside them a server that never ends.
+/// The server's folders, and beside them a server that never ends, and a model that is no server.
 struct Trial {
     dir: tempfile::TempDir,
     reference: Live,
@@ -123,8 +126,9 @@ impl Trial {
         }
         let all = BANKS.iter().flat_map(|bank| bank.writers.iter().map(move |&in_flight| (bank, in_flight)));
         let writers = all.zip(0..).map(|((bank, in_flight), name)| Writer::new(bank, name, in_flight)).collect();
+        let histories = std::array::from_fn(|at| History::of(&BANKS[at]));
         let (restored, random) = (Possible::default(), Seed(20).stream(0, 0));
-        Self { dir, reference, writers, histories: Default::default(), restored, random }
+        Self { dir, reference, writers, histories, restored, random }
     }
 
     fn data(&self) -> std::path::PathBuf {
@@ -157,7 +161,7 @@ impl Trial {
             let server = Process::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
             let options = Options { retries: 0, timeout: Duration::from_secs(20), ..Options::default() };
             let client = Client::connect(&server.address, options).await.unwrap();
-            self.judge(&client, report).await;
+            self.judge((&server.address, &client), report).await;
             if report.faults() > 0 || report.cycles == cycles {
                 return;
             }
@@ -170,7 +174,7 @@ impl Trial {
         }
     }
 
-    /// Starts a server and kills it before it can say much: while it recovers, if it has its folder and serves nothing.
+    /// Starts a server and kills it before it can say much: while it recovers, if it has its folder and is not ready.
     fn crash_while_recovering(&mut self, report: &mut Report) {
         let (log, lock, arguments) = (self.dir.path().join("log"), self.data().join("lock"), self.arguments());
         let mut command = Command::new(env!("CARGO_BIN_EXE_negbank"));
@@ -187,12 +191,12 @@ impl Trial {
         child.kill().unwrap();
         child.wait().unwrap();
         let log = fs::read_to_string(&log).unwrap();
-        report.killed_in_recovery += u64::from(began && !log.contains("address="));
+        report.killed_in_recovery += u64::from(began && !log.contains(READY));
         report.note(&log);
     }
 
     /// Judges a server that was just started.
-    async fn judge(&mut self, client: &Client, report: &mut Report) {
+    async fn judge(&mut self, (address, client): (&str, &Client), report: &mut Report) {
         self.restored.judge(client, report).await;
         for bank in &BANKS {
             let always = v1::CreateBankRequest { durability: v1::Durability::Always.into(), ..bank.request() };
@@ -209,7 +213,7 @@ impl Trial {
                 return;
             }
             let made = made.iter().find(|made| made.bank == bank.name);
-            history.compare(bank, (client, &self.reference.client), made, report).await;
+            history.compare(bank, (address, client, &self.reference.client), made, report).await;
         }
     }
 

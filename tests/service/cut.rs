@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use negbank::model::clock;
@@ -20,6 +21,15 @@ pub(crate) enum Bytes {
     Half,
     /// The file is as long as it was, and they are zeros.
     Zeros,
+    /// The second of every eight pages of them is zeros, the others are there.
+    Holes,
+}
+
+impl Bytes {
+    /// Whether what was written anew in a small file, and not synced, is undone as well.
+    fn undo_rewrites(self) -> bool {
+        matches!(self, Self::Gone | Self::Holes)
+    }
 }
 
 /// What is left of names that were given or taken, and not synced.
@@ -67,13 +77,24 @@ fn files_of(path: &Path) -> Vec<(PathBuf, fs::Metadata)> {
     all_of(path).into_iter().filter(|(_, about)| about.is_file()).collect()
 }
 
+const PAGE: u64 = 4_096;
+
 /// Loses what was written behind byte `synced`.
 fn lose(path: &Path, synced: u64, end: u64, bytes: Bytes) {
     let file = File::options().write(true).open(path).unwrap();
-    let left = if matches!(bytes, Bytes::Half) { synced.midpoint(end) } else { synced };
-    file.set_len(left).unwrap();
-    if matches!(bytes, Bytes::Zeros) {
-        file.set_len(end).unwrap();
+    match bytes {
+        Bytes::Half => file.set_len(synced.midpoint(end)).unwrap(),
+        Bytes::Gone => file.set_len(synced).unwrap(),
+        Bytes::Zeros => {
+            file.set_len(synced).unwrap();
+            file.set_len(end).unwrap();
+        }
+        Bytes::Holes => {
+            for page in (synced / PAGE + 1..end.div_ceil(PAGE)).step_by(8) {
+                let lost = page * PAGE..((page + 1) * PAGE).min(end);
+                file.write_all_at(&vec![0; (lost.end - lost.start) as usize], lost.start).unwrap();
+            }
+        }
     }
 }
 
@@ -101,6 +122,9 @@ impl Frail {
                 fs::write(self.faults(&format!("names-{}", about.ino())), names.concat()).unwrap();
             } else {
                 synced += &format!("{} {} 0\n", about.ino(), about.len());
+                if about.len() <= PAGE {
+                    fs::copy(&path, self.faults(&format!("content-{}", about.ino()))).unwrap();
+                }
             }
         }
         fs::write(self.faults("synced"), synced).unwrap();
@@ -138,8 +162,18 @@ impl Frail {
         let mut seen = BTreeSet::new();
         for (path, about) in files_of(&self.root()).into_iter().chain(files_of(&self.faults("kept"))) {
             let kept = synced.get(&about.ino()).copied().unwrap_or(0);
-            if seen.insert(about.ino()) && kept < about.len() {
+            if !seen.insert(about.ino()) {
+                continue;
+            }
+            if kept < about.len() {
                 lose(&path, kept, about.len(), bytes);
+            }
+            let then = fs::read(self.faults(&format!("content-{}", about.ino())));
+            if let Ok(then) = then
+                && bytes.undo_rewrites()
+            {
+                let file = File::options().write(true).open(&path).unwrap();
+                file.write_all_at(&then[..then.len().min(kept as usize)], 0).unwrap();
             }
         }
         if !matches!(names, Names::AsTheyAre) {
@@ -151,6 +185,14 @@ impl Frail {
             fs::rename(after, self.root()).unwrap();
         }
         self.settle();
+        self.reboot();
+    }
+
+    /// The next server finds the system started anew.
+    pub(crate) fn reboot(&self) {
+        static BOOTS: AtomicU64 = AtomicU64::new(1);
+        let boot = BOOTS.fetch_add(1, Ordering::Relaxed);
+        fs::write(self.faults("boot"), format!("{boot:08x}-0000-4000-8000-000000000000\n")).unwrap();
     }
 
     /// Makes a folder anew with the names that it had when it was last synced: none, if it never was.
@@ -186,22 +228,40 @@ impl Frail {
 #[test]
 fn a_cut_leaves_what_was_synced() {
     let cases = [
-        (Bytes::Gone, Names::AsSynced, "a", vec!["a", "gone"]),
-        (Bytes::Half, Names::AsSynced, "a12", vec!["a", "gone"]),
-        (Bytes::Zeros, Names::AsTheyAre, "a\0\0\0\0", vec!["a", "in", "in/new", "new"]),
-        (Bytes::Gone, Names::OnlyManifestsBack, "a", vec!["a"]),
+        (Bytes::Gone, Names::AsSynced, "a", "old", vec!["a", "again", "gone"]),
+        (Bytes::Half, Names::AsSynced, "a12", "new", vec!["a", "again", "gone"]),
+        (Bytes::Zeros, Names::AsTheyAre, "a\0\0\0\0", "new", vec!["a", "again", "in", "in/new", "new"]),
+        (Bytes::Gone, Names::OnlyManifestsBack, "a", "old", vec!["a", "again"]),
+        (Bytes::Holes, Names::AsSynced, "a1234", "old", vec!["a", "again", "gone"]),
     ];
-    for (bytes, names, content, left) in cases {
+    for (bytes, names, content, again, left) in cases {
         let frail = Frail::powered(&["data"]);
-        let script = "printf a > a; printf gone > gone; sync a gone .; printf 1234 >> a; rm gone; mkdir in;
-            printf new > new; printf new > in/new; sync new in/new in";
+        let script =
+            "printf a > a; printf gone > gone; printf old > again; sync a gone again .; printf 1234 >> a; rm gone; mkdir in;
+            printf new | dd of=again conv=notrunc status=none; printf new > new; printf new > in/new; sync new in/new in";
         let mut run = frail.frail(Command::new("sh"));
         assert!(run.args(["-ec", script]).current_dir(frail.disk("data")).status().unwrap().success());
         frail.lose(bytes, names);
         let data = frail.disk("data");
         assert_eq!(fs::read_to_string(data.join("a")).unwrap(), content, "{bytes:?}");
+        assert_eq!(fs::read_to_string(data.join("again")).unwrap(), again, "{bytes:?}");
         let below = all_of(&data).into_iter().skip(1);
         let there: BTreeSet<String> = below.map(|(path, _)| path.strip_prefix(&data).unwrap().display().to_string()).collect();
         assert_eq!(Vec::from_iter(&there), left, "{names:?}");
     }
+}
+
+/// Pages that were not synced, of which some are lost and later ones are not.
+#[test]
+fn a_cut_leaves_holes() {
+    let frail = Frail::powered(&["data"]);
+    let script = "head -c 5000 /dev/zero | tr '\\0' x > a; sync a .; head -c 60000 /dev/zero | tr '\\0' y >> a";
+    let mut run = frail.frail(Command::new("sh"));
+    assert!(run.args(["-ec", script]).current_dir(frail.disk("data")).status().unwrap().success());
+    frail.lose(Bytes::Holes, Names::AsSynced);
+    let page = |byte: usize| byte / 4_096;
+    let is_lost = |byte: usize| byte >= 5_000 && (page(byte) - page(5_000)) % 8 == 1;
+    let written = |byte: usize| if byte < 5_000 { b'x' } else { b'y' };
+    let expected: Vec<u8> = (0..65_000).map(|byte| if is_lost(byte) { 0 } else { written(byte) }).collect();
+    assert!(fs::read(frail.disk("data").join("a")).unwrap() == expected);
 }

@@ -1,18 +1,33 @@
-//! A real server, stopped by SIGTERM under load: what it acknowledged is there afterwards, what was in flight is answered, and nobody keeps
-//! it past its limit.
+//! A real server, stopped by SIGTERM under load: what it acknowledged is there afterwards, what was in flight is answered, those who wait for
+//! others are told at once, and nobody keeps it past its limit.
 //!
 //! Three rounds here; `make drain-test` makes 50 (`NEGBANK_DRAIN_ROUNDS`) and writes `target/reports/drain.json` (`NEGBANK_DRAIN_REPORT`).
 
 use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use negbank::client::{Client, ClientError, Options, rows};
 use negbank::model::{Seed, Stream, clock};
 use negbank::proto::v1;
+use negbank::proto::v1::banks_client::BanksClient;
 use prost::Message as _;
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::hostile::answered;
+use crate::hostile::{LARGE, answered, head, large};
 use crate::lifecycle::Process;
 use crate::live::{keyed, nearest, uniform};
 use crate::raw::framed;
@@ -22,6 +37,10 @@ const WRITERS: u64 = 4;
 const READERS: u64 = 4;
 /// Seconds that a drain may take.
 const LIMIT: u64 = 20;
+/// Entries of the bank that is scanned: a megabyte of rows, read through windows of 64 KiB.
+const SCANNED: u64 = 8_000;
+/// An entry that is only ever written in a stage that lacks a rank.
+const STAGED: u64 = 9_999;
 
 #[derive(Debug, Default, serde::Serialize)]
 struct Report {
@@ -35,6 +54,12 @@ struct Report {
     longest_stop_s: f64,
     stuck_limit_s: u64,
     stuck_stop_s: f64,
+    /// Scans that were read to their end, most of it after the signal.
+    scans_finished: u64,
+    /// Calls that waited for other ranks, for entries or for a position, and were told at once that the server stops.
+    waits_told: u64,
+    /// Watches of health that were told so.
+    watches_told: u64,
 }
 
 /// What one caller has seen: when each call that failed was sent, and what was acknowledged or read.
@@ -92,12 +117,94 @@ async fn create(client: &Client, seed: u64) {
         ..keyed(name, DIM as u32, 8)
     };
     client.create_bank(request("docs")).await.unwrap();
-    client.create_bank(request("static")).await.unwrap();
     let mut random = Seed(seed).stream(0, 0);
-    let x = crate::live::random_rows(&mut random, 1_000, DIM);
-    let ids = (0..1_000).collect();
-    let embeddings = Some(rows(&x));
-    client.write(v1::WriteRequest { bank: "static".into(), ids, embeddings, ..Default::default() }).await.unwrap();
+    for (bank, count) in [("static", 1_000), ("scanned", SCANNED)] {
+        client.create_bank(request(bank)).await.unwrap();
+        let embeddings = Some(rows(&crate::live::random_rows(&mut random, count as usize, DIM)));
+        let write = v1::WriteRequest { bank: bank.into(), ids: (0..count).collect(), embeddings, ..Default::default() };
+        client.write(write).await.unwrap();
+    }
+}
+
+/// Calls that take long by nature, in flight when the signal comes.
+struct LongCalls {
+    scan: Streaming<v1::ScanChunk>,
+    scanned: Vec<u64>,
+    watch: Streaming<HealthCheckResponse>,
+    waits: Vec<(&'static str, JoinHandle<Result<(), ClientError>>)>,
+}
+
+impl LongCalls {
+    /// Begins them, and returns when the server has them all. The waits have more time than the drain.
+    async fn begin(client: &Client, address: &str) -> Self {
+        let channel = || Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let narrow = channel().initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+        let mut banks = BanksClient::new(narrow.connect().await.unwrap());
+        let scan = v1::ScanRequest { bank: "scanned".into(), chunk_rows: 256, ..Default::default() };
+        let mut scan = banks.scan(scan).await.unwrap().into_inner();
+        let first = scan.message().await.unwrap().unwrap();
+        let mut health: HealthClient<Channel> = HealthClient::new(channel().connect().await.unwrap());
+        let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+
+        let own = connect(address).await.with_timeout(Duration::from_secs(3 * LIMIT));
+        let embeddings = || Some(rows(&[1.0; DIM]));
+        let stage = Some(v1::Stage { step: 1, rank: 0, world_size: 2, ..Default::default() });
+        let staged =
+            v1::WriteRequest { bank: "docs".into(), ids: vec![STAGED], embeddings: embeddings(), stage, ..Default::default() };
+        let matrix = embeddings().map(|matrix| v1::Matrix { dim: DIM as u32, ..matrix });
+        let gathered = v1::GatherRequest { group: "run".into(), world_size: 2, embeddings: matrix, ..Default::default() };
+        let anchors = Some(v1::Anchors { rows: 1, ..Default::default() });
+        let sample = v1::SampleRequest { bank: "static".into(), anchors, draws: vec![uniform(1)], ..Default::default() };
+        let entries = v1::SampleRequest { min_entries: 1 << 20, wait_for_entries: true, ..sample.clone() };
+        // A position of the same history that is far off.
+        let removed = client.remove(v1::RemoveRequest { bank: "static".into(), ids: vec![1 << 40] }).await.unwrap();
+        let mut far = removed.position.to_vec();
+        far[12] += 1;
+        let position = v1::SampleRequest { at_least: far.into(), ..sample };
+        let (a, b, c, d) = (own.clone(), own.clone(), own.clone(), own);
+        let mut waits = vec![
+            ("entries", tokio::spawn(async move { a.sample(entries).await.map(drop) })),
+            ("a position", tokio::spawn(async move { b.sample(position).await.map(drop) })),
+            ("a stage", tokio::spawn(async move { c.write(staged).await.map(drop) })),
+            ("a gather", tokio::spawn(async move { d.gather(gathered).await.map(drop) })),
+        ];
+        let there = async {
+            loop {
+                let bank = client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap();
+                if !bank.stages.is_empty() && !client.list_gathers().await.unwrap().gathers.is_empty() {
+                    return;
+                }
+                if let Some((of, wait)) = waits.iter_mut().find(|(_, wait)| wait.is_finished()) {
+                    panic!("{of} was not waited for: {:?}", wait.await);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(LIMIT), there).await.expect("they are made");
+        Self { scan, scanned: first.rows.unwrap().ids, watch, waits }
+    }
+
+    /// After the signal: first the waits end, though the drain goes on for the scan, which is read to its end only then.
+    async fn end(mut self, report: &mut Report) {
+        for (of, wait) in self.waits {
+            let told = tokio::time::timeout(Duration::from_secs(LIMIT / 2), wait).await;
+            let told = told.unwrap_or_else(|_| panic!("the wait for {of} goes on in the drain")).unwrap().unwrap_err();
+            let ClientError::Unavailable(message) = told else { panic!("{of}: {told:?}") };
+            assert!(message.contains("the server is stopping") && message.contains("send it again"), "{of}: {message}");
+            report.waits_told += 1;
+        }
+        assert_eq!(self.watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+        let over = self.watch.message().await.map(drop).unwrap_err();
+        assert_eq!((over.code(), over.message()), (tonic::Code::Unavailable, "the server is stopping"));
+        report.watches_told += 1;
+        assert!(self.scanned.len() < SCANNED as usize / 2, "most of it is read after the signal");
+        while let Some(chunk) = self.scan.message().await.expect("a scan in flight is cut by the drain") {
+            self.scanned.extend(chunk.rows.unwrap_or_default().ids);
+        }
+        assert!(self.scanned.iter().copied().eq(0..SCANNED), "{} of {SCANNED} entries, in order", self.scanned.len());
+        report.scans_finished += 1;
+    }
 }
 
 /// Waits for the process, and says how long after the signal it ended and with what.
@@ -136,6 +243,9 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
             create(&client, round).await;
         }
         report.lost += lost(&client, &expected).await;
+        let staged = client.fetch(v1::FetchRequest { bank: "docs".into(), ids: vec![STAGED], ..Default::default() }).await;
+        assert_eq!(staged.unwrap().found.to_vec(), [0], "of a stage that was left nothing is applied");
+        let long = LongCalls::begin(&client, &server.address).await;
         let mut working = JoinSet::new();
         for number in 0..WRITERS {
             working.spawn(write(connect(&server.address).await, number, Seed(round).stream(1, number as usize)));
@@ -147,6 +257,7 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
         let signalled = clock::now();
         server.signal("-TERM");
         drop(client);
+        long.end(&mut report).await;
         let mut cut = 0;
         while let Some(seen) = working.join_next().await {
             let seen = seen.unwrap();
@@ -176,6 +287,8 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
     }
     assert!(report.acknowledged > 0 && report.reads > 0, "{report:?}");
     assert_eq!((report.lost, report.in_flight_cut), (0, 0), "{report:?}");
+    let long = (report.scans_finished, report.waits_told, report.watches_told);
+    assert_eq!(long, (rounds, 4 * rounds, rounds), "{report:?}");
     // A busy machine may take a while to end a process.
     assert!(report.stuck_stop_s < report.stuck_limit_s as f64 + 5.0, "{report:?}");
 }
@@ -196,4 +309,96 @@ async fn stuck(dir: &str) -> (u64, f64) {
     assert_eq!(code, Some(1), "a drain that had to cut a call says so");
     drop(unread);
     (limit, took)
+}
+
+/// A line that is slow from some time on: of what has come it hands over 4 KiB when it is asked, and then nothing until it is asked again.
+struct SlowLine {
+    stream: TcpStream,
+    slow: Arc<AtomicBool>,
+    gave: bool,
+}
+
+impl AsyncRead for SlowLine {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.slow.load(Ordering::Relaxed) {
+            return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        self.gave = !self.gave;
+        if !self.gave {
+            return Poll::Pending;
+        }
+        let mut few = [0; 4 << 10];
+        let mut few = ReadBuf::new(&mut few[..into.remaining().min(4 << 10)]);
+        let polled = Pin::new(&mut self.stream).poll_read(context, &mut few);
+        into.put_slice(few.filled());
+        polled
+    }
+}
+
+impl AsyncWrite for SlowLine {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A client over a slow line: the end of its answer is still in the server's kernel when the server has written it all, and it goes on to
+/// tell of the room that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_on_its_way_arrives_whole_though_the_server_is_gone_by_then() {
+    let server = Process::start(&["--set", "server.drain_seconds=30"]);
+    large(&connect(&server.address).await).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let slow = Arc::new(AtomicBool::new(false));
+    let stream = socket.connect(server.address.parse().unwrap()).await.unwrap();
+    let line = SlowLine { stream, slow: Arc::clone(&slow), gave: false };
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 18).initial_connection_window_size(1 << 18);
+    let (mut requests, mut connection) = builder.handshake::<_, Bytes>(line).await.unwrap();
+    let driver = tokio::spawn(async move {
+        loop {
+            let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
+            if let Poll::Ready(ended) = polled {
+                return ended;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+
+    let scan = v1::ScanRequest { bank: "docs".into(), ..Default::default() };
+    let request = head(&server.address, "/negbank.v1.Banks/Scan").body(()).unwrap();
+    let (answer, mut upload) = requests.send_request(request, false).unwrap();
+    upload.send_data(framed(&scan.encode_to_vec()), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let (mut bytes, mut signalled) = (Vec::new(), None);
+    while let Some(piece) = body.data().await {
+        let piece = piece.unwrap_or_else(|fault| panic!("the answer broke off after {} bytes: {fault:?}", bytes.len()));
+        bytes.extend(&piece);
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        if signalled.is_none() && bytes.len() > LARGE / 4 {
+            signalled = Some(clock::now());
+            server.signal("-TERM");
+        }
+        slow.store(bytes.len() > LARGE / 16 * 15, Ordering::Relaxed);
+    }
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!(trailers.get("grpc-status").map(http::HeaderValue::as_bytes), Some(&b"0"[..]));
+    let (mut rest, mut ids) = (&bytes[..], Vec::new());
+    while let Some((head, message)) = rest.split_first_chunk::<5>() {
+        let (message, left) = message.split_at(u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
+        ids.extend(v1::ScanChunk::decode(message).unwrap().rows.unwrap_or_default().ids);
+        rest = left;
+    }
+    assert!(ids.iter().copied().eq(0..4_000), "{} of 4,000 entries", ids.len());
+    driver.await.unwrap().expect("the connection ends in peace");
+    let (took, code) = ended(server, signalled.unwrap()).await;
+    assert_eq!(code, Some(0), "after {took} s");
 }

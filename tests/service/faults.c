@@ -3,13 +3,16 @@
  *   sync             syncs fail
  *   folder           syncs of folders fail that have the name that it holds
  *   full             writes and links fail: no space is left
- *   half             as many writes at an offset as it has bytes are done, the next by half; then the disk is full
+ *   half             as many writes at an offset as it has bytes are done, the next by half; then the disk is full; a log's mark, which
+ *                    is written behind each sync, is left out
  *   readonly         nothing can be written, made or named
  *   links            a file that has no name gets none
  *   full-at-link     the disk is full from the next link on; so with readonly-at-link
+ *   reads            of a bank's files nothing can be read from a byte on, until it is gone: it holds the bank's name and the byte
  *
  * And one that remembers what a power cut leaves: its file "synced" tells of each file that was synced its inode, how long it was then, and
- * how many nanoseconds the sync took; "names-INODE" tells what a folder held when it was last synced. If FAULTS has a folder "kept", files
+ * how many nanoseconds the sync took; "names-INODE" tells what a folder held when it was last synced, and
+ * "content-INODE" what a small file did, which may be written anew in its place. If FAULTS has a folder "kept", files
  * that lose a name get one there, their inode, so that they can come back and nobody gets that inode. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -118,16 +121,46 @@ static int is_told_folder(int fd) {
     return memcmp(folder + end - length, name, length) == 0;
 }
 
+/* The content of a small file, as it is now, into another that becomes "content-INODE" once the sync is done. */
+static void copy(int fd, const struct stat *about, const char *next) {
+    char link[64], path[4096], content[BLOCK];
+    if (!S_ISREG(about->st_mode) || about->st_size > BLOCK) return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    path_of(path, next);
+    int from = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
+    int to = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (to < 0) abort();
+    /* A file that nobody may read has no name any more. */
+    long length = from < 0 ? 0 : syscall(SYS_pread64, from, content, sizeof content, (off_t)0);
+    if (length > 0 && syscall(SYS_write, to, content, length) != length) abort();
+    if (from >= 0) close(from);
+    close(to);
+}
+
+/* From then on what a file was before the sync is on disk. */
+static void copied(const struct stat *about, const char *next) {
+    char name[64], path[4096];
+    snprintf(name, sizeof name, "content-%llu", (unsigned long long)about->st_ino);
+    if (S_ISREG(about->st_mode) && about->st_size <= BLOCK) {
+        becomes(next, name);
+    } else {
+        path_of(path, name);
+        syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    }
+}
+
 /* What was written before the sync began, and no more, is what it promises. */
 static int synced(int fd, long call) {
-    char line[96], syncing[64], path[4096];
+    char line[96], syncing[64], next[64], path[4096];
     struct stat about;
     struct timespec from, to;
     if (told("sync")) return refuse(EIO);
     if (getenv("FAULTS") == NULL || fstat(fd, &about) != 0) return (int)syscall(call, fd);
     if (S_ISDIR(about.st_mode) && is_told_folder(fd)) return refuse(EIO);
     snprintf(syncing, sizeof syncing, "syncing-%ld", syscall(SYS_gettid));
+    snprintf(next, sizeof next, "next-content-%ld", syscall(SYS_gettid));
     tell(syncing, "");
+    copy(fd, &about, next);
     clock_gettime(CLOCK_MONOTONIC, &from);
     int done = S_ISDIR(about.st_mode) ? sync_folder(fd, about.st_ino) : (int)syscall(call, fd);
     int error = errno;
@@ -136,6 +169,7 @@ static int synced(int fd, long call) {
         long long took = (to.tv_sec - from.tv_sec) * 1000000000LL + (to.tv_nsec - from.tv_nsec);
         snprintf(line, sizeof line, "%llu %lld %lld\n", (unsigned long long)about.st_ino, (long long)about.st_size, took);
         tell("synced", line);
+        copied(&about, next);
     }
     path_of(path, syncing);
     syscall(SYS_unlinkat, AT_FDCWD, path, 0);
@@ -146,6 +180,37 @@ static int synced(int fd, long call) {
 int fsync(int fd) { return synced(fd, SYS_fsync); }
 
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
+
+/* Bytes that may be read of it now, from where it stands; 0: the read is to wait. */
+static size_t readable(int fd, size_t count) {
+    char path[4096], link[64], folder[80], told_of[80], name[64];
+    long long from;
+    if (!told("reads") || !is_file(fd)) return count;
+    path_of(path, "reads");
+    int record = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (record < 0) return count;
+    long length = syscall(SYS_read, record, told_of, sizeof told_of - 1);
+    close(record);
+    if (length <= 0) return count;
+    told_of[length] = 0;
+    if (sscanf(told_of, "%63s %lld", name, &from) != 2) abort();
+    snprintf(folder, sizeof folder, "/%s@", name);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    if (length <= 0) return count;
+    path[length] = 0;
+    if (strstr(path, folder) == NULL) return count;
+    long long left = from - syscall(SYS_lseek, fd, 0, SEEK_CUR);
+    if (left <= 0) return 0;
+    return (long long)count < left ? count : (size_t)left;
+}
+
+ssize_t read(int fd, void *bytes, size_t count) {
+    struct timespec pause = {.tv_nsec = 2000000};
+    size_t now;
+    while ((now = readable(fd, count)) == 0 && count > 0) nanosleep(&pause, NULL);
+    return syscall(SYS_read, fd, bytes, now);
+}
 
 static int refused_write(int fd) {
     if (!is_file(fd)) return 0;
@@ -163,10 +228,19 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     return error ? refuse(error) : syscall(SYS_writev, fd, parts, count);
 }
 
+/* Whether it is the file `synced` of a bank. */
+static int is_mark(int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path);
+    return length > 7 && memcmp(path + length - 7, "/synced", 7) == 0;
+}
+
 /* How much of a write is done. */
 static size_t done_of(int fd, size_t count) {
     char path[4096];
     struct stat about;
+    if (is_mark(fd)) return count;
     path_of(path, "half");
     if (stat(path, &about) != 0) return count;
     if (about.st_size > 0) {
@@ -182,7 +256,16 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
     return error ? refuse(error) : syscall(SYS_pwrite64, fd, bytes, done_of(fd, count), at);
 }
 
+/* What stands for it: a file "boot" for the system's boot id, which changes when the power comes back. */
+static const char *stand_in(const char *path, char boot[4096]) {
+    if (strcmp(path, "/proc/sys/kernel/random/boot_id") != 0 || !told("boot")) return path;
+    path_of(boot, "boot");
+    return boot;
+}
+
 static int opened(const char *path, int flags, int mode) {
+    char boot[4096];
+    path = stand_in(path, boot);
     int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
     if (writes && strncmp(path, "/dev/", 5) != 0 && told("readonly")) return refuse(EROFS);
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
@@ -241,13 +324,19 @@ int rename(const char *from, const char *to) {
     return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
+/* In strikes.c, where that is preloaded too: 0, -1 if a link is to be refused, 1 if it is to be done and refused. */
+extern int strike_link(const char *from, const char *to) __attribute__((weak));
+
 static long linked(long from_folder, long from, long to_folder, long to, long flags) {
+    int strike = strike_link == NULL ? 0 : strike_link((const char *)from, (const char *)to);
+    if (strike < 0) return -EIO;
     becomes("full-at-link", "full");
     becomes("readonly-at-link", "readonly");
     if (told("links")) return -EOPNOTSUPP;
     if (told("full")) return -ENOSPC;
     if (told("readonly")) return -EROFS;
-    return syscall(SYS_linkat, from_folder, from, to_folder, to, flags, OURS) == 0 ? 0 : -errno;
+    long done = syscall(SYS_linkat, from_folder, from, to_folder, to, flags, OURS) == 0 ? 0 : -errno;
+    return strike > 0 && done == 0 ? -EIO : done;
 }
 
 /* linkat is called past the C library, too: the kernel hands each call of it to us. */

@@ -15,19 +15,36 @@ use crate::live::keyed;
 pub(crate) struct Frail {
     pub(crate) dir: tempfile::TempDir,
     shim: PathBuf,
+    /// `strikes.c`, where calls are to fail by their number.
+    striking: Option<PathBuf>,
+}
+
+/// A library that is preloaded into servers.
+fn built(dir: &tempfile::TempDir, name: &str) -> PathBuf {
+    let shim = dir.path().join(format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/service/{name}.c"));
+    let built = Command::new("cc")
+        .args(["-Wall", "-Wextra", "-shared", "-fPIC", "-O1", "-o"])
+        .arg(&shim)
+        .arg(source)
+        .arg("-ldl")
+        .status();
+    assert!(built.expect("a C compiler, which Rust links with").success());
+    shim
 }
 
 impl Frail {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let shim = dir.path().join("faults.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/faults.c");
-        let built =
-            Command::new("cc").args(["-Wall", "-Wextra", "-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
-        assert!(built.expect("a C compiler, which Rust links with").success());
+        let shim = built(&dir, "faults");
         fs::create_dir(dir.path().join("faults")).unwrap();
         fs::create_dir(dir.path().join("disk")).unwrap();
-        Self { dir, shim }
+        Self { dir, shim, striking: None }
+    }
+
+    /// A disk that takes the orders of `strikes.c` too.
+    pub(crate) fn striking(self) -> Self {
+        Self { striking: Some(built(&self.dir, "strikes")), ..self }
     }
 
     /// What lies on the disk under this name.
@@ -46,7 +63,9 @@ impl Frail {
 
     /// A command that has this disk.
     pub(crate) fn frail(&self, mut command: Command) -> Command {
-        command.env("LD_PRELOAD", &self.shim).env("FAULTS", self.faults(""));
+        // The first is asked first.
+        let shims: Vec<String> = self.striking.iter().chain([&self.shim]).map(|shim| shim.display().to_string()).collect();
+        command.env("LD_PRELOAD", shims.join(":")).env("FAULTS", self.faults(""));
         command
     }
 
@@ -60,11 +79,27 @@ impl Frail {
 
     /// With its data and its checkpoints in these folders of the disk.
     pub(crate) async fn start_at(&self, data: &str, checkpoints: &str, settings: &[&str]) -> (Process, Client) {
+        let start = |arguments: &[&str]| Process::start_by(self.command(), "address=", arguments);
+        self.started(start, (data, checkpoints), settings).await
+    }
+
+    /// Not waited for: it may be recovering banks.
+    pub(crate) async fn start_early(&self, settings: &[&str]) -> (Process, Client) {
+        let start = |arguments: &[&str]| Process::start_early(self.command(), arguments);
+        self.started(start, ("data", "checkpoints"), settings).await
+    }
+
+    async fn started(
+        &self,
+        start: impl FnOnce(&[&str]) -> Process,
+        (data, checkpoints): (&str, &str),
+        settings: &[&str],
+    ) -> (Process, Client) {
         let data = format!("durability.dir={}", self.disk(data).display());
         let checkpoints = format!("checkpoints.location={}", self.disk(checkpoints).display());
         let mut arguments = vec!["--listen", "127.0.0.1:0", "--set", &data, "--set", &checkpoints];
         settings.iter().for_each(|&setting| arguments.extend(["--set", setting]));
-        let server = Process::start_by(self.command(), "address=", &arguments);
+        let server = start(&arguments);
         let client = Client::connect(&server.address, Options { retries: 0, ..Options::default() }).await.unwrap();
         (server, client)
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use negbank::client::{Client, ClientError, Code, ScanColumns, rows};
-use negbank::model::Seed;
+use negbank::model::{Seed, clock};
 use negbank::proto::v1;
 
 use crate::durable::{bank_folder, seen_of};
@@ -190,5 +191,64 @@ async fn a_bank_with_a_damaged_file_is_refused_or_exactly_the_right_one() {
         // A few zeros behind the last frame are how a block ends that was not filled.
         assert_eq!(refusals, damages.len() - 2, "{prefix}");
         assert!(seen(&live.client, "b").await == right, "the others are served");
+    }
+}
+
+/// Returns when no thread of a server that was dropped has the folder any more.
+fn settled(dir: &Path) {
+    let lock = fs::File::open(dir.join("lock")).unwrap();
+    let until = clock::now() + Duration::from_secs(10);
+    while lock.try_lock().is_err() {
+        assert!(clock::now() < until, "the folder is still in use");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A log of which all was synced is refused with any damage, at the end of a record too; without its mark, or with a bad one, the bank is
+/// the right one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_refused_and_a_damaged_mark_changes_nothing() {
+    for (prefix, spread) in [("log-", 40), ("synced", 1)] {
+        let data = tempfile::tempdir().unwrap();
+        let settings = [format!("durability.dir={}", data.path().display())];
+        let settings = settings.each_ref().map(String::as_str);
+        let live = Live::start(&settings).await;
+        written(&live, "b").await;
+        let right = seen(&live.client, "b").await;
+        let path = file_of(&bank_folder(data.path(), "b"), prefix);
+        let len = fs::read(&path).unwrap().len();
+        let damages = Damage::all(len, spread);
+        for number in 0..=damages.len() {
+            written(&live, &format!("b{number}")).await;
+        }
+        drop(live);
+        settled(data.path());
+        for (number, &damage) in damages.iter().enumerate() {
+            let path = file_of(&bank_folder(data.path(), &format!("b{number}")), prefix);
+            let content = fs::read(&path).unwrap();
+            assert_eq!(content.len(), len, "{prefix}");
+            fs::write(&path, damage.of(&content)).unwrap();
+        }
+        if prefix == "synced" {
+            fs::remove_file(file_of(&bank_folder(data.path(), &format!("b{}", damages.len())), prefix)).unwrap();
+        }
+
+        let live = Live::start(&settings).await;
+        let mut refusals = 0;
+        for number in 0..=damages.len() {
+            let (name, damage) = (format!("b{number}"), damages.get(number));
+            match live.client.get_bank(v1::GetBankRequest { name: name.clone() }).await {
+                Ok(_) => assert!(seen(&live.client, &name).await == right, "{prefix}: {damage:?}: another bank"),
+                Err(refused) => {
+                    refusals += 1;
+                    let path = file_of(&bank_folder(data.path(), &name), prefix);
+                    let text = refused.to_string();
+                    let is_named = refused.code() == Code::DataLoss && text.contains(path.to_str().unwrap());
+                    assert!(is_named, "{prefix}: {damage:?}: {:?}: {text}", refused.code());
+                }
+            }
+        }
+        // Zeros behind the last record are the end of a write that was cut short.
+        assert_eq!(refusals, if prefix == "log-" { damages.len() - 3 } else { 0 }, "{prefix}");
     }
 }

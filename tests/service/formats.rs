@@ -14,7 +14,7 @@ use negbank::proto::v1;
 use crate::live::{Live, keyed, queue, uniform};
 
 /// The newest.
-const STORE: &str = "store-1";
+const STORE: &str = "store-2";
 const CHECKPOINTS: &str = "checkpoints-2";
 
 fn fixtures() -> PathBuf {

@@ -16,6 +16,9 @@ use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
 
 use crate::live::{keyed, nearest};
 
+/// What a server logs once no bank is being recovered.
+pub(crate) const READY: &str = " ready banks=";
+
 /// A `negbank serve` process; killed if the test forgets it.
 pub(crate) struct Process {
     child: Child,
@@ -43,20 +46,33 @@ impl Process {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_negbank")), announced, arguments)
     }
 
-    /// Started by a command that ends as `negbank` and the arguments say.
-    pub(crate) fn start_by(mut command: Command, announced: &str, arguments: &[&str]) -> Self {
+    /// Started by a command that ends as `negbank` and the arguments say; ready, with all banks recovered.
+    pub(crate) fn start_by(command: Command, announced: &str, arguments: &[&str]) -> Self {
+        Self::start_until(command, &[announced, READY], arguments)
+    }
+
+    /// Not waited for: it listens, and may be recovering banks.
+    pub(crate) fn start_early(command: Command, arguments: &[&str]) -> Self {
+        Self::start_until(command, &["address="], arguments)
+    }
+
+    /// Returns when it has said all of this, in this order; its address comes after the first.
+    fn start_until(mut command: Command, announced: &[&str], arguments: &[&str]) -> Self {
         let mut child =
             command.args(["serve", "--set", "http.listen=none"]).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        let address = loop {
-            let before = line.len();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it said where it serves: {line}");
-            let address = line[before..].split(announced).nth(1).and_then(|rest| rest.split_whitespace().next());
-            if let Some(address) = address {
-                break address.to_owned();
+        let mut said = announced.iter().map(|announced| {
+            loop {
+                let before = line.len();
+                assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it said {announced:?}: {line}");
+                if let Some(rest) = line[before..].split(announced).nth(1) {
+                    break rest.split_whitespace().next().unwrap_or_default().to_owned();
+                }
             }
-        };
+        });
+        let address = said.next().unwrap();
+        said.for_each(drop);
         // Keep reading, or a full pipe would stop the server.
         let log = std::thread::spawn(move || {
             log.read_to_string(&mut line).unwrap();
@@ -96,9 +112,28 @@ impl Process {
 
     /// Bytes of memory that the process holds.
     pub(crate) fn memory(&self) -> usize {
+        self.resident("VmRSS:")
+    }
+
+    /// Bytes of memory that the process has ever held at once.
+    pub(crate) fn peak_memory(&self) -> usize {
+        self.resident("VmHWM:")
+    }
+
+    fn resident(&self, of: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix(of)).unwrap();
         resident.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    /// Connections to its address that it has taken and not closed.
+    pub(crate) fn connections(&self) -> usize {
+        let port: u16 = self.address.rsplit_once(':').unwrap().1.parse().unwrap();
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.child.id())).unwrap();
+        let own = format!(":{port:04X}");
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // What listens is none, and what no process holds has no inode.
+        fields.filter(|fields| fields.len() > 9 && fields[1].ends_with(&own) && fields[3] != "0A" && fields[9] != "0").count()
     }
 
     /// Kills the process and tells all that it logged.
@@ -119,6 +154,12 @@ impl Process {
         tokio::task::spawn_blocking(wait).await.unwrap()
     }
 
+    /// Sends a signal and waits for the end, as [`Self::ended`].
+    pub(crate) async fn ended_by(self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
+        self.ended().await
+    }
+
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
@@ -131,7 +172,7 @@ impl Drop for Process {
     }
 }
 
-async fn channel(address: &str) -> Channel {
+pub(crate) async fn channel(address: &str) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 

@@ -23,6 +23,7 @@ impl Live {
         flags.extend(settings.iter().map(|&setting| setting.to_owned()));
         let settings = Settings::load(&Sources { flags, ..Sources::default() }).unwrap();
         let engine = Engine::start(settings.engine).unwrap();
+        engine.recovered().await;
         let server = Server::bind(settings.server, settings.limits).await.unwrap();
         let address = server.address().unwrap().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();

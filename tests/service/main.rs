@@ -9,6 +9,7 @@
     reason = "tests may fail loudly, and a scenario reads best in one piece"
 )]
 
+mod abandoned;
 mod abuse;
 mod authority;
 mod bad_callers;
@@ -18,6 +19,8 @@ mod bench_command;
 mod checkpoints;
 mod coded;
 mod concurrent;
+mod connections;
+mod contended;
 mod crash;
 mod cut;
 mod deleted;
@@ -30,6 +33,7 @@ mod formats;
 mod forms;
 mod frequencies;
 mod gather;
+mod gather_memory;
 mod graph;
 mod half_precision;
 mod hostile;
@@ -48,12 +52,14 @@ mod probes;
 mod random_requests;
 mod raw;
 mod readme;
+mod recovering;
 mod refresh;
 mod reproducible;
 mod scan;
 mod secure;
 mod settling;
 mod short_answers;
+mod strikes;
 mod traces;
 mod uniformity;
 mod unix_socket;

@@ -1,15 +1,16 @@
 //! The power goes: what was not synced is not there, neither bytes nor names. What was acknowledged is.
 
 use std::collections::HashMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
-use negbank::client::{Client, Code};
+use negbank::client::{Client, ClientError, Code};
 use negbank::model::clock;
 use negbank::proto::v1;
 use tokio::task::JoinHandle;
 
 use crate::cut::{Bytes, Names};
-use crate::durable::seen_of;
+use crate::durable::{logs, seen_of};
 use crate::faults::{Frail, WIDE, checkpoint, listed, restore_into, sequence, wide, write_wide};
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -99,6 +100,7 @@ async fn what_a_power_cut_takes_is_what_the_policy_says() {
         (Bytes::Gone, Names::AsTheyAre),
         (Bytes::Zeros, Names::AsSynced),
         (Bytes::Half, Names::AsTheyAre),
+        (Bytes::Holes, Names::AsSynced),
     ];
     for (round, (bytes, names)) in cuts.into_iter().enumerate() {
         client.create_bank(wide("memory", v1::Durability::Memory)).await.unwrap();
@@ -145,6 +147,201 @@ async fn what_a_power_cut_takes_is_what_the_policy_says() {
     }
     assert!(safe > 0 && lost > 0, "safe {safe}, lost {lost}");
     assert!(answered.len() > 5, "{answered:?}");
+}
+
+/// No sync is due while a test lasts.
+const UNSYNCED: [&str; 1] = ["durability.interval_ms=600000"];
+
+/// Writes from number `from` on, so many.
+async fn write_all(client: &Client, bank: &str, from: u64, count: u64) {
+    for number in from..from + count {
+        assert!(!write_wide(client, bank, number, rows_of(number)).await.unwrap().duplicate);
+    }
+}
+
+/// A cut that loses pages and keeps later ones costs what was not synced, from the first of them on, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_are_lost_before_others_cost_what_was_not_synced() {
+    let frail = Frail::powered(&["data", "checkpoints"]);
+    let (mut server, mut client) = frail.start_with(&UNSYNCED).await;
+    client.create_bank(wide("b", v1::Durability::Interval)).await.unwrap();
+    write_all(&client, "b", 0, 8).await;
+    drop(server);
+    (server, client) = frail.start_with(&UNSYNCED).await;
+    let (mut synced, mut lost) = (8, 0);
+    for names in [Names::AsSynced, Names::AsTheyAre, Names::AsSynced] {
+        write_all(&client, "b", synced, 24).await;
+        frail.cut(server, Bytes::Holes, names);
+        (server, client) = frail.start_with(&UNSYNCED).await;
+        let kept = sequence(&client, "b").await;
+        assert!((synced..synced + 24).contains(&kept), "{kept} of {synced} + 24");
+        client.create_bank(wide("same", v1::Durability::Memory)).await.unwrap();
+        write_all(&client, "same", 0, kept).await;
+        let [there, expected] = [seen_of(&client, "b", 256).await, seen_of(&client, "same", 256).await];
+        assert!(there.1 == expected.1, "{kept}: not what was written first");
+        (lost, synced) = (lost + synced + 24 - kept, kept);
+        // It was synced when it was opened: another cut takes nothing.
+        let log = frail.cut(server, Bytes::Holes, Names::AsSynced).log;
+        assert!(log.contains("nothing of it was known to be on disk when the power went"), "{log}");
+        (server, client) = frail.start_with(&UNSYNCED).await;
+        assert!(seen_of(&client, "b", 256).await.1 == there.1, "{kept}");
+    }
+    assert!(lost > 24, "{lost}");
+}
+
+/// Where the frames of a log's file end.
+fn ends(file: &[u8]) -> Vec<usize> {
+    let (mut ends, mut at) = (Vec::new(), 0);
+    while let Some(header) = file.get(at..at + 48).filter(|header| header.starts_with(b"nbf")) {
+        let length = u64::from_le_bytes(header[8..16].try_into().unwrap()) as usize;
+        at += if header[3] == b'2' { 48 } else { 32 } + length.next_multiple_of(8);
+        ends.push(at);
+    }
+    ends
+}
+
+/// What was synced and is not there, or has a hole, is no end of a write: whether the process was killed or the power went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_synced_and_is_missing_refuses_the_bank() {
+    for durability in [v1::Durability::Always, v1::Durability::Interval] {
+        let frail = Frail::powered(&["data", "checkpoints"]);
+        let (mut server, mut client) = frail.start_with(&UNSYNCED).await;
+        client.create_bank(wide("b", durability)).await.unwrap();
+        write_all(&client, "b", 0, 5).await;
+        if durability == v1::Durability::Interval {
+            // Opened, it is synced.
+            drop(server);
+            (server, client) = frail.start_with(&UNSYNCED).await;
+        }
+        let before = seen_of(&client, "b", WIDE as usize).await;
+        drop(server);
+        let path = logs(&frail.disk("data"), "b").pop().unwrap();
+        let whole = fs::read(&path).unwrap();
+        let ends = ends(&whole);
+        assert_eq!(ends.len(), 6);
+        // At the end of a record, within one, in the head, and a hole in one before the last.
+        let mut damaged: Vec<(usize, Vec<u8>)> =
+            [ends[4], ends[2], ends[4] + 50, 20].map(|len| (len, whole[..len].to_vec())).into();
+        damaged.push((ends[3] + 100, [&whole[..ends[3] + 100], &[0; 300], &whole[ends[3] + 400..]].concat()));
+        for (at, content) in damaged {
+            fs::write(&path, &content).unwrap();
+            let (server, client) = frail.start_with(&UNSYNCED).await;
+            let refused = client.get_bank(v1::GetBankRequest { name: "b".into() }).await.unwrap_err();
+            let text = refused.to_string();
+            assert!(refused.code() == Code::DataLoss && text.contains(path.to_str().unwrap()), "{at}: {text}");
+            let offset = text.split("at byte ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
+            assert!(offset.parse::<usize>().unwrap() <= at, "{at}: {text}");
+            assert!(text.contains("bytes of the file were on disk"), "{at}: {text}");
+            assert!(fs::read(&path).unwrap() == content, "a refused file is left alone");
+            drop(server);
+        }
+        fs::remove_file(&path).unwrap();
+        let (server, client) = frail.start_with(&UNSYNCED).await;
+        let refused = client.get_bank(v1::GetBankRequest { name: "b".into() }).await.unwrap_err();
+        assert!(refused.code() == Code::DataLoss && refused.to_string().contains("no file of the log"), "{refused}");
+        drop(server);
+        fs::write(&path, &whole).unwrap();
+        let (_server, client) = frail.start_with(&UNSYNCED).await;
+        assert!(seen_of(&client, "b", WIDE as usize).await == before);
+    }
+}
+
+/// Whether the bank has what a position tells of; else why not.
+async fn has(client: &Client, bank: &str, position: &[u8]) -> Result<(), String> {
+    let at_least = position.to_vec().into();
+    let request = v1::FetchRequest { bank: bank.into(), ids: vec![1], at_least, ..Default::default() };
+    let fetched = client.fetch(request).await;
+    fetched.map(|_| ()).map_err(|refused| {
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        refused.to_string()
+    })
+}
+
+/// True if a scan of what changed since a position sends the whole bank.
+async fn is_whole(client: &Client, bank: &str, since: &[u8]) -> Result<bool, ClientError> {
+    let request = v1::ScanRequest { bank: bank.into(), since: since.to_vec().into(), ..Default::default() };
+    let mut scan = client.scan(request).await?;
+    let mut whole = false;
+    while let Some(chunk) = scan.next().await? {
+        whole |= chunk.whole;
+    }
+    Ok(whole)
+}
+
+/// A sequence that was lost is given to another write: whoever holds the position of the first does not get the second, but an error. What
+/// was not lost is honoured, and where nothing can be lost nothing changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_of_lost_writes_are_refused_and_the_others_hold() {
+    let frail = Frail::powered(&["data", "checkpoints"]);
+    let (mut server, mut client) = frail.start_with(&UNSYNCED).await;
+    let banks = ["always", "interval"];
+    for (name, durability) in banks.into_iter().zip([v1::Durability::Always, v1::Durability::Interval]) {
+        client.create_bank(wide(name, durability)).await.unwrap();
+    }
+    let write = async |client: &Client, number: u64| {
+        let mut positions = Vec::new();
+        for bank in banks {
+            positions.push(write_wide(client, bank, number, 3).await.unwrap().position.to_vec());
+        }
+        <[Vec<u8>; 2]>::try_from(positions).unwrap()
+    };
+    let first = write(&client, 0).await;
+    // The process is killed: nothing is lost, and nothing changes.
+    drop(server);
+    (server, client) = frail.start_with(&UNSYNCED).await;
+    let second = write(&client, 1).await;
+    for (before, after) in first.iter().zip(&second) {
+        assert_eq!(before[..8], after[..8], "a killed server's bank is the same");
+    }
+    for (bank, position) in banks.iter().zip(&first) {
+        assert!(!is_whole(&client, bank, position).await.unwrap(), "{bank}");
+    }
+    drop(server);
+    (server, client) = frail.start_with(&UNSYNCED).await;
+    let lost = write(&client, 2).await;
+    frail.cut(server, Bytes::Gone, Names::AsSynced);
+    (server, client) = frail.start_with(&UNSYNCED).await;
+    assert_eq!((sequence(&client, "always").await, sequence(&client, "interval").await), (3, 2));
+    let other = write(&client, 3).await;
+    assert!(
+        lost[0][..8] == other[0][..8] && lost[1][..8] != other[1][..8],
+        "only what may have lost something is another bank"
+    );
+    for life in 0..3 {
+        has(&client, "always", &lost[0]).await.unwrap();
+        has(&client, "interval", &second[1]).await.unwrap();
+        has(&client, "interval", &other[1]).await.unwrap();
+        let refused = has(&client, "interval", &lost[1]).await.unwrap_err();
+        assert!(refused.contains("from write 2 of that history") && refused.contains("not synced"), "{refused}");
+        let refused = is_whole(&client, "interval", &lost[1]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        // Who followed it to there may have read what was lost.
+        assert!(is_whole(&client, "interval", &second[1]).await.unwrap());
+        if life == 0 {
+            drop(server);
+            (server, client) = frail.start_with(&UNSYNCED).await;
+        } else if life == 1 {
+            // It ends by itself, and the system after it.
+            server.signal("-TERM");
+            assert_eq!(server.exit_code(), Some(0));
+            frail.reboot();
+            (server, client) = frail.start_with(&UNSYNCED).await;
+        }
+    }
+    let last = write(&client, 4).await;
+    for (bank, (before, after)) in banks.iter().zip(other.iter().zip(&last)) {
+        assert_eq!(before[..8], after[..8], "{bank}: what ended by itself is the same");
+    }
+    // Of the writes after it one may be lost again.
+    frail.cut(server, Bytes::Gone, Names::AsSynced);
+    let (_server, client) = frail.start_with(&UNSYNCED).await;
+    let refused = has(&client, "interval", &last[1]).await.unwrap_err();
+    assert!(refused.contains("from write 3 of that history"), "{refused}");
+    for position in [&second[1], &other[1]] {
+        has(&client, "interval", position).await.unwrap();
+    }
+    has(&client, "interval", &lost[1]).await.unwrap_err();
+    has(&client, "always", &last[0]).await.unwrap();
 }
 
 /// The last write is synced though none follows it.

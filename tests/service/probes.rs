@@ -11,12 +11,12 @@ use crate::lifecycle::Process;
 use crate::live::{keyed, nearest};
 
 /// A free port, for a moment.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The status code and the body that `path` is answered with.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
@@ -33,7 +33,7 @@ fn with_replacement(k: u32) -> v1::Draw {
 }
 
 /// The value of the one line that begins with `series`.
-fn value(metrics: &str, series: &str) -> f64 {
+pub(crate) fn value(metrics: &str, series: &str) -> f64 {
     let of = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
     let found: Vec<f64> = metrics.lines().filter_map(of).collect();
     assert_eq!(found.len(), 1, "{series} in\n{metrics}");

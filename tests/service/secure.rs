@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use negbank::client::{Client, ClientError, Code, Options, Security, rows};
+use negbank::client::{Client, ClientError, Code, Options, Security, floats, rows};
+use negbank::model::Seed;
 use negbank::proto::v1;
+use negbank::proto::v1::banks_client::BanksClient;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::Streaming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::authority::{Authority, Issued};
 use crate::lifecycle::Process;
-use crate::live::{keyed, uniform};
+use crate::live::{keyed, random_rows, uniform};
 
 const RELOAD: &str = "server.reload_seconds=1";
 
@@ -117,6 +120,22 @@ async fn clients_need_a_certificate_where_the_server_wants_one() {
     assert!(logged.contains("a TLS handshake failed"), "{logged}");
 }
 
+/// HTTP/2's default window: no more is on its way to who does not read on.
+const WINDOW: u32 = 65_535;
+
+/// Entries of the bank that is scanned, and their floats: 62 windows.
+const ENTRIES: usize = 16_000;
+const DIM: usize = 64;
+
+/// Takes the next chunk of a scan; false at its end.
+async fn next(scan: &mut Streaming<v1::ScanChunk>, ids: &mut Vec<u64>, values: &mut Vec<f32>) -> bool {
+    let Some(chunk) = scan.message().await.expect("the stream is cut") else { return false };
+    let rows = chunk.rows.unwrap_or_default();
+    ids.extend(&rows.ids);
+    values.extend(rows.embeddings.iter().flat_map(floats));
+    true
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_replaced_under_a_stream_that_goes_on() {
     let (before, after) = (Authority::new("before"), Authority::new("after"));
@@ -124,12 +143,20 @@ async fn certificates_are_replaced_under_a_stream_that_goes_on() {
     let server = files.serve(&["--set", "limits.max_answer_bytes=65536"]);
     let address = format!("https://localhost:{}", port(&server));
     let client = connect(&address, trusting(&before)).await.unwrap();
-    client.create_bank(keyed("b", 64, 1)).await.unwrap();
-    let ids: Vec<u64> = (0..2_000).collect();
-    let embeddings = Some(rows(&vec![1.0; 2_000 * 64]));
-    client.write(v1::WriteRequest { bank: "b".into(), ids, embeddings, ..Default::default() }).await.unwrap();
-    let mut scan = client.scan(v1::ScanRequest { bank: "b".into(), ..Default::default() }).await.unwrap();
-    let mut read = scan.next().await.unwrap().unwrap().rows.unwrap().ids.len() / 8;
+    let as_they_are = v1::CreateBankRequest { metric: v1::Metric::Dot.into(), ..keyed("b", DIM as u32, 1) };
+    client.create_bank(as_they_are).await.unwrap();
+    let (ids, values) = ((0..ENTRIES as u64).collect::<Vec<_>>(), random_rows(&mut Seed(1).stream(0, 0), ENTRIES, DIM));
+    let (written, embeddings) = (ids.clone(), Some(rows(&values)));
+    client.write(v1::WriteRequest { bank: "b".into(), ids: written, embeddings, ..Default::default() }).await.unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(before.certificate()));
+    let endpoint = Endpoint::from_shared(address.clone()).unwrap().tls_config(tls).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let mut banks = BanksClient::new(endpoint.connect().await.unwrap());
+    let scan = banks.scan(v1::ScanRequest { bank: "b".into(), ..Default::default() }).await.unwrap();
+    let (mut scan, mut read, mut read_values) = (scan.into_inner(), Vec::new(), Vec::new());
+    while read.len() < ENTRIES / 8 {
+        assert!(next(&mut scan, &mut read, &mut read_values).await);
+    }
 
     fs::write(files.path("tls.key"), "no key").unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -137,15 +164,19 @@ async fn certificates_are_replaced_under_a_stream_that_goes_on() {
     files.replace(&after.server("localhost"));
     let taken_up = async {
         while connect(&address, trusting(&after)).await.is_err() {
+            // On and on, but not to the end.
+            if read.len() < ENTRIES / 2 {
+                assert!(next(&mut scan, &mut read, &mut read_values).await);
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     tokio::time::timeout(LONG, taken_up).await.unwrap();
     assert!(connect(&address, trusting(&before)).await.is_err(), "the certificate before is still shown");
-    while let Some(chunk) = scan.next().await.unwrap() {
-        read += chunk.rows.map_or(0, |rows| rows.ids.len() / 8);
-    }
-    assert_eq!(read, 2_000);
+    let left = (values.len() - read_values.len()) * 4;
+    assert!(left > 16 * WINDOW as usize, "{left} bytes are still to be sent under the certificate before");
+    while next(&mut scan, &mut read, &mut read_values).await {}
+    assert!(read == ids && read_values == values, "{} of {ENTRIES} entries, as they were written", read.len());
     client.get_bank(v1::GetBankRequest { name: "b".into() }).await.unwrap();
     let logged = server.killed();
     assert!(logged.contains("changed and are wrong, those before stay in force"), "{logged}");
@@ -261,6 +292,26 @@ async fn a_token_that_is_taken_out_of_its_file_is_refused_on_connections_that_ar
     assert_eq!(code(client.list_banks().await), Code::Unauthenticated);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_tokens_that_is_gone_is_told_of_once_and_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, aside) = (folder.path().join("tokens.toml"), folder.path().join("aside"));
+    let own = token(&file, "trainer", "admin", "*");
+    let server = Process::start(&["--set", &format!("auth.tokens={}", file.display()), "--set", RELOAD]);
+    let client = connect(&server.address, showing(&own)).await.unwrap();
+    fs::rename(&file, &aside).unwrap();
+    // Some looks that find it gone, and one that finds it.
+    tokio::time::sleep(Duration::from_millis(2_700)).await;
+    client.list_banks().await.expect("a file that is gone locks nobody out");
+    fs::rename(&aside, &file).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_700)).await;
+    client.list_banks().await.unwrap();
+    let logged = server.killed();
+    let gone = format!("the tokens stay as they were: auth.tokens: {}: No such file", file.display());
+    assert_eq!(logged.matches(&gone).count(), 1, "{logged}");
+    assert_eq!(logged.matches("the files of the tokens can be read again").count(), 1, "{logged}");
+}
+
 #[test]
 fn an_address_that_others_reach_needs_credentials_or_a_word() {
     let serve = |settings: &[&str]| {
@@ -276,10 +327,42 @@ fn an_address_that_others_reach_needs_credentials_or_a_word() {
     let refused = serve(&[]);
     assert!(refused.contains("server.insecure_listen") && refused.contains("tls.certificate"), "{refused}");
     assert!(serve(&["tls.key=/nowhere"]).contains("tls.certificate and tls.key are wanted"));
-    assert!(serve(&["tls.key=/nowhere", "tls.certificate=/nowhere"]).contains("/nowhere: No such file"));
+    let (key, certificate, tokens) = ("tls.key=/nowhere", "tls.certificate=/nowhere", "auth.tokens=/nowhere");
+    assert!(serve(&[key, certificate, tokens]).contains("tls.certificate: /nowhere: No such file"));
     let there = format!("tls.certificate={}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
-    assert!(serve(&[&there, "tls.key=/nowhere"]).contains("tls.key: /nowhere: No such file"));
-    assert!(serve(&["auth.tokens=/nowhere"]).contains("auth.tokens: /nowhere: No such file"));
-    let process = Process::start_at("address=", &["--listen", "0.0.0.0:0", "--set", "server.insecure_listen=true"]);
-    assert!(process.address.starts_with("0.0.0.0:"));
+    assert!(serve(&[&there, key, tokens]).contains("tls.key: /nowhere: No such file"));
+    assert!(serve(&[tokens, "server.insecure_listen=true"]).contains("auth.tokens: /nowhere: No such file"));
+
+    // Only one of both: the refusal names what is missing, and the word that does without.
+    let refused = serve(&[key, certificate]);
+    assert!(refused.contains("auth.tokens or tls.client_ca, or server.insecure_listen = true"), "{refused}");
+    assert!(!refused.contains("set tls.certificate"), "that is there: {refused}");
+    let refused = serve(&[tokens]);
+    assert!(refused.contains("set tls.certificate and tls.key, or server.insecure_listen = true"), "{refused}");
+    assert!(!refused.contains("auth.tokens"), "that is there: {refused}");
+}
+
+#[test]
+fn an_address_that_others_reach_is_served_with_credentials_or_the_word() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority.server("localhost"));
+    fs::write(files.path("clients.crt"), authority.certificate()).unwrap();
+    let tokens = files.path("tokens.toml");
+    token(&tokens, "operator", "admin", "*");
+    let of = |setting: &str, name: &str| format!("{setting}={}", files.path(name).display());
+    let (certificate, key) = (of("tls.certificate", "tls.crt"), of("tls.key", "tls.key"));
+    let (clients, tokens) = (of("tls.client_ca", "clients.crt"), of("auth.tokens", "tokens.toml"));
+    let word = "server.insecure_listen=true".to_owned();
+    for settings in [
+        vec![&word],
+        vec![&certificate, &key, &tokens],
+        vec![&certificate, &key, &clients],
+        vec![&certificate, &key, &word],
+        vec![&tokens, &word],
+    ] {
+        let mut arguments = vec!["--listen", "0.0.0.0:0"];
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting.as_str()]));
+        let process = Process::start_at("address=", &arguments);
+        assert!(process.address.starts_with("0.0.0.0:"), "{settings:?}");
+    }
 }

@@ -32,6 +32,7 @@ class BankFields(TypedDict):
     index: IndexFields | None
     durability: Literal["memory", "interval", "always"]
     damage: str | None
+    recovering: float | None
 
 
 class IndexFields(TypedDict):

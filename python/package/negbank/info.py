@@ -59,7 +59,8 @@ class BankInfo:
     built, and `peak_bytes` the same of the bank at its capacity, None where there is none; `writers` those whose writes are
     recognised when they come again; `stages` the staged writes that wait for ranks; `index` the graph that large banks are
     searched by, None in a queue; `durability` when a write reaches the disk; `damage` what is wrong with its files, if that
-    is why it takes no writes.
+    is why it takes no writes; `recovering` the share of its files that a restarted server has read, None once the bank is
+    served: until then nothing of it is counted, and calls raise `Unavailable`.
     """
 
     name: str
@@ -83,6 +84,7 @@ class BankInfo:
     durability: Literal["memory", "interval", "always"]
     index: IndexInfo | None = None
     damage: str | None = None
+    recovering: float | None = None
 
     @classmethod
     def of(cls, fields: BankFields) -> BankInfo:

@@ -128,8 +128,8 @@ class Sampler:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken.
 
-        The next draw raises FailedPrecondition if the bank was created anew since, and DeadlineExceeded if it lacks a write
-        that the state had seen.
+        The next draw raises FailedPrecondition if the bank was created anew since, or lost a write that the state had seen, and
+        DeadlineExceeded if such a write does not come.
 
         Raises:
             InvalidArgument: this is no such state, or that of another bank.

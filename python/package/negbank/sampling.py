@@ -98,7 +98,7 @@ class Sampling(Handle):
                 in `info.seed`.
             step: your training step, from which `max_age` and `.ages` are counted; default for `.ages`: the bank's.
             at_least: the `position` that a write returned, here or on another rank: the answer sees that write.
-                DeadlineExceeded if it does not come in time; FailedPrecondition if the bank was created anew since.
+                DeadlineExceeded if it does not come in time; FailedPrecondition if the bank was created anew since or lost it.
             min_entries: warm-up: FailedPrecondition while the bank holds fewer entries.
             wait_for_entries: wait for them until shortly before the deadline instead.
             columns: what to send back, of "ids", "embeddings", "labels", "groups", "steps", "weights", "scores" and "log_q";

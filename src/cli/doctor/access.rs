@@ -56,10 +56,12 @@ fn judge(encrypted: bool, local: bool, open: bool, certificate_does: bool, findi
         (false, false) if local => findings.ok("access", "calls need a token; they are in the clear, and stay on this machine"),
         (false, false) => findings.warn("access", "tokens cross the network in the clear: set tls.certificate and tls.key"),
         (false, true) => {
-            findings.warn("access", "calls need neither certificate nor token: whoever reaches the port may delete every bank");
+            let may = "calls need neither certificate nor token: whoever reaches the port may delete every bank";
+            findings.warn("access", format!("{may}; set tls.certificate and tls.key, and auth.tokens or tls.client_ca"));
         }
         (true, true) => {
-            findings.warn("access", "calls are encrypted and need no token: whoever may connect may delete every bank");
+            let may = "calls are encrypted and need no token: whoever may connect may delete every bank";
+            findings.warn("access", format!("{may}; set auth.tokens or tls.client_ca"));
         }
     }
 }

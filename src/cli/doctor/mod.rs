@@ -73,7 +73,11 @@ async fn probes(remote: &Remote, findings: &mut Findings) {
                 None => findings.warn("clock", "the probes don't tell the server's time"),
             }
         }
-        Ok(answer) => findings.fail("probes", answer.body.trim_end()),
+        Ok(answer) => {
+            let mut lines = answer.body.lines();
+            findings.fail("probes", lines.next().unwrap_or("not ready"));
+            lines.for_each(|line| findings.warn("probes", line));
+        }
         Err(fault) => findings.fail("probes", fault.to_string()),
     }
     match remote.figures().await {

@@ -127,7 +127,8 @@ impl Look {
             compact(rates.draws),
             compact(rates.served),
             compact(rates.missing),
-            index.map_or_else(none, state),
+            bank.recovering
+                .map_or_else(|| index.map_or_else(none, state), |share| format!("recovering {:.0} %", share * 100.0)),
             index.and_then(|index| index.generation.map(|_| index.lag.to_string())).unwrap_or_else(none),
             index.and_then(|index| index.recall).map_or_else(none, |recall| format!("{recall:.3}")),
         ]

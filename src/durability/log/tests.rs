@@ -3,8 +3,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Log, Replayed};
 use crate::codec::BankRecord;
+use crate::durability::frames::{self, Claim};
+use crate::durability::mark::{Beyond, Mark, Point};
 use crate::durability::{Config, Folder, Store, StoreError};
-use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
+use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric, Position};
+
+mod marked;
 
 fn record() -> BankRecord {
     let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
@@ -44,6 +48,17 @@ fn read(folder: &Folder, after: u64) -> Result<(Vec<u64>, Log, Replayed), StoreE
         if bytes == payload(sequence) { Ok(()) } else { Err("another payload".to_owned().into()) }
     })?;
     Ok((sequences, log, replayed))
+}
+
+fn mark(folder: &Folder) -> PathBuf {
+    folder.path().join("synced")
+}
+
+/// Bytes of a file of the log that a mark tells of.
+fn marked_of(mark: &[u8], path: &Path) -> usize {
+    let long = |at: usize| u64::from_le_bytes(mark[at..at + 8].try_into().unwrap());
+    let is_of_file = path.to_str().unwrap().ends_with(&format!("{:020}", long(24)));
+    if is_of_file { long(32) as usize } else { 0 }
 }
 
 fn files(folder: &Folder) -> Vec<PathBuf> {
@@ -92,7 +107,7 @@ fn a_new_file_waits_until_the_one_before_is_almost_on_disk() {
     append_one(&mut log);
     assert_eq!(files(&folder).len(), 1);
     let until = log.unsynced().unwrap().sync().unwrap();
-    log.note_synced(until);
+    log.note_synced(until).unwrap();
     assert!(log.is_settled());
     append_one(&mut log);
     assert_eq!(files(&folder).len(), 2);
@@ -104,32 +119,39 @@ fn a_new_file_waits_until_the_one_before_is_almost_on_disk() {
     assert_eq!(read(&folder, 0).unwrap().0, (1..=sequence).collect::<Vec<_>>());
 }
 
-/// Each byte of three files, one bit or all of it: in the last record it is a torn end, in the head of a file without records a torn
-/// beginning, anywhere else it is refused with the file and the record's offset.
+/// Each byte of three files, one bit or all of it: refused with the file and the record's offset. Without a mark the last record could
+/// be the end of a write that was cut short.
 #[test]
 fn every_changed_byte_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
+    let (folder, mut log) = store(dir.path(), 330).create(&record()).unwrap();
     append(&mut log, 1..=14);
     drop(log);
     let files = files(&folder);
     assert_eq!(files.len(), 3, "{files:?}");
     let last_record = {
         let whole = fs::metadata(&files[2]).unwrap().len();
-        whole - 32 - (payload(14).len() as u64).next_multiple_of(8)
+        whole - 48 - (payload(14).len() as u64).next_multiple_of(8)
     };
-    let mut refused = 0;
-    for path in &files {
+    let marks = [Some(fs::read(mark(&folder)).unwrap()), None];
+    let (mut refused, mut torn_ends) = (0, 0);
+    for (path, mark_then) in files.iter().flat_map(|path| marks.iter().map(move |mark| (path, mark))) {
         let whole = fs::read(path).unwrap();
         for (at, flip) in (0..whole.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xFF)]) {
             let mut damaged = whole.clone();
             damaged[at] ^= flip;
             fs::write(path, &damaged).unwrap();
+            match mark_then {
+                Some(content) => fs::write(mark(&folder), content).unwrap(),
+                None => drop(fs::remove_file(mark(&folder))),
+            }
             let found = read(&folder, 0);
-            if *path == files[2] && at as u64 >= last_record {
+            if mark_then.is_none() && *path == files[2] && at as u64 >= last_record {
                 let (sequences, _, replayed) = found.unwrap();
                 let torn = replayed.torn.unwrap();
-                assert_eq!((sequences, torn.offset, &torn.path), ((1..=13).collect(), last_record, path), "byte {at}");
+                let expected = ((1..=13).collect(), last_record, path, 0);
+                assert_eq!((sequences, torn.offset, &torn.path, torn.records), expected, "byte {at}");
+                torn_ends += 1;
             } else {
                 let Err(StoreError::Damaged { path: named, offset, .. }) = found else {
                     panic!("{}: byte {at}, {flip:#x} was not refused: {found:?}", path.display());
@@ -142,7 +164,7 @@ fn every_changed_byte_is_found() {
             fs::write(path, &whole).unwrap();
         }
     }
-    assert!(refused > 1_000, "{refused}");
+    assert!(refused > 3_000 && torn_ends > 100, "{refused}, {torn_ends}");
 }
 
 /// Where the frames of a file end.
@@ -150,25 +172,29 @@ fn ends(file: &[u8]) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut at = 0;
     while at < file.len() {
+        let header = if file[at..].starts_with(b"nbf2") { 48 } else { 32 };
         let length = u64::from_le_bytes(file[at + 8..at + 16].try_into().unwrap()) as usize;
-        at += 32 + length.next_multiple_of(8);
+        at += header + length.next_multiple_of(8);
         ends.push(at);
     }
     ends
 }
 
-/// A file that ends anywhere is read up to its last whole record, and written on from there; an earlier one is refused.
+/// A last file that ends anywhere is read up to its last whole record, and written on from there, if nothing tells that more of it was on
+/// disk; an earlier one is refused.
 #[test]
 fn a_write_that_was_cut_short_anywhere_leaves_what_was_before_it() {
     for damage in ["shorter", "zeros", "noise"] {
         let dir = tempfile::tempdir().unwrap();
-        let (folder, mut log) = store(dir.path(), 250).create(&record()).unwrap();
+        let (folder, mut log) = store(dir.path(), 330).create(&record()).unwrap();
         append(&mut log, 1..=14);
         drop(log);
         let saved: Vec<(PathBuf, Vec<u8>)> =
             files(&folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        assert_eq!(saved.len(), 3);
         let (last_path, whole) = &saved[2];
         let ends = ends(whole);
+        let mark_then = fs::read(mark(&folder)).unwrap();
         for len in 0..whole.len() {
             files(&folder).iter().for_each(|path| fs::remove_file(path).unwrap());
             saved.iter().for_each(|(path, content)| fs::write(path, content).unwrap());
@@ -179,6 +205,15 @@ fn a_write_that_was_cut_short_anywhere_leaves_what_was_before_it() {
                 _ => {}
             }
             fs::write(last_path, &cut).unwrap();
+            // All of it was on disk, and that is known.
+            fs::write(mark(&folder), &mark_then).unwrap();
+            if !cut.starts_with(whole) {
+                let refused = read(&folder, 0).unwrap_err().to_string();
+                assert!(refused.contains(last_path.to_str().unwrap()), "{damage} from {len} on: {refused}");
+                assert!(refused.contains(&format!("{} bytes of the file were on disk", whole.len())), "{refused}");
+                assert_eq!(fs::read(last_path).unwrap(), cut, "a refused file is left alone");
+            }
+            fs::remove_file(mark(&folder)).unwrap();
             let (sequences, mut log, replayed) = read(&folder, 0).unwrap();
             let last = *sequences.last().unwrap();
             assert_eq!(sequences, (1..=last).collect::<Vec<_>>(), "{damage} from {len} on");

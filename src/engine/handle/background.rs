@@ -1,11 +1,15 @@
 //! Where checkpoints are made.
 
+mod claims;
+
 use std::future::Future;
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub(super) use self::claims::Claim;
+use self::claims::Claims;
 use crate::engine::EngineError;
 use crate::engine::priority::give_way;
 
@@ -17,6 +21,7 @@ const TURNS: usize = 2;
 pub(super) struct Background {
     runtime: Option<Runtime>,
     turns: Semaphore,
+    pub(super) claims: Claims,
 }
 
 impl Background {
@@ -24,7 +29,7 @@ impl Background {
     pub(super) fn start() -> io::Result<Self> {
         let mut threads = Builder::new_multi_thread();
         let runtime = threads.worker_threads(1).thread_name("background").on_thread_start(give_way).enable_all().build()?;
-        Ok(Self { runtime: Some(runtime), turns: Semaphore::new(TURNS) })
+        Ok(Self { runtime: Some(runtime), turns: Semaphore::new(TURNS), claims: Claims::default() })
     }
 
     /// Runs `work` there, and whatever blocks in it.

@@ -1,7 +1,6 @@
-//! Banks by name: made, found, deleted, and taken up again when the server starts.
+//! Banks by name: made, found, deleted.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
@@ -9,14 +8,13 @@ use tokio::sync::watch;
 use super::{BankHandle, Engine, Inner};
 use crate::bank::Bank;
 use crate::codec::BankRecord;
-use crate::durability::{Config, Damaged, Folder, Found, Snapshot, Store};
+use crate::durability::{Config, Snapshot, Store};
 use crate::engine::EngineError;
 use crate::engine::bank_memory::BankMemory;
 use crate::engine::committer::{Committer, Work};
 use crate::engine::differing::differing;
 use crate::engine::journal::{Journal, Keeping, Kept};
 use crate::engine::ledger::Part;
-use crate::engine::recovery::{Recovered, recover};
 use crate::engine::served::Served;
 use crate::engine::stages::Stages;
 use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Lineage, Seed};
@@ -28,8 +26,25 @@ const KNOWN_NAMES: usize = 10;
 /// A bank that is on disk and can't be served.
 #[derive(Debug)]
 pub(super) struct Refused {
-    pub(super) path: PathBuf,
+    /// Its folder, or all of them if there are several and nobody can tell which is right.
+    pub(super) paths: Vec<PathBuf>,
     why: String,
+}
+
+impl Refused {
+    pub(super) fn of(paths: Vec<PathBuf>, fault: &EngineError) -> Self {
+        Self { paths, why: fault.to_string() }
+    }
+
+    fn without(mut self, path: &Path) -> Self {
+        self.paths.retain(|other| other != path);
+        self
+    }
+
+    /// What is wrong, with file and offset.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
 }
 
 impl Engine {
@@ -37,7 +52,8 @@ impl Engine {
     /// returns, a bank that is to outlive the server does.
     ///
     /// # Errors
-    /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`], [`EngineError::Refused`], [`EngineError::Storage`]
+    /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`], [`EngineError::Recovering`], [`EngineError::Refused`],
+    /// [`EngineError::Storage`]
     pub async fn create_bank(
         &self,
         name: BankName,
@@ -51,11 +67,16 @@ impl Engine {
     /// The bank of that name.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::Refused`], [`EngineError::Invalid`] for what is no name.
+    /// [`EngineError::NotFound`], [`EngineError::Recovering`], [`EngineError::Refused`], [`EngineError::Invalid`] for what is no name.
     pub fn bank(&self, name: &str) -> Result<Arc<BankHandle>, EngineError> {
         let parsed = BankName::parse("bank", name)?;
+        // First, since a bank is served, or refused, before it is no longer on its way.
+        let coming = self.inner.recovering.get(&parsed);
         let found = self.inner.banks.get(&parsed).map(|bank| Arc::clone(&bank));
-        found.ok_or_else(|| self.inner.refused(&parsed).unwrap_or_else(|| self.inner.not_found(name)))
+        found.ok_or_else(|| match coming {
+            Some(coming) => coming.refusal(),
+            None => self.inner.refused(&parsed).unwrap_or_else(|| self.inner.not_found(name)),
+        })
     }
 
     /// All banks that are served, by name.
@@ -68,90 +89,32 @@ impl Engine {
     /// Deletes a bank, on disk too, and returns how many entries it held; 0 of one that could not be served.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::Storage`], [`EngineError::Invalid`] for what is no name.
+    /// [`EngineError::NotFound`], [`EngineError::Recovering`], [`EngineError::Storage`], [`EngineError::Invalid`] for what is no name.
     pub async fn delete_bank(&self, name: &str) -> Result<usize, EngineError> {
         let parsed = BankName::parse("name", name)?;
         let engine = self.clone();
         blocking(move || engine.inner.delete(&parsed)).await
     }
-
-    /// Syncs what the banks have logged, whatever their policies.
-    ///
-    /// # Errors
-    /// [`EngineError::LogFailed`]
-    pub async fn flush(&self) -> Result<(), EngineError> {
-        for bank in self.banks() {
-            let (flushed, heard) = tokio::sync::oneshot::channel();
-            let committer = bank.committer.clone();
-            blocking(move || {
-                committer.flush(Box::new(move |done| drop(flushed.send(done))));
-                Ok(())
-            })
-            .await?;
-            // A committer that has ended has flushed.
-            heard.await.unwrap_or(Ok(()))?;
-        }
-        Ok(())
-    }
-
-    /// Turns true when the log of a bank has failed, so that the bank takes no more writes.
-    pub fn log_failures(&self) -> watch::Receiver<bool> {
-        self.inner.log_failed.subscribe()
-    }
 }
 
 impl Inner {
-    /// Takes up the banks that are on disk. One that can't be is refused from then on, and said so.
-    pub(super) fn recover(&self) -> Result<(), EngineError> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let mut by_name: BTreeMap<BankName, Vec<Found>> = BTreeMap::new();
-        store.banks()?.into_iter().for_each(|found| by_name.entry(found.name.clone()).or_default().push(found));
-        for (name, mut found) in by_name {
-            let path = found[0].path.clone();
-            let opened = match found.pop().filter(|_| found.is_empty()) {
-                None => Err(EngineError::Storage(format!("there are several banks {name} below {}", path.display()))),
-                Some(found) => found.folder.map_err(EngineError::from).and_then(|folder| self.reopen(&folder)),
-            };
-            if let Err(fault) = opened {
-                tracing::error!(bank = %name, %fault, "the bank is refused: it is as it was on disk, and can be deleted");
-                self.refused.insert(name, Refused { path, why: fault.to_string() });
-            }
-        }
-        Ok(())
-    }
-
-    fn reopen(&self, folder: &Folder) -> Result<(), EngineError> {
-        let Recovered { bank, log, snapshot } = recover(folder)?;
-        let folder = folder.clone();
-        let record = folder.record().clone();
-        let keeping = match log {
-            Ok(log) => Keeping::Kept(Kept { folder, log, snapshot }),
-            Err(damage) if self.config.durability.damaged == Damaged::ReadOnly => {
-                let sequence = bank.sequence();
-                tracing::error!(bank = %record.name, %damage, sequence, "the bank is served as it was before the damage, and takes no writes");
-                Keeping::Damaged { folder, what: damage.to_string() }
-            }
-            Err(damage) => return Err(damage.into()),
-        };
-        self.open(&record, bank, keeping).map(|_| ())
-    }
-
     fn create(&self, name: BankName, spec: BankSpec, durability: Option<Durability>) -> Result<Arc<BankHandle>, EngineError> {
         let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(coming) = self.coming(&name) {
+            let others = other_settings((coming.spec(), coming.durability()), (spec, durability));
+            return Err(others.map_or_else(|| coming.refusal(), |differing| EngineError::AlreadyExists { name, differing }));
+        }
         if let Some(there) = self.banks.get(&name) {
-            let other = durability.filter(|&asked| asked != there.durability);
-            if there.spec == spec && other.is_none() {
-                return Ok(Arc::clone(&there));
-            }
-            let mut parts: Vec<String> = (there.spec != spec).then(|| differing(there.spec, spec)).into_iter().collect();
-            parts.extend(other.map(|asked| format!("durability is {}, not {}", there.durability.name(), asked.name())));
-            return Err(EngineError::AlreadyExists { name, differing: parts.join(", ") });
+            return match other_settings((there.spec, there.durability), (spec, durability)) {
+                None => Ok(Arc::clone(&there)),
+                Some(differing) => Err(EngineError::AlreadyExists { name, differing }),
+            };
         }
         if let Some(refused) = self.refused(&name) {
             return Err(refused);
         }
         let limit = self.config.max_banks;
-        if self.banks.len() >= limit {
+        if self.taken_names() >= limit {
             return Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" });
         }
         let durability = self.durability(durability)?;
@@ -207,13 +170,13 @@ impl Inner {
             Keeping::Kept(kept) => (Some(kept.folder.clone()), Some(kept), None),
             Keeping::Damaged { folder, what } => (Some(folder), None, Some(what)),
         };
-        let alarm = self.log_failed.clone();
-        let alarm = Box::new(move || {
-            alarm.send_replace(true);
-        });
+        let deleted = watch::Sender::new(false);
+        let alarm = self.alarm((&name, incarnation), &deleted);
         let index = keyed.then(|| self.maintenance.watch(&state, kept.as_ref().map(|kept| kept.folder.clone())));
         let kept = kept.zip(self.snapshots.clone());
-        let journal = kept.map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, alarm)).transpose();
+        let journal = kept
+            .map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, Arc::clone(&alarm)))
+            .transpose();
         let journal = journal.map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let max_entries = self.config.max_entries;
         let work = Work {
@@ -224,11 +187,12 @@ impl Inner {
             damage: damage.clone(),
             max_entries,
             announce,
+            alarm,
         };
         let committer = Committer::start(work, journal, self.config.write_queue)
             .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
         let stages = Stages::new(&self.config, staged, committer.clone(), self.ledger.share(Part::Staged));
-        let (served, deleted) = (Arc::new(Served::new(spec.metric(), self.config.measured)), watch::Sender::new(false));
+        let served = Arc::new(Served::new(spec.metric(), self.config.measured));
         let bank = Arc::new(BankHandle {
             name,
             spec,
@@ -246,6 +210,7 @@ impl Inner {
             served,
             costs: Arc::default(),
             deleted,
+            health: self.health.clone(),
         });
         self.banks.insert(bank.name.clone(), Arc::clone(&bank));
         Ok(bank)
@@ -253,8 +218,14 @@ impl Inner {
 
     fn delete(&self, name: &BankName) -> Result<usize, EngineError> {
         let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(refused), Some(store)) = (self.refused.get(name).map(|refused| refused.path.clone()), &self.store) {
-            store.remove(&refused)?;
+        if let Some(coming) = self.coming(name) {
+            return Err(coming.refusal());
+        }
+        if let Some(store) = self.store.as_ref().filter(|_| self.refused.contains_key(name)) {
+            while let Some(path) = self.refused.get(name).and_then(|refused| refused.paths.last().cloned()) {
+                store.remove(&path)?;
+                self.refused.alter(name, |_, refused| refused.without(&path));
+            }
             self.refused.remove(name);
             return Ok(0);
         }
@@ -281,6 +252,7 @@ impl Inner {
     /// Ends what waits for a bank that nobody finds any more.
     pub(super) fn retire(bank: &BankHandle) {
         bank.deleted.send_replace(true);
+        bank.withdraw_alarm();
         if let Some(index) = &bank.index {
             index.close();
         }
@@ -293,8 +265,10 @@ impl Inner {
 
     fn not_found(&self, name: &str) -> EngineError {
         let mut known: Vec<BankName> = self.banks.iter().map(|bank| bank.key().clone()).collect();
-        let total = known.len();
+        known.extend(self.recovering.all().iter().map(|coming| coming.name().clone()));
         known.sort();
+        known.dedup();
+        let total = known.len();
         known.truncate(KNOWN_NAMES);
         EngineError::NotFound { name: name.chars().take(BankName::MAX_LEN).collect(), known, total }
     }
@@ -305,6 +279,14 @@ impl BankHandle {
     pub(super) fn has_lost_its_folder(&self) -> bool {
         self.folder.as_ref().is_some_and(|folder| !folder.path().exists())
     }
+}
+
+/// What a bank has other than it is asked for; `None`: nothing.
+fn other_settings(there: (BankSpec, Durability), asked: (BankSpec, Option<Durability>)) -> Option<String> {
+    let mut parts: Vec<String> = (there.0 != asked.0).then(|| differing(there.0, asked.0)).into_iter().collect();
+    let other = asked.1.filter(|&asked| asked != there.1);
+    parts.extend(other.map(|asked| format!("durability is {}, not {}", there.1.name(), asked.name())));
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// The data folder, if the settings name one.

@@ -1,21 +1,25 @@
 //! Checkpoints: made, listed, deleted, and brought back as banks.
 
+mod running;
+
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _};
 
+use self::running::running;
+pub use self::running::{Heard, Running};
+use super::background::Claim;
 use super::banks::blocking;
-use super::{BankHandle, Engine, Inner, Leave, wait};
+use super::{BankHandle, Engine, Inner};
 use crate::archive::{Archive, ArchiveError, Found};
 use crate::bank::Budget;
 use crate::codec::BankRecord;
 use crate::engine::EngineError;
 use crate::engine::checkpoints::{Returned, Returning, Slice};
 use crate::engine::differing::differing;
-use crate::engine::meter::{Meter, Phase, Stand};
+use crate::engine::meter::{Meter, Phase};
 use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
 use crate::model::{BankName, Checkpoint, Durability, Seed, Tag};
@@ -44,60 +48,19 @@ pub struct Restore {
     pub durability: Option<Durability>,
 }
 
-/// A call that takes a while. Dropped, it is given up.
-#[derive(Debug)]
-pub struct Running<T> {
-    meter: Arc<Meter>,
-    result: Option<oneshot::Receiver<Result<T, EngineError>>>,
-    deadline: Deadline,
-    told: Option<Stand>,
-    _leave: Leave,
-}
-
-/// What is heard of a call.
-#[derive(Debug)]
-pub enum Heard<T> {
-    /// How far it has come.
-    Stand(Stand),
-    /// It is done.
-    Done(T),
-}
-
-/// Between two readings.
-const READ_EVERY: Duration = Duration::from_millis(100);
 /// Pieces of a checkpoint's file that were read and are not in the bank yet.
 const PIECES: usize = 8;
 
-impl<T> Running<T> {
-    /// What is new; `None` after the end.
-    ///
-    /// # Errors
-    /// [`EngineError`]; then it has ended.
-    pub async fn next(&mut self) -> Option<Result<Heard<T>, EngineError>> {
-        loop {
-            let result = self.result.as_mut()?;
-            if let Ok(ended) = tokio::time::timeout(READ_EVERY, wait(result, self.deadline)).await {
-                self.result = None;
-                return Some(ended.map(Heard::Done));
-            }
-            let stand = self.meter.read();
-            if self.told != Some(stand) {
-                self.told = Some(stand);
-                return Some(Ok(Heard::Stand(stand)));
-            }
-        }
-    }
-}
-
 impl Engine {
-    /// Keeps a bank as it is now, while it is read and written.
+    /// Keeps a bank as it is now, while it is read and written. Calls about one checkpoint wait for one another; restores of it don't.
     ///
     /// # Errors
-    /// [`EngineError::CheckpointExists`], [`EngineError::Overrun`], [`EngineError::Storage`]
+    /// [`EngineError::CheckpointExists`], [`EngineError::CheckpointBusy`], [`EngineError::Overrun`], [`EngineError::Storage`]
     pub fn checkpoint(&self, bank: Arc<BankHandle>, new: NewCheckpoint, deadline: Deadline) -> Running<Checkpoint> {
         let engine = self.clone();
-        let (running, work) =
-            running(deadline, |wanted, meter| async move { engine.inner.make_checkpoint(&bank, new, wanted, &meter).await });
+        let (running, work) = running(deadline, |wanted, meter| async move {
+            engine.inner.make_checkpoint(&bank, new, (wanted, deadline), &meter).await
+        });
         self.inner.background.spawn(work);
         running
     }
@@ -106,11 +69,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NoCheckpoint`], [`EngineError::AlreadyExists`] if a bank of the name has other settings,
-    /// [`EngineError::CheckpointDamaged`], [`EngineError::Storage`]
+    /// [`EngineError::CheckpointBusy`], [`EngineError::CheckpointDamaged`], [`EngineError::Storage`]
     pub fn restore(&self, restore: Restore, deadline: Deadline) -> Running<(Checkpoint, Arc<BankHandle>)> {
         let engine = self.clone();
         let (running, work) =
-            running(deadline, |wanted, meter| async move { engine.inner.restore(restore, wanted, &meter).await });
+            running(deadline, |wanted, meter| async move { engine.inner.restore(restore, (wanted, deadline), &meter).await });
         // Not in the background: the bank's committer begins here, and threads are of the priority of those that begin them.
         tokio::spawn(work);
         running
@@ -127,9 +90,19 @@ impl Engine {
     /// Deletes a checkpoint.
     ///
     /// # Errors
-    /// [`EngineError::NoCheckpoint`], [`EngineError::Storage`]
+    /// [`EngineError::NoCheckpoint`], [`EngineError::CheckpointBusy`], [`EngineError::Storage`]
     pub async fn delete_checkpoint(&self, bank: &BankName, tag: &Tag, deadline: Deadline) -> Result<(), EngineError> {
-        until(deadline, async { Ok(self.inner.archive()?.delete(bank, tag).await?) }).await
+        let archive = self.inner.archive()?.clone();
+        let alone = self.inner.background.claims.alone(bank, tag, deadline).await?;
+        let (bank, tag) = (bank.clone(), tag.clone());
+        // Once begun it is done to its end, whether or not the caller stays.
+        let deleting = tokio::spawn(async move {
+            let deleted = archive.delete(&bank, &tag).await;
+            drop(alone);
+            deleted
+        });
+        let deleted = async { Ok(deleting.await.map_err(|_| EngineError::Internal("deleting a checkpoint panicked"))??) };
+        until(deadline, deleted).await
     }
 }
 
@@ -146,14 +119,18 @@ impl Inner {
         &self,
         bank: &Arc<BankHandle>,
         new: NewCheckpoint,
-        wanted: Wanted,
+        (wanted, deadline): (Wanted, Deadline),
         meter: &Arc<Meter>,
     ) -> Result<Checkpoint, EngineError> {
         let archive = self.archive()?;
         let (name, tag) = (bank.name.clone(), new.tag.clone());
         check_tag(archive, &name, &new).await?;
-        let _turn = self.background.turn().await?;
+        let _alone = self.background.claims.alone(&name, &tag, deadline).await?;
+        let _turn = until(deadline, self.background.turn()).await?;
         check_tag(archive, &name, &new).await?;
+        if !wanted.holds() {
+            return Err(EngineError::DeadlineExceeded);
+        }
         let began = clock::now();
         let slice = self.slice(bank).await?;
         let (sequence, step, entries, created) =
@@ -185,10 +162,7 @@ impl Inner {
         tracing::info!(
             bank = %name, tag = %checkpoint.tag, sequence, entries, bytes, seconds = began.elapsed().as_secs_f64(), "checkpoint made"
         );
-        let keep = new.keep.unwrap_or(self.config.checkpoints.keep);
-        if keep > 0 {
-            self.tidy(archive, &checkpoint, keep).await;
-        }
+        self.tidy(archive, &checkpoint, new.keep.unwrap_or(self.config.checkpoints.keep)).await;
         Ok(checkpoint)
     }
 
@@ -206,14 +180,27 @@ impl Inner {
         Ok(Slice { bank: Arc::clone(&bank.state), spec: bank.spec, image, cut })
     }
 
-    /// Deletes the oldest checkpoints of the bank. The one that was made is made, whatever becomes of the others.
+    /// Deletes the oldest checkpoints of the bank, if only so many are kept, and what attempts left. The one that was made is made, whatever
+    /// becomes of the others; what another call is at stays until the next is made.
     async fn tidy(&self, archive: &Archive, made: &Checkpoint, keep: usize) {
         let deleted = async {
-            let there = archive.list(Some(&made.bank)).await?;
+            let there = if keep > 0 { archive.list(Some(&made.bank)).await? } else { Vec::new() };
             let others: Vec<&Checkpoint> = there.iter().filter(|other| other.tag != made.tag).collect();
             for old in others.iter().take((others.len() + 1).saturating_sub(keep)) {
+                let Some(_alone) = self.background.claims.if_free(&old.bank, &old.tag) else { continue };
                 archive.delete(&old.bank, &old.tag).await?;
                 tracing::info!(bank = %old.bank, tag = %old.tag, keep, "checkpoint deleted");
+            }
+            for left in archive.abandoned(&made.bank).await? {
+                // Its own tag is claimed.
+                let alone = self.background.claims.if_free(&made.bank, &left.tag);
+                if alone.is_none() && left.tag != made.tag {
+                    continue;
+                }
+                match archive.remove_abandoned(&made.bank, &left).await {
+                    Ok(files) => tracing::info!(bank = %made.bank, tag = %left.tag, files, "removed what attempts left"),
+                    Err(fault) => tracing::warn!(bank = %made.bank, tag = %left.tag, %fault, "what attempts left stays"),
+                }
             }
             Ok::<_, ArchiveError>(())
         };
@@ -230,14 +217,14 @@ impl Inner {
     async fn restore(
         self: &Arc<Self>,
         restore: Restore,
-        wanted: Wanted,
+        (wanted, deadline): (Wanted, Deadline),
         meter: &Arc<Meter>,
     ) -> Result<(Checkpoint, Arc<BankHandle>), EngineError> {
         let archive = self.archive()?;
-        let found = archive.find(&restore.bank, restore.tag.as_ref()).await?;
+        let (found, _beside_readers) = self.claimed(archive, &restore, (&wanted, deadline)).await?;
         let durability = self.admit(&restore, &found.checkpoint)?;
         self.may_hold(&found.checkpoint.spec, Some(found.checkpoint.entries as usize))?;
-        let _turn = self.background.turn().await?;
+        let _turn = until(deadline, self.background.turn()).await?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };
         meter.begin(Phase::Reading, found.checkpoint.bytes);
@@ -256,8 +243,30 @@ impl Inner {
         Ok((checkpoint, bank))
     }
 
+    /// The checkpoint that is asked for, which nobody deletes or replaces as long as it is claimed.
+    async fn claimed(
+        &self,
+        archive: &Archive,
+        Restore { bank, tag, .. }: &Restore,
+        (wanted, deadline): (&Wanted, Deadline),
+    ) -> Result<(Found, Claim), EngineError> {
+        loop {
+            let wished = match tag {
+                Some(tag) => tag.clone(),
+                None => archive.find(bank, None).await?.checkpoint.tag,
+            };
+            let claim = self.background.claims.beside_readers(bank, &wished, deadline).await?;
+            match archive.find(bank, Some(&wished)).await {
+                // The newest was deleted meanwhile: another is.
+                Err(ArchiveError::Unknown { .. }) if tag.is_none() && wanted.holds() => {}
+                found => return Ok((found?, claim)),
+            }
+        }
+    }
+
     /// Whether a bank of these settings may take the name, and how its writes will be kept.
     fn admit(&self, restore: &Restore, Checkpoint { spec, entries, .. }: &Checkpoint) -> Result<Durability, EngineError> {
+        self.coming(&restore.into).map_or(Ok(()), |coming| Err(coming.refusal()))?;
         let (limit, setting) = (self.config.max_dim, "limits.max_dim");
         if spec.dim() > limit {
             return Err(EngineError::LimitReached { what: "the dimension of a bank's rows", limit, setting });
@@ -274,7 +283,7 @@ impl Inner {
             return Err(EngineError::AlreadyExists { name: restore.into.clone(), differing });
         }
         let limit = self.config.max_banks;
-        if there.is_none() && self.banks.len() >= limit {
+        if there.is_none() && self.taken_names() >= limit {
             return Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" });
         }
         self.durability(restore.durability.or(there.map(|there| there.durability)))
@@ -323,9 +332,9 @@ impl Inner {
         let _one_at_a_time = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
         self.admit(restore, checkpoint)?;
         let there = self.banks.get(&record.name).map(|bank| Arc::clone(&bank));
-        let folder = there.as_ref().and_then(|bank| bank.folder.as_ref().map(|folder| folder.path().to_owned()));
-        let replaced = folder.or_else(|| self.refused.get(&record.name).map(|refused| refused.path.clone()));
-        let settled = returned.settle(self.store.as_ref(), replaced.as_deref());
+        let folder = there.as_ref().and_then(|bank| bank.folder.as_ref().map(|folder| vec![folder.path().to_owned()]));
+        let refused = || self.refused.get(&record.name).map(|refused| refused.paths.clone());
+        let settled = returned.settle(self.store.as_ref(), &folder.or_else(refused).unwrap_or_default());
         let opened = settled.and_then(|(bank, kept)| self.open(record, bank, kept.into()));
         let bank = match opened {
             Ok(bank) => bank,
@@ -373,19 +382,6 @@ async fn pump(
     }
     let _ended = pieces.send(bytes::Bytes::new()).await;
     Ok(())
-}
-
-/// A call, and the work that it is, to be spawned.
-fn running<T: Send + 'static, F: Future<Output = Result<T, EngineError>> + Send + 'static>(
-    deadline: Deadline,
-    work: impl FnOnce(Wanted, Arc<Meter>) -> F,
-) -> (Running<T>, impl Future<Output = ()> + Send + 'static) {
-    let (wanted, meter) = (Wanted::until(deadline), Arc::new(Meter::default()));
-    let (reply, result) = oneshot::channel();
-    let work = work(wanted.clone(), Arc::clone(&meter));
-    // It notices by itself that nobody waits any more, and clears up behind itself.
-    let work = async move { drop(reply.send(work.await)) };
-    (Running { meter, result: Some(result), deadline, told: None, _leave: Leave(wanted) }, work)
 }
 
 async fn until<T>(deadline: Deadline, work: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {

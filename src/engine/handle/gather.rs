@@ -7,7 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{Engine, wait};
 use crate::engine::EngineError;
-use crate::engine::ledger::Share;
+use crate::engine::ledger::Ledger;
 use crate::gather::{self, Contribution, GatherId, GatherInfo, Gathered, Gathering, Ticket};
 use crate::model::clock::{Deadline, now};
 
@@ -23,7 +23,6 @@ pub(super) struct Gathers {
 #[derive(Debug)]
 struct Inner {
     clocked: Mutex<Clocked>,
-    memory: Share,
     /// Something may be due earlier than before.
     sooner: Notify,
 }
@@ -36,12 +35,16 @@ struct Clocked {
 }
 
 impl Engine {
-    /// Hands in a rank's rows and returns those of all ranks once they are there, or when the first of the callers' times is up:
-    /// its `wait`, or shortly before its deadline, so that it still hears of it.
+    /// Hands in a rank's rows at once, before what is returned is awaited: the rows of all ranks, once they are there, or when the first
+    /// of the callers' times is up: its `wait`, or shortly before its deadline, so that it still hears of it.
     ///
     /// # Errors
-    /// [`EngineError`]
-    pub async fn gather(&self, from: Contribution, deadline: Deadline) -> Result<Arc<Gathered>, EngineError> {
+    /// [`EngineError`]; [`EngineError::Busy`] if there is no room for as much from every rank, which changes nothing.
+    pub fn gather(
+        &self,
+        from: Contribution,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<Arc<Gathered>, EngineError>> + Send {
         let patience = from.wait.map(|wait| Deadline::after(wait).instant());
         let last_word = deadline.a_little_before().instant();
         let until = patience.map_or(last_word, |patience| patience.min(last_word));
@@ -49,9 +52,12 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let id = from.id.clone();
         let ticket = gathers.act(|gathering| gathering.contribute(from, until, now(), reply));
-        let _leave = Leave { gathers, id, ticket };
+        let leave = Leave { gathers, id, ticket };
         gathers.keep_time();
-        wait(answer, deadline).await
+        async move {
+            let _leave = leave;
+            wait(answer, deadline).await
+        }
     }
 
     /// The gathers that wait for ranks, and those that are remembered.
@@ -59,16 +65,16 @@ impl Engine {
         self.inner.gathers.act(|gathering| (gathering.describe(), Vec::new()))
     }
 
-    /// Ends the waits that could keep a stopping server: for other ranks, who may never come.
-    pub fn stop(&self) {
+    /// Ends the waits for other ranks.
+    pub(super) fn stop_gathers(&self) {
         self.inner.gathers.act(|gathering| ((), gathering.stop()));
     }
 }
 
 impl Gathers {
-    pub(super) fn new(config: gather::Config, memory: Share) -> Self {
-        let clocked = Clocked { gathering: Gathering::new(config), ticking: false };
-        Self { inner: Arc::new(Inner { clocked: Mutex::new(clocked), memory, sooner: Notify::new() }) }
+    pub(super) fn new(config: gather::Config, ledger: &Ledger) -> Self {
+        let clocked = Clocked { gathering: Gathering::new(config, Box::new(ledger.clone())), ticking: false };
+        Self { inner: Arc::new(Inner { clocked: Mutex::new(clocked), sooner: Notify::new() }) }
     }
 
     /// Does something with the gathers, after those whose time is up, and passes on what callers are told.
@@ -76,7 +82,6 @@ impl Gathers {
         let mut clocked = self.inner.clocked.lock().unwrap_or_else(PoisonError::into_inner);
         let expired = clocked.gathering.expire(now());
         let (done, answers) = act(&mut clocked.gathering);
-        self.inner.memory.set(clocked.gathering.bytes());
         drop(clocked);
         for (caller, answer) in expired.into_iter().chain(answers) {
             // One who has hung up hears nothing.

@@ -28,6 +28,7 @@ pub(super) fn encode(inner: &Inner, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     for (name, help, value) in [
         ("memory_limit_bytes", "Memory that may be taken (setting memory.max_bytes); infinite: no limit", limit),
         ("memory_write_limit_bytes", "Memory from which on banks do not grow (setting memory.write_percent)", write_limit),
+        ("recovering_banks", "Banks that are read from disk and not served yet", inner.recovering.len() as f64),
         ("banks_limit", "Banks that there may be (setting limits.max_banks)", config.max_banks as f64),
         ("bank_entries_limit", "Entries that a bank may have (setting limits.max_entries)", config.max_entries as f64),
         ("compute_waiting_jobs_limit", "Pieces of work that may wait (setting compute.queue)", config.queue as f64),

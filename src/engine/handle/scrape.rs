@@ -21,23 +21,14 @@ impl Engine {
         &self.inner.metrics
     }
 
-    /// What is amiss with banks that are served all the same, one a line.
-    pub fn complaints(&self) -> Vec<String> {
-        let of = |bank: &Arc<BankHandle>| {
-            let index = bank.index.as_ref()?.describe();
-            index.failed.then(|| format!("bank {}: {}", bank.name, index.reason))
-        };
-        let log = self.inner.log_failed.borrow().then(|| "the log of a bank has failed: it takes no more writes".to_owned());
-        self.banks().iter().filter_map(of).chain(log).collect()
-    }
-
     /// Whom the metrics ask for the banks' figures.
     pub(super) fn scraper(&self) -> impl Collector + use<> {
         Scraper(Arc::downgrade(&self.inner))
     }
 }
 
-const LOG_FAILED: &str = "1 if a bank's log can't be written: the bank takes no writes until the server is started again";
+const LOG_FAILED: &str =
+    "1 if a bank's log can't be written: the bank takes no writes until the server is started again; /readyz names it";
 
 /// Shares of a bank's entries whose ages are told, in percent, and as labels.
 const AGES: [(usize, &str); 4] = [(50, "0.5"), (90, "0.9"), (99, "0.99"), (100, "1")];
@@ -80,7 +71,7 @@ impl Collector for Scraper {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(inner) = self.0.upgrade() else { return Ok(()) };
         super::occupancy::encode(&inner, &mut encoder)?;
-        let log_failed = *inner.log_failed.borrow();
+        let log_failed = !inner.health.borrow().unwritable.is_empty();
         let banks = Engine { inner }.banks();
         let banks: Vec<Standing> = banks.iter().filter_map(|bank| Standing::of(bank)).collect();
         let failed = ConstGauge::new(u64::from(log_failed));

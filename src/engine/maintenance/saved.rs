@@ -1,7 +1,7 @@
 //! Graphs that outlive the server: kept beside the bank's files once they serve, and taken up again instead of being built anew.
 
 use super::build::Build;
-use crate::durability::{Complaint, Folder};
+use crate::durability::{Complaint, Folder, Published};
 use crate::index::{BuildError, Delta, Generation, Loading};
 
 /// Keeps the graph that serves. That it can't be kept costs a build after the next start.
@@ -12,7 +12,12 @@ pub(super) fn save(folder: &Folder, generation: &Generation) {
         file.publish()
     };
     match kept() {
-        Ok(bytes) => tracing::info!(bank = %folder.record().name, bytes, "the graph is kept"),
+        Ok(Published { bytes, left }) => {
+            tracing::info!(bank = %folder.record().name, bytes, "the graph is kept");
+            if let Some(fault) = left {
+                tracing::warn!(bank = %folder.record().name, %fault, "the graph before it stays until the next is kept");
+            }
+        }
         // A deleted bank's folder is gone, and nobody misses its graph.
         Err(_) if !folder.path().exists() => {}
         Err(fault) => {

@@ -1,9 +1,9 @@
 //! What a gather came to, as a ready-made frame or as a message, and gathers for people.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 
-use super::columns::{decoded, split};
+use super::columns::decoded;
 use super::sampled::rows;
 use crate::engine::{GatherInfo, Gathered, Part};
 use crate::grpc::frame::Frame;
@@ -13,28 +13,31 @@ use crate::proto::v1;
 
 const RESPONSE_ROWS: u32 = 1;
 
-/// Smaller pieces are sent together: each is a frame of HTTP/2 and a turn of its task.
-const WORTH_A_PIECE: usize = 16 << 10;
+/// Bytes that are widened at a time: whole floats.
+const WIDENED: usize = 64 << 10;
 
 /// The frame of the answer. The embeddings come last, from where the ranks' requests left them.
 pub(in crate::grpc) fn gathered(gathered: &Gathered) -> Frame {
-    let mut response = Fields::message(gathered.rows() * 40 + gathered.world_size() * 8 + 256);
-    response.raw(&small(gathered).encode_to_vec());
-    let (rows, tail) = rows(served(gathered), gathered.dim(), encoding(gathered.dtype()));
-    response.length(RESPONSE_ROWS, rows.len() + tail.iter().map(Bytes::len).sum::<usize>());
-    response.raw(rows.as_slice());
-    Frame::new(response, tail)
+    frame(gathered, pieces(gathered), encoding(gathered.dtype()))
 }
 
-/// The answer with readable numbers.
-pub(in crate::grpc) fn readable(gathered: &Gathered) -> v1::GatherResponse {
-    let ServedRows { ids, labels, groups, embeddings, .. } = served(gathered);
-    let values = decoded(&embeddings.concat(), gathered.dtype());
-    let (labels, has_label) = split(labels);
-    let (groups, has_group) = split(groups);
-    let embeddings = Some(v1::Matrix { values, dim: gathered.dim() as u32, ..v1::Matrix::default() });
-    let rows = v1::Rows { ids, embeddings, labels, has_label, groups, has_group, ..v1::Rows::default() };
-    v1::GatherResponse { rows: Some(rows), ..small(gathered) }
+/// The frame of the answer with readable numbers.
+pub(in crate::grpc) fn readable(gathered: &Gathered) -> Frame {
+    let embeddings = match gathered.dtype() {
+        Dtype::F32 => pieces(gathered),
+        Dtype::Half(_) => widened(gathered),
+    };
+    frame(gathered, embeddings, Encoding::Floats)
+}
+
+/// Memory that a readable answer takes beside what is gathered.
+pub(in crate::grpc) fn bytes_of_readable(gathered: &Gathered) -> usize {
+    let copied = match gathered.dtype() {
+        Dtype::F32 if gathered.is_copied() => gathered.bytes_of_embeddings(),
+        Dtype::F32 => 0,
+        Dtype::Half(_) => 2 * gathered.bytes_of_embeddings(),
+    };
+    copied + gathered.bytes_of_columns()
 }
 
 /// Gathers for people.
@@ -51,6 +54,15 @@ pub(in crate::grpc) fn gathers(gathers: &[GatherInfo]) -> v1::ListGathersRespons
     v1::ListGathersResponse { gathers: gathers.iter().map(info).collect() }
 }
 
+fn frame(gathered: &Gathered, embeddings: Vec<Bytes>, encoding: Encoding) -> Frame {
+    let mut response = Fields::message(gathered.bytes_of_columns());
+    response.raw(&small(gathered).encode_to_vec());
+    let (rows, tail) = rows(served(gathered, embeddings), gathered.dim(), encoding);
+    response.length(RESPONSE_ROWS, rows.len() + tail.iter().map(Bytes::len).sum::<usize>());
+    response.raw(rows.as_slice());
+    Frame::new(response, tail)
+}
+
 /// The answer without its rows.
 fn small(gathered: &Gathered) -> v1::GatherResponse {
     let missing_ranks: Vec<u32> = gathered.missing().collect();
@@ -59,7 +71,7 @@ fn small(gathered: &Gathered) -> v1::GatherResponse {
 }
 
 /// All rows in the order of the ranks. A column that some ranks gave is filled up with nothing.
-fn served(gathered: &Gathered) -> ServedRows {
+fn served(gathered: &Gathered, embeddings: Vec<Bytes>) -> ServedRows {
     fn column<T: Copy>(gathered: &Gathered, of: impl Fn(&Part) -> Option<&[Option<T>]>) -> Vec<Option<T>> {
         if !gathered.parts().any(|part| of(part).is_some()) {
             return Vec::new();
@@ -69,7 +81,7 @@ fn served(gathered: &Gathered) -> ServedRows {
     ServedRows {
         len: gathered.rows(),
         ids: gathered.parts().flat_map(Part::ids).copied().collect(),
-        embeddings: pieces(gathered),
+        embeddings,
         labels: column(gathered, Part::labels),
         groups: column(gathered, Part::groups),
         ..ServedRows::default()
@@ -78,14 +90,22 @@ fn served(gathered: &Gathered) -> ServedRows {
 
 /// The embeddings of the ranks: as they lie, or in one piece where that is many small ones.
 fn pieces(gathered: &Gathered) -> Vec<Bytes> {
-    let pieces: Vec<Bytes> = gathered.parts().map(|part| part.embeddings().clone()).filter(|bytes| !bytes.is_empty()).collect();
-    let bytes: usize = pieces.iter().map(Bytes::len).sum();
-    if pieces.len() < 2 || bytes / pieces.len() >= WORTH_A_PIECE {
-        return pieces;
+    let pieces = gathered.parts().map(Part::embeddings).filter(|bytes| !bytes.is_empty());
+    if !gathered.is_copied() {
+        return pieces.cloned().collect();
     }
-    let mut whole = BytesMut::with_capacity(bytes);
-    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+    let mut whole = BytesMut::with_capacity(gathered.bytes_of_embeddings());
+    pieces.for_each(|piece| whole.extend_from_slice(piece));
     vec![whole.freeze()]
+}
+
+/// Halves as f32.
+fn widened(gathered: &Gathered) -> Vec<Bytes> {
+    let mut whole = BytesMut::with_capacity(2 * gathered.bytes_of_embeddings());
+    for halves in gathered.parts().flat_map(|part| part.embeddings().chunks(WIDENED)) {
+        decoded(halves, gathered.dtype()).into_iter().for_each(|x| whole.put_f32_le(x));
+    }
+    if whole.is_empty() { Vec::new() } else { vec![whole.freeze()] }
 }
 
 fn encoding(dtype: Dtype) -> Encoding {
@@ -104,7 +124,7 @@ mod tests {
     use bytes::Bytes;
     use prost::Message as _;
 
-    use super::{WORTH_A_PIECE, gathered, readable};
+    use super::{bytes_of_readable, gathered, readable};
     use crate::engine::{Config, Contribution, Engine, GatherId, Gathered, Part, Seat};
     use crate::model::clock::Deadline;
     use crate::model::{Dtype, Invalid};
@@ -133,7 +153,7 @@ mod tests {
     /// Small ranks are sent in one piece, large ones from where they lie.
     #[tokio::test]
     async fn a_frame_is_the_message_that_prost_would_have_made() {
-        for bytes in [8, WORTH_A_PIECE * 2] {
+        for bytes in [8, Part::WORTH_A_PIECE * 2] {
             let rows = bytes / 4;
             let came_to = came_to(bytes).await;
             let frame = gathered(&came_to);
@@ -157,7 +177,10 @@ mod tests {
             let lies = came_to.part(2).unwrap().embeddings().as_ptr();
             assert_eq!(pieces.last().unwrap().as_ptr() == lies, bytes > 8);
 
-            let readable = readable(&came_to);
+            let frame = readable(&came_to);
+            let copied = frame.bytes();
+            assert!(copied <= bytes_of_readable(&came_to), "{copied} bytes were not taken before");
+            let readable = v1::GatherResponse::decode(frame.message().as_slice()).unwrap();
             let values = readable.rows.clone().unwrap().embeddings.unwrap().values;
             assert_eq!((values.len(), values[0]), (4 * rows, half::f16::from_le_bytes([60, 60]).to_f32()));
             assert_eq!(

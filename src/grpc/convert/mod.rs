@@ -22,7 +22,7 @@ pub(super) use bank::{described, durability, spec};
 pub(super) use checkpoint::{checkpoint, doomed, listed_bank, new_checkpoint, progress, restore};
 pub(super) use fetched::{fetched, stalest};
 pub(super) use gather::contribution;
-pub(super) use gathered::{gathered, gathers, readable};
+pub(super) use gathered::{bytes_of_readable, gathered, gathers, readable};
 pub(super) use sample::query;
 pub(super) use sampled::{sampled, written};
 pub(super) use scan::{chunk, scan};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::columns::{encoded, sent_dtype, split};
+use super::columns::{sent_dtype, split};
 use crate::grpc::frame::Frame;
 use crate::grpc::wire::Fields;
 use crate::model::{DrawAnswer, Encoding, Plan, Reason, ReasonCounts, SampleAnswer, ServedRows, SharedSet};
@@ -25,6 +25,7 @@ mod tag {
     pub(super) const ROWS_WEIGHTS: u32 = 8;
 
     pub(super) const MATRIX_DATA: u32 = 1;
+    pub(super) const MATRIX_VALUES: u32 = 2;
     pub(super) const MATRIX_DIM: u32 = 3;
     pub(super) const MATRIX_DTYPE: u32 = 4;
 
@@ -42,8 +43,8 @@ mod tag {
 /// The frame of an answer from a bank of dimension `dim`. The rows come last and their embeddings at the very end, so that these
 /// are sent from where they were gathered, and whoever reads the stream meets them when it knows everything else.
 pub(in crate::grpc) fn sampled(answer: SampleAnswer, dim: usize, encoding: Encoding) -> Frame {
-    let picks: usize = answer.draws.iter().map(|draw| draw.indices.len().max(draw.log_q.len())).sum();
-    let mut response = Fields::message(answer.rows.len * 48 + picks * 16 + 4_096);
+    let draws: usize = answer.draws.iter().map(bytes_of_draw).sum();
+    let mut response = Fields::message(draws + bytes_of_columns(&answer.rows) + 256);
     let small = v1::SampleResponse {
         rows: None,
         draws: Vec::new(),
@@ -76,7 +77,7 @@ pub(in crate::grpc) fn written(frame: Frame, write: &v1::WriteResponse) -> Frame
 
 /// The fields of the rows, and the bytes of their embeddings, which end them.
 pub(super) fn rows(rows: ServedRows, dim: usize, encoding: Encoding) -> (Fields, Vec<Bytes>) {
-    let mut fields = Fields::with_capacity(rows.len * 40 + 64);
+    let mut fields = Fields::with_capacity(bytes_of_columns(&rows));
     fields.packed(tag::ROWS_IDS, &rows.ids);
     let (labels, has_label) = split(rows.labels);
     fields.packed(tag::ROWS_LABELS, &labels);
@@ -89,18 +90,34 @@ pub(super) fn rows(rows: ServedRows, dim: usize, encoding: Encoding) -> (Fields,
     if rows.embeddings.is_empty() {
         return (fields, Vec::new());
     }
-    let Some(dtype) = sent_dtype(encoding) else {
-        fields.bytes(tag::ROWS_EMBEDDINGS, &encoded(rows.embeddings.concat(), dim, encoding).encode_to_vec());
-        return (fields, Vec::new());
-    };
     let data = rows.embeddings.iter().map(Bytes::len).sum::<usize>();
     let mut matrix = Fields::default();
     matrix.varint(tag::MATRIX_DIM, dim as u64);
-    matrix.varint(tag::MATRIX_DTYPE, i32::from(dtype).unsigned_abs().into());
-    matrix.length(tag::MATRIX_DATA, data);
+    match sent_dtype(encoding) {
+        Some(dtype) => {
+            matrix.varint(tag::MATRIX_DTYPE, i32::from(dtype).unsigned_abs().into());
+            matrix.length(tag::MATRIX_DATA, data);
+        }
+        // The same bytes, little-endian, make readable numbers under another name.
+        None => matrix.length(tag::MATRIX_VALUES, data),
+    }
     fields.length(tag::ROWS_EMBEDDINGS, matrix.len() + data);
     fields.raw(matrix.as_slice());
     (fields, rows.embeddings)
+}
+
+/// Bytes of the rows without their embeddings, about: what has room for more than is there holds it until it is sent.
+fn bytes_of_columns(rows: &ServedRows) -> usize {
+    let ServedRows { ids, labels, groups, steps, weights, .. } = rows;
+    8 * (ids.len() + steps.len()) + 9 * (labels.len() + groups.len()) + 4 * weights.len() + 128
+}
+
+/// Bytes of a draw's answer, about.
+fn bytes_of_draw(answer: &DrawAnswer) -> usize {
+    let DrawAnswer { indices, scores, log_q, log_q_mix, positive_log_q, log_partition, kappa, .. } = answer;
+    let columns = [scores, log_q, log_q_mix, positive_log_q, log_partition, kappa].map(Vec::len);
+    let shared = answer.shared.as_ref().map_or(0, |shared| shared.mask.len() + 4 * shared.log_q_shift.len());
+    4 * (indices.len() + columns.iter().sum::<usize>()) + shared + 16 * answer.counts.len() + 1_024
 }
 
 fn draw(answer: DrawAnswer) -> Fields {

@@ -3,20 +3,25 @@
 use negbank::client::Client;
 use negbank::proto::v1;
 
+use super::replay::Replay;
 use super::writer::{Acknowledged, LARGE};
 use super::{BankKind, Report};
 use crate::durable::seen_of;
 
 /// Batches of one bank, in the end by the sequences they got.
-#[derive(Default)]
 pub(super) struct History {
-    /// How many of them the reference has.
+    /// How many of them the reference and the model have.
     replayed: u64,
     /// The others.
     fresh: Vec<Acknowledged>,
+    model: Replay,
 }
 
 impl History {
+    pub(super) fn of(bank: &BankKind) -> Self {
+        Self { replayed: 0, fresh: Vec::new(), model: Replay::of(bank) }
+    }
+
     pub(super) fn extend(&mut self, acknowledged: Vec<Acknowledged>) {
         self.fresh.extend(acknowledged);
     }
@@ -56,16 +61,17 @@ impl History {
         report.large += self.fresh.iter().filter(|(_, request)| bytes(request) >= LARGE).count() as u64;
     }
 
-    /// Brings the reference, a server that never ended, up to date, and compares all that can be seen of both. `made`: a checkpoint that
-    /// outlived the crash.
+    /// Brings the reference, a server that never ended, up to date, and the model, which is none, and compares all that can be seen of the
+    /// three. `made`: a checkpoint that outlived the crash.
     pub(super) async fn compare(
         &mut self,
         bank: &BankKind,
-        (client, reference): (&Client, &Client),
+        (address, client, reference): (&str, &Client, &Client),
         made: Option<&v1::Checkpoint>,
         report: &mut Report,
     ) {
         for (sequence, request) in self.fresh.drain(..) {
+            self.model.apply(&request);
             reference.write(request).await.unwrap();
             self.replayed = sequence;
             if let Some(made) = made.filter(|made| made.sequence == sequence) {
@@ -74,6 +80,7 @@ impl History {
         }
         // A write is synced before it is seen, so none that a checkpoint has is lost.
         report.lost += made.map_or(0, |made| made.sequence.saturating_sub(self.replayed));
+        report.wrong += self.model.compare(address, bank.name).await;
         let (about, chunks, answers) = seen_of(client, bank.name, bank.dim).await;
         let (expected, expected_chunks, expected_answers) = seen_of(reference, bank.name, bank.dim).await;
         report.torn += u64::from(chunks != expected_chunks);

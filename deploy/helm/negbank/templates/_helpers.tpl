@@ -55,9 +55,32 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ .port }}
 {{- end }}
 
+{{- /* What the server is asked for who may call, in a sentence. */}}
+{{- define "negbank.whoMayCall" -}}
+{{- $known := or .Values.auth.existingSecret .Values.tls.clientCa.existingSecret }}
+{{- if and .Values.tls.existingSecret $known -}}
+Calls are encrypted, and need {{ if .Values.tls.clientCa.existingSecret }}a client certificate{{ if .Values.auth.existingSecret }} and a token{{ else }}; whoever has one may do everything{{ end }}{{ else }}a token{{ end }}.
+{{- if .Values.insecureListen }} So insecureListen can be left out.{{ end }}
+{{- else if .Values.tls.existingSecret -}}
+Calls are encrypted, but nobody is asked who makes them: whoever reaches the port may read and delete every bank (insecureListen).
+Set auth.existingSecret or tls.clientCa.existingSecret to change that.
+{{- else if $known -}}
+Calls need a token, but are not encrypted: whoever hears a token on its way can use it (insecureListen). Set tls.existingSecret to
+change that.
+{{- else -}}
+Calls need no token and are not encrypted: whoever reaches the port may read and delete every bank (insecureListen).
+Set tls.existingSecret, and auth.existingSecret or tls.clientCa.existingSecret, to change that.
+{{- end }}
+{{- end }}
+
 {{- define "negbank.refuseOpenDoor" -}}
-{{- if not (or .Values.tls.existingSecret .Values.auth.existingSecret .Values.insecureListen) }}
-{{- fail "\n\nWhoever reaches the port could read and delete every bank: set tls.existingSecret or auth.existingSecret, or insecureListen=true to serve without either." }}
+{{- if not .Values.insecureListen }}
+{{- if not (or .Values.auth.existingSecret .Values.tls.clientCa.existingSecret) }}
+{{- fail "\n\nWhoever reaches the port could read and delete every bank: set auth.existingSecret or tls.clientCa.existingSecret, or insecureListen=true to serve anyone." }}
+{{- end }}
+{{- if not .Values.tls.existingSecret }}
+{{- fail "\n\nTokens and rows would cross the network in the clear: set tls.existingSecret, or insecureListen=true to serve without TLS." }}
+{{- end }}
 {{- end }}
 {{- if and .Values.tls.clientCa.existingSecret (not .Values.tls.existingSecret) }}
 {{- fail "\n\ntls.clientCa.existingSecret asks clients for certificates, which needs the server's own: set tls.existingSecret." }}
