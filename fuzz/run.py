@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 FUZZ = Path(__file__).resolve().parent
 # Coverage by libFuzzer needs no sanitizer, and so no nightly compiler.
@@ -46,7 +47,7 @@ def main() -> None:
     given.report.write_text(json.dumps({"targets": ran}, indent=2) + "\n")
     for target in ran:
         told = "{name:16} {executions:>12,} executions in {seconds:>5.0f} s, corpus {corpus:>5}, crashes {crashes}"
-        print(told.format(**target))
+        print(told.format(**target), *target["found"])
     sys.exit(any(target["crashes"] for target in ran))
 
 
@@ -54,7 +55,7 @@ def names() -> list[str]:
     return re.findall(r'^name = "(\w+)"$', (FUZZ / "Cargo.toml").read_text(), re.MULTILINE)
 
 
-def run(program: Path, name: str, corpus: Path, given: argparse.Namespace) -> dict[str, object]:
+def run(program: Path, name: str, corpus: Path, given: argparse.Namespace) -> dict[str, Any]:
     """One target, until its time is up or it finds something."""
     found = given.work / "found" / name
     found.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,8 @@ def run(program: Path, name: str, corpus: Path, given: argparse.Namespace) -> di
         "executions": int(executions.group(1)) if executions else 0,
         "seconds": round(seconds, 1),
         "crashes": max(len(crashes), int(ended.returncode != 0)),
+        # The inputs that broke a promise, in target/fuzz/found/NAME; none for a crash that left no input.
+        "found": [crash.name for crash in crashes],
         "corpus": sum(1 for _ in corpus.iterdir()),
     }
 

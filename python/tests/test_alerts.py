@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from installed_tools import schema
 
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
+EQUAL = promql_parser.MatchOp.Equal
 KINDS = {"ServiceMonitor": "servicemonitors.yaml", "PrometheusRule": "prometheusrules.yaml"}
 WAYS: dict[str, list[str]] = {
     "as it is": [],
@@ -60,16 +62,29 @@ def test_the_alerts_are_the_repositorys_for_this_servers_targets(manifests: list
     assert rule["spec"] == expected
 
 
-def test_what_names_a_target_names_the_one_that_the_monitor_makes(manifests: list[Manifest]) -> None:
+def test_each_alert_is_of_the_target_that_the_monitor_makes(manifests: list[Manifest]) -> None:
     [rule] = of_kind("PrometheusRule", manifests)
-    target, named = labels_of_target(manifests), 0
-    for query in (alert["expr"] for group in rule["spec"]["groups"] for alert in group["rules"]):
-        for selector in selectors(promql_parser.parse(query)):
-            matchers = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
-            if "job" in matchers:
-                assert {label: matchers[label] for label in target} == target, query
-                named += 1
-    assert named >= 4, "up twice, and the open files"
+    target = labels_of_target(manifests)
+    for query, named in named_targets(rule["spec"]):
+        assert all(equals.items() >= target.items() for equals in named), query
+
+
+def test_the_alerts_of_one_release_are_not_of_another() -> None:
+    ours, theirs = (rendered(EVERYTHING, "--set", "fullnameOverride=", release=release) for release in ("ours", "theirs"))
+    elsewhere = rendered(EVERYTHING, "--set", "fullnameOverride=", "--namespace", "training", release="ours")
+    [rule] = of_kind("PrometheusRule", ours)
+    for query, named in named_targets(rule["spec"]):
+        for others in (labels_of_target(theirs), labels_of_target(elsewhere)):
+            assert all(is_silent_of(equals, others) for equals in named), query
+
+
+def test_the_repositorys_alerts_stand_by_themselves() -> None:
+    alerts = list(named_targets(ALERTS))
+    assert len(alerts) >= 12
+    for query, named in alerts:
+        assert named, query
+        assert all(equals["job"] == "negbank" and not {"namespace", "service"} & {*equals} for equals in named), query
+        assert "{{" not in query
 
 
 def test_a_server_without_a_target_is_told_of() -> None:
@@ -91,6 +106,19 @@ def test_targets_may_be_named_and_a_server_that_was_stopped_has_no_alerts() -> N
     assert not list(faults("PrometheusRule", rule))
     assert rule["spec"]["groups"][0]["rules"][0]["expr"] == 'up{job=~"mine|ours"} == 0 or absent(up{job=~"mine|ours"})'
     assert not of_kind("PrometheusRule", rendered(EVERYTHING, "--set", "replicas=0"))
+
+
+def named_targets(rules: Manifest) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Each alert's expression, and what each of its selectors wants labels to equal."""
+    for query in (alert["expr"] for group in rules["groups"] for alert in group["rules"]):
+        found = list(selectors(promql_parser.parse(query)))
+        assert len(found) == len(re.findall(r"\b(?:negbank|process)_\w+|\bup\b", query)), query
+        yield query, [{each.name: each.value for each in one.matchers.matchers if each.op == EQUAL} for one in found]
+
+
+def is_silent_of(equals: dict[str, str], target: dict[str, str]) -> bool:
+    """Whether a selector takes no series of that target."""
+    return any(label in equals and equals[label] != value for label, value in target.items())
 
 
 def labels_of_target(manifests: list[Manifest]) -> dict[str, str]:

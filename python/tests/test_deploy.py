@@ -166,6 +166,39 @@ def test_secrets_are_mounted_where_the_settings_look_for_them() -> None:
     assert "server.insecure_listen" not in settings
 
 
+# What `checkpoints.spool` is where neither it nor a data folder is set: the image has no TMPDIR.
+FALLBACK = Path("/tmp")
+
+
+@pytest.mark.parametrize("extra", [[], ["--set", "config.checkpoints.location=s3://bucket/banks"]], ids=["as it is", "s3"])
+def test_checkpoints_have_a_folder_to_be_written_to_first(values: Path, extra: list[str]) -> None:
+    manifests = rendered(values, *extra)
+    settings = flat(tomllib.loads(settings_of(manifests)))
+    data = settings.get("durability.dir")
+    spool = Path(settings.get("checkpoints.spool") or (Path(data) / "spool" if data else FALLBACK))
+    [stateful_set] = of_kind("StatefulSet", manifests)
+    assert written(stateful_set, "containers", spool) in {"emptyDir", "claim"}
+    assert written(sidecar_job(), "initContainers", FALLBACK) == "emptyDir"
+    assert written(stateful_set, "containers", Path("/elsewhere")) is None
+
+
+def test_what_checkpoints_take_of_the_node_can_be_bounded() -> None:
+    def scratch(*values: str) -> list[Any]:
+        flags = [part for value in (OPEN, *values) for part in ("--set-json" if "[" in value else "--set", value)]
+        manifests = parsed(helm("template", "r", str(CHART), "--kube-version", KUBERNETES[-1], *flags))
+        [stateful_set] = of_kind("StatefulSet", manifests)
+        volumes = pods_of(stateful_set)[0]["volumes"]
+        return [volume["emptyDir"] for volume in volumes if volume["name"] == "scratch"]
+
+    assert scratch() == []
+    assert scratch("config.checkpoints.spool=/tmpfs") == []
+    assert scratch("config.checkpoints.spool=/tmp/banks") == [{}]
+    assert scratch("persistence.enabled=false") == [{}]
+    assert scratch("persistence.enabled=false", "scratch.sizeLimit=8Gi") == [{"sizeLimit": "8Gi"}]
+    own = 'extraVolumeMounts=[{"name": "mine", "mountPath": "/tmp/"}]'
+    assert scratch("persistence.enabled=false", own) == [], "a path is mounted once"
+
+
 def test_an_open_door_must_be_asked_for_by_name() -> None:
     for values in ["replicas=1", "tls.clientCa.existingSecret=ca", "tls.existingSecret=a", "auth.existingSecret=b"]:
         assert "insecureListen=true" in refusal("--set", values)
@@ -188,6 +221,7 @@ def test_an_open_door_must_be_asked_for_by_name() -> None:
         ("drainSeconds=0", "drainSeconds"),
         ("service.type=Nodeport", "service"),
         ("persistence.size=twenty", "persistence"),
+        ("scratch.sizeLimit=much", "scratch"),
         ("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.targets"),
     ],
 )
@@ -250,6 +284,17 @@ def pods_of(manifest: Manifest) -> list[Manifest]:
     if manifest["kind"] == "Pod":
         return [manifest["spec"]]
     return [manifest["spec"]["template"]["spec"]] if manifest["kind"] in {"StatefulSet", "Job"} else []
+
+
+def written(manifest: Manifest, containers: str, folder: Path) -> str | None:
+    """What a pod's first container writes to in that folder: an "emptyDir", a "claim", or nothing."""
+    [pod] = pods_of(manifest)
+    mounts = pod[containers][0].get("volumeMounts", [])
+    names = {mount["name"] for mount in mounts if folder.is_relative_to(mount["mountPath"]) and not mount.get("readOnly")}
+    claims = {claim["metadata"]["name"] for claim in manifest["spec"].get("volumeClaimTemplates", [])}
+    claims |= {volume["name"] for volume in pod.get("volumes", []) if "persistentVolumeClaim" in volume}
+    empty = {volume["name"] for volume in pod.get("volumes", []) if "emptyDir" in volume}
+    return "claim" if names & claims else "emptyDir" if names & empty else None
 
 
 def sidecar_job() -> Manifest:

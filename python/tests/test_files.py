@@ -257,3 +257,11 @@ def test_a_file_larger_than_the_memory_goes_both_ways(own_server: ServerProcess,
     back = np.load(tmp_path / "back.npy", mmap_mode="r")
     sample = np.random.default_rng(1).choice(rows, 2_000, replace=False)
     np.testing.assert_array_equal(back[sample], array[ids[sample]])
+    (tmp_path / "back.npy").unlink()
+    client, tensors = negbank.connect(own_server.address), tmp_path / "large.safetensors"
+    bounded("export", "large", tensors)
+    assert tensors.stat().st_size > limit
+    client.delete_bank("large")
+    bounded("import", "again", tensors, "--create", "--metric", "dot")
+    assert client.bank("again").info().entries == rows
+    np.testing.assert_array_equal(client.bank("again").fetch(sample).embeddings, array[sample])

@@ -69,7 +69,7 @@ def test_tries_end_with_their_number_and_with_the_timeout(own_server: ServerProc
 def test_a_server_that_says_when_is_asked_again_then() -> None:
     server = ServerProcess("compute.queue=1", "compute.threads=1")
     try:
-        bank = negbank.connect(server.address, retries=40).create_bank("busy", dim=4)
+        bank = negbank.connect(server.address, retries=1).create_bank("busy", dim=4)
         bank.write(range(100), np.eye(100, 4) + 1)
         pending = [bank.sample_async(20, negbank.Uniform(5), seed=seed) for seed in range(40)]
         assert all(one.result().counts.sum() == 100 for one in pending)

@@ -43,6 +43,13 @@ pub struct Found {
     pub(super) file: Path,
 }
 
+/// A checkpoint that can't be read.
+struct Unread {
+    fault: ArchiveError,
+    /// When its manifest was, by the location's clock, in milliseconds since 1970.
+    written: i64,
+}
+
 impl Archive {
     /// The place that the settings name, if they name one.
     ///
@@ -59,30 +66,43 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Io`]
     pub async fn list(&self, bank: Option<&BankName>) -> Result<Vec<Checkpoint>, ArchiveError> {
+        self.read_all(bank).await.map(|(checkpoints, _)| checkpoints)
+    }
+
+    /// The checkpoints of a bank, or of all, oldest first; and of those that can't be read the one that was written last.
+    async fn read_all(&self, bank: Option<&BankName>) -> Result<(Vec<Checkpoint>, Option<Unread>), ArchiveError> {
         let prefix = bank.map(|bank| Path::from(bank.as_str()));
         let listed = self.place.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
         let objects = listed.map_err(|fault| self.failed("list", prefix.as_ref(), &fault))?;
-        let named: Vec<_> = objects.iter().filter_map(|object| named(&object.location)).collect();
-        let read = |(bank, tag)| {
+        let named: Vec<_> =
+            objects.iter().filter_map(|object| Some((named(&object.location)?, object.last_modified))).collect();
+        let read = |((bank, tag), written): ((BankName, Tag), _)| {
             let archive = self.clone();
-            async move { archive.read_manifest(&bank, &tag).await }
+            async move { (archive.read_manifest(&bank, &tag).await, written) }
         };
         let mut reads = futures_util::stream::iter(named.into_iter().map(read)).buffer_unordered(READS_AT_ONCE);
-        let mut checkpoints = Vec::new();
-        while let Some(read) = reads.next().await {
+        let (mut checkpoints, mut unread) = (Vec::new(), None::<Unread>);
+        while let Some((read, written)) = reads.next().await {
             match read {
                 // Deleted meanwhile.
                 Ok(None) => {}
                 Ok(Some(found)) => checkpoints.push(found.checkpoint),
                 Err(fault @ ArchiveError::Io { .. }) => return Err(fault),
-                Err(fault) => tracing::warn!(%fault, "a checkpoint is not listed"),
+                Err(fault) => {
+                    tracing::warn!(%fault, "a checkpoint is not listed");
+                    let written = written.timestamp_millis();
+                    if unread.as_ref().is_none_or(|last| last.written < written) {
+                        unread = Some(Unread { fault, written });
+                    }
+                }
             }
         }
         checkpoints.sort_by(|a, b| (a.created, a.sequence, &a.bank, &a.tag).cmp(&(b.created, b.sequence, &b.bank, &b.tag)));
-        Ok(checkpoints)
+        Ok((checkpoints, unread))
     }
 
-    /// A checkpoint of a bank: the newest, if no tag is asked for.
+    /// A checkpoint of a bank: the newest, if no tag is asked for. When one that can't be read was made only its file's time tells, so it
+    /// may be the newest if that was written after the newest of the others was begun: then its error is returned.
     ///
     /// # Errors
     /// [`ArchiveError::Unknown`], [`ArchiveError::Newer`], [`ArchiveError::Damaged`], [`ArchiveError::Io`]
@@ -92,7 +112,12 @@ impl Archive {
         {
             return Ok(found);
         }
-        let known: Vec<Tag> = self.list(Some(bank)).await?.into_iter().map(|checkpoint| checkpoint.tag).collect();
+        let (there, unread) = self.read_all(Some(bank)).await?;
+        let begun = there.last().map_or(i64::MIN, |newest| newest.created.cast_signed());
+        let known: Vec<Tag> = there.into_iter().map(|checkpoint| checkpoint.tag).collect();
+        if let (None, Some(unread)) = (tag, unread.filter(|unread| unread.written >= begun)) {
+            return Err(unread.fault.of_newest(&known));
+        }
         if let (None, Some(newest)) = (tag, known.last())
             && let Some(found) = self.read_manifest(bank, newest).await?
         {
@@ -140,8 +165,12 @@ impl Archive {
         if let Some(before) = before {
             self.remove_quietly(&before.file).await;
         }
-        self.unfinished.take_back().await;
         Ok(())
+    }
+
+    /// Takes back what could not be taken back of earlier uploads, if it can be now.
+    pub async fn take_back_unfinished(&self) {
+        self.unfinished.take_back().await;
     }
 
     /// What to say of a manifest whose writing failed, or seemed to: it may be there all the same, and then its file must stay.

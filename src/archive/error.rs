@@ -35,7 +35,7 @@ pub enum ArchiveError {
     },
     /// A later program made it.
     #[error(
-        "checkpoint {tag} of bank {bank} is of format {version}, and this program reads up to {reads}: use a newer negbank"
+        "checkpoint {tag} of bank {bank} is of format {version}, and this program reads up to {reads}: use a newer negbank{instead}"
     )]
     Newer {
         /// The bank.
@@ -46,6 +46,8 @@ pub enum ArchiveError {
         version: u64,
         /// The newest that can be read.
         reads: u64,
+        /// How to do without it; empty if it was asked for by its tag.
+        instead: String,
     },
     /// It is not what was written.
     #[error("checkpoint {tag} of bank {bank} is damaged: {what}")]
@@ -72,6 +74,22 @@ pub enum ArchiveError {
         /// Why not.
         why: String,
     },
+}
+
+impl ArchiveError {
+    /// Of a checkpoint that can't be read when the newest is asked for and this may be it; the tags that can be read are `known`.
+    pub(super) fn of_newest(self, known: &[Tag]) -> Self {
+        let instead = if known.is_empty() {
+            "; it may be the bank's newest, and no other can be read".to_owned()
+        } else {
+            format!("; it may be the bank's newest: ask for an older one by its tag{}", there(known))
+        };
+        match self {
+            Self::Damaged { bank, tag, what } => Self::Damaged { bank, tag, what: what + &instead },
+            Self::Newer { bank, tag, version, reads, .. } => Self::Newer { bank, tag, version, reads, instead },
+            other => other,
+        }
+    }
 }
 
 /// Tags that an error names.

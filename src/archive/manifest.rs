@@ -127,7 +127,13 @@ impl Manifest {
         }
         let version = value.get("version").and_then(Value::as_u64).unwrap_or(0);
         if version > VERSION {
-            return Err(ArchiveError::Newer { bank: bank.clone(), tag: tag.clone(), version, reads: VERSION });
+            return Err(ArchiveError::Newer {
+                bank: bank.clone(),
+                tag: tag.clone(),
+                version,
+                reads: VERSION,
+                instead: String::new(),
+            });
         }
         let manifest: Self = serde_json::from_value(value).map_err(|fault| damaged(format!("its manifest: {fault}")))?;
         if manifest.manifest_crc32.is_some_and(|told| told != manifest.crc32()) {

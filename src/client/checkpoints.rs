@@ -10,7 +10,8 @@ use tonic_prost::ProstCodec;
 
 use super::deadline::Deadline;
 use super::line::Line;
-use super::session::{Again, small};
+use super::session::small;
+use super::tries::Again;
 use super::{Client, ClientError};
 use crate::proto::v1::{
     CheckpointProgress, CreateCheckpointRequest, DeleteCheckpointRequest, DeleteCheckpointResponse, ListCheckpointsRequest,

@@ -83,10 +83,7 @@ impl From<Status> for ClientError {
             Code::NotFound => Self::NotFound(message),
             Code::AlreadyExists => Self::AlreadyExists(message),
             Code::FailedPrecondition => Self::FailedPrecondition(message),
-            Code::ResourceExhausted => {
-                let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
-                Self::ResourceExhausted { message, retry_after }
-            }
+            Code::ResourceExhausted => Self::ResourceExhausted { message, retry_after: told(&status) },
             Code::Unavailable => Self::Unavailable(message),
             Code::DeadlineExceeded => Self::DeadlineExceeded(message),
             // tonic's client reports its own expired deadline as cancelled.
@@ -110,6 +107,12 @@ impl From<Status> for ClientError {
             code => Self::Other { code, message },
         }
     }
+}
+
+/// When the server, which refused the call and did nothing of it, wants to see it again.
+pub(super) fn told(status: &Status) -> Option<Duration> {
+    let refused = matches!(status.code(), Code::ResourceExhausted | Code::Unavailable);
+    status.get_details_retry_info().filter(|_| refused)?.retry_delay
 }
 
 /// Whether nobody has taken the call that ended so: its connection was ending, as an old one does and those of a server that stops, and

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod budget;
 mod checkpoints;
 mod columns;
 mod deadline;
@@ -33,6 +34,7 @@ mod rope;
 mod scan;
 mod security;
 mod session;
+mod tries;
 mod unary;
 mod writer;
 

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::ClientError;
-use super::entropy::random;
 use super::error::was_never_taken;
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -14,19 +12,22 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Connections that may end under a call before it is sent: one does now and then, more only if something is amiss.
 const AT_ONCE: u32 = 3;
 
-/// Waits that double from 100 ms to 2 s, each shortened by up to half at random: ranks that fail together must not come back
-/// together.
+/// The waits of one call. Where nobody says when to come back they double from 100 ms to 2 s, each shortened by up to half at random, and
+/// are as many as was asked for. Who is told when waits as long, and a random part of such a wait longer, however often: ranks that fail
+/// together must not come back together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     left: u32,
+    /// It is tried more than once.
+    again: bool,
     next: Duration,
     at_once: u32,
 }
 
 impl Backoff {
-    /// At most `retries` tries after the first.
+    /// At most `retries` tries after the first without being told when; 0: none at all.
     pub(super) fn new(retries: u32) -> Self {
-        Self { left: retries, next: FIRST, at_once: AT_ONCE }
+        Self { left: retries, again: retries > 0, next: FIRST, at_once: AT_ONCE }
     }
 
     /// Whether a call that ended so is sent again at once, whatever it asks for and however often calls are tried: it was taken by nobody.
@@ -36,18 +37,21 @@ impl Backoff {
         resends
     }
 
-    /// How long to wait before the call that failed with `fault` is tried again; none: it isn't.
-    pub(super) fn wait(&mut self, fault: &ClientError) -> Option<Duration> {
-        let told = match fault {
-            ClientError::Unavailable(_) => Duration::ZERO,
-            ClientError::ResourceExhausted { retry_after: Some(delay), .. } => *delay,
-            _ => return None,
-        };
+    /// How long to wait for a server that is away; none: no longer. `share` is random, of [0, 1).
+    pub(super) fn untold(&mut self, share: f64) -> Option<Duration> {
         self.left = self.left.checked_sub(1)?;
-        let share = random().map_or(1.0, |bits| (bits >> 11) as f64 / (1u64 << 53) as f64);
-        let wait = self.next.mul_f64(1.0 - share / 2.0);
-        self.next = LONGEST.min(self.next * 2);
-        Some(told + wait)
+        Some(self.grown().mul_f64(1.0 - share / 2.0))
+    }
+
+    /// How long to wait for a server that said when to come back; none: not at all. `share` is random, of [0, 1).
+    pub(super) fn told(&mut self, when: Duration, share: f64) -> Option<Duration> {
+        self.again.then(|| when.saturating_add(self.grown().mul_f64(share)))
+    }
+
+    fn grown(&mut self) -> Duration {
+        let now = self.next;
+        self.next = LONGEST.min(now * 2);
+        now
     }
 }
 
@@ -57,17 +61,32 @@ mod tests {
 
     use tonic::Status;
 
-    use super::{AT_ONCE, Backoff, ClientError};
+    use super::{AT_ONCE, Backoff};
 
     #[test]
     fn waits_grow_to_a_bound_and_end() {
-        let away = ClientError::Unavailable(String::new());
-        let mut backoff = Backoff::new(7);
-        let waits: Vec<_> = std::iter::from_fn(|| backoff.wait(&away)).collect();
-        assert_eq!(waits.len(), 7);
-        for (wait, most) in waits.iter().zip([100, 200, 400, 800, 1_600, 2_000, 2_000]) {
-            assert!((most / 2..=most).contains(&(wait.as_millis() as u64)), "{wait:?} of {most} ms");
+        for share in [0.0, 0.3, 0.999] {
+            let mut backoff = Backoff::new(7);
+            let waits: Vec<_> = std::iter::from_fn(|| backoff.untold(share)).collect();
+            assert_eq!(waits.len(), 7);
+            for (wait, most) in waits.iter().zip([100, 200, 400, 800, 1_600, 2_000, 2_000]) {
+                assert!((most / 2..=most).contains(&(wait.as_millis() as u64)), "{wait:?} of {most} ms");
+            }
         }
+    }
+
+    #[test]
+    fn a_server_that_names_a_delay_gets_it() {
+        let when = Duration::from_secs(3);
+        let mut backoff = Backoff::new(1);
+        for most in [100, 200, 400, 800, 1_600, 2_000, 2_000] {
+            let longer = backoff.told(when, 0.999).unwrap() - when;
+            assert!((most * 9 / 10..=most).contains(&(longer.as_millis() as u64)), "{longer:?} of {most} ms");
+        }
+        assert_eq!(backoff.told(when, 0.0), Some(when), "never sooner");
+        assert!(backoff.told(Duration::MAX, 0.5).is_some());
+        assert!(backoff.untold(0.0).is_some(), "what it was told counts as no try");
+        assert_eq!(Backoff::new(0).told(when, 0.5), None);
     }
 
     #[test]
@@ -80,15 +99,5 @@ mod tests {
         let mut backoff = Backoff::new(0);
         let resent = (0..9).filter(|_| backoff.resends(&cut)).count();
         assert_eq!(resent, AT_ONCE as usize, "however often calls are tried, and not for ever");
-    }
-
-    #[test]
-    fn a_server_that_names_a_delay_gets_it() {
-        let busy = |retry_after| ClientError::ResourceExhausted { message: String::new(), retry_after };
-        let told = Duration::from_secs(3);
-        assert!(Backoff::new(1).wait(&busy(Some(told))).is_some_and(|wait| wait > told));
-        assert_eq!(Backoff::new(1).wait(&busy(None)), None);
-        assert_eq!(Backoff::new(1).wait(&ClientError::NotFound(String::new())), None);
-        assert_eq!(Backoff::new(0).wait(&busy(Some(told))), None);
     }
 }

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use prost::Message;
-use tokio::time::{sleep, timeout};
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-use super::deadline::Deadline;
 use super::line::Line;
-use super::retry::Backoff;
 use super::scan::Scan;
+use super::tries::{Again, Tries};
 use super::unary::{Method, frame, unary};
 use super::writer::Writer;
 use super::{ClientError, FetchColumns, FieldViolation, GatherColumns, SampleColumns, Security, StalestColumns};
@@ -32,8 +30,10 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Largest message taken or sent, in bytes; default 64 MiB, the server's own default.
     pub max_message_bytes: usize,
-    /// How often a call is tried again, with growing waits, when the server is away or says when to come back; default 5, which
-    /// takes 1.6 to 3.1 s. What may have changed something and can't be recognised when it comes again is tried once.
+    /// How often a call is tried again, with growing waits, while the server is away; default 5, which takes 1.6 to 3.1 s. What may have
+    /// changed something and can't be recognised when it comes again is tried once. A server that refuses a call and says when to come back,
+    /// as it does under overload and while it recovers a bank, is asked again then, until the call's deadline: all calls of a connection
+    /// together ten times a second, 64 at once, and once more for every five answers. 0: no call is tried again, whatever the server says.
     pub retries: u32,
     /// Signs writes, so that the bank recognises one that comes again; such as "train-7/rank-3". Default: unsigned.
     pub writer: Option<String>,
@@ -58,19 +58,9 @@ impl Default for Options {
 #[derive(Debug, Clone)]
 pub struct Client {
     line: Line,
-    timeout: Duration,
+    tries: Tries,
     max_message_bytes: usize,
-    retries: u32,
     writer: Option<Arc<Writer>>,
-}
-
-/// Which failures a call is tried again after.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Again {
-    /// Also when nobody knows whether the server did it.
-    Always,
-    /// Only when the server said that it did not.
-    IfRefused,
 }
 
 /// Answers end with their rows' embeddings: `rows`, `embeddings`, `data`.
@@ -110,9 +100,8 @@ impl Client {
             })?;
         Ok(Self {
             line: Line::new(channel, authorization),
-            timeout: options.timeout,
+            tries: Tries::new(options.timeout, options.retries),
             max_message_bytes: options.max_message_bytes,
-            retries: options.retries,
             writer: options.writer.map(Writer::new).transpose()?.map(Arc::new),
         })
     }
@@ -120,13 +109,13 @@ impl Client {
     /// The same connection with another deadline for calls.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        Self { tries: Tries { timeout, ..self.tries.clone() }, ..self.clone() }
     }
 
-    /// The same connection with another number of tries after the first.
+    /// The same connection with another number of tries after the first, see [`Options::retries`].
     #[must_use]
     pub fn with_retries(&self, retries: u32) -> Self {
-        Self { retries, ..self.clone() }
+        Self { tries: Tries { retries, ..self.tries.clone() }, ..self.clone() }
     }
 
     /// The same connection, whose calls are part of a trace: `traceparent` and `tracestate` (may be empty) as W3C's Trace Context spells
@@ -289,32 +278,12 @@ impl Client {
         self.tried(again, |left| unary(self.line.clone(), method, frame.clone(), left, self.max_message_bytes)).await
     }
 
-    /// Sends under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
     pub(super) async fn tried<A, F: Future<Output = Result<A, Status>>>(
         &self,
         again: Again,
         send: impl Fn(Duration) -> F,
     ) -> Result<A, ClientError> {
-        let deadline = Deadline::after(self.timeout);
-        let mut backoff = Backoff::new(self.retries);
-        let mut before = None;
-        while let Some(left) = deadline.left() {
-            let fault = match timeout(left, send(left)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) if backoff.resends(&status) => continue,
-                Ok(Err(status)) => ClientError::from(status),
-                Err(_) => break,
-            };
-            let refused = matches!(fault, ClientError::ResourceExhausted { .. });
-            let wait = if refused || matches!(again, Again::Always) { backoff.wait(&fault) } else { None };
-            match wait.filter(|wait| deadline.left().is_some_and(|left| *wait < left)) {
-                Some(wait) => sleep(wait).await,
-                None => return Err(fault),
-            }
-            before = Some(fault);
-        }
-        // Where the last try was only cut short, the one before says what is wrong.
-        Err(before.unwrap_or_else(|| ClientError::DeadlineExceeded(format!("no answer within {:?}", self.timeout))))
+        self.tries.run(again, send).await
     }
 
     /// Refuses a message that the transport would: by then all it says is "transport error".

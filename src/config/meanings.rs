@@ -106,6 +106,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "server.max_connection_age_seconds",
         "A connection that lasts longer is asked to end, and cut server.drain_seconds later; 0: never.",
     ),
+    (
+        "server.max_connections",
+        "Connections at once, over TCP and the Unix socket; what comes when there are as many is closed.",
+    ),
     ("server.max_inbound_bytes", "Bytes of all requests that are received, wait or are worked on."),
     ("server.max_message_bytes", "Largest request taken."),
     ("server.reload_seconds", "How often certificates and tokens are looked at for changes."),

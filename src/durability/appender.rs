@@ -22,6 +22,9 @@ const PIECE: usize = 2 << 20;
 #[derive(Debug)]
 pub(super) struct Appender {
     file: File,
+    /// The same file opened once more, for another thread to sync: the system tells of a write that failed once for each time that a file was
+    /// opened, so whoever shared this one's could hear of it in this one's place.
+    again: File,
     /// `None`: the file system knows no straight writes.
     straight: Option<Straight>,
     end: u64,
@@ -43,13 +46,14 @@ impl Appender {
         let behind = end % BLOCK as u64;
         let mut tail = vec![0; behind as usize];
         file.read_exact_at(&mut tail, end - behind)?;
+        let again = OpenOptions::new().write(true).open(path)?;
         let straight = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
         let straight = match straight {
             Ok(file) => Some(Straight { file, buffer: buffer()? }),
             Err(refused) if is_unknown(&refused) => None,
             Err(fault) => return Err(fault),
         };
-        Ok(Self { file, straight, end, tail })
+        Ok(Self { file, again, straight, end, tail })
     }
 
     /// Appends `parts`, one after the other; if they are large and it may, past the page cache, and returns whether it did. After an error
@@ -80,9 +84,9 @@ impl Appender {
         self.file.set_len(self.end)
     }
 
-    /// Writes what is there again.
-    pub(super) fn rewrite(&self) -> io::Result<()> {
-        let (mut bytes, mut at) = (vec![0; PIECE], 0);
+    /// Writes what is there from byte `at` on again.
+    pub(super) fn rewrite(&self, mut at: u64) -> io::Result<()> {
+        let mut bytes = vec![0; PIECE];
         while at < self.end {
             let piece = &mut bytes[..PIECE.min((self.end - at) as usize)];
             self.file.read_exact_at(piece, at)?;
@@ -97,9 +101,9 @@ impl Appender {
         self.file.sync_data()
     }
 
-    /// The file, for another thread to sync.
-    pub(super) fn try_clone(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// The file, for another thread to sync: both hear of a fault of the disk.
+    pub(super) fn for_another_thread(&self) -> io::Result<File> {
+        self.again.try_clone()
     }
 
     fn write(&self, parts: &[&[u8]]) -> io::Result<()> {
@@ -168,6 +172,7 @@ fn last<'a>(count: usize, parts: impl DoubleEndedIterator<Item = &'a [u8]>) -> V
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::{Seek as _, SeekFrom};
 
     use super::{Appender, BLOCK, last};
 
@@ -191,12 +196,23 @@ mod tests {
             assert!(behind.len() < BLOCK && behind.iter().all(|&byte| byte == 0), "{len}: {}", behind.len());
             if number == 5 {
                 appender = Appender::open(&path, expected.len() as u64).unwrap();
-                appender.rewrite().unwrap();
+                appender.rewrite(4_000).unwrap();
             }
         }
         appender.trim().unwrap();
         appender.sync().unwrap();
         assert!(fs::read(&path).unwrap() == expected);
+    }
+
+    /// What was opened once has one offset, and one memory of faults.
+    #[test]
+    fn another_thread_syncs_what_was_opened_once_more() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let appender = Appender::open(file.path(), 0).unwrap();
+        let mut other = appender.for_another_thread().unwrap();
+        other.seek(SeekFrom::Start(7)).unwrap();
+        assert_eq!((&appender.file).stream_position().unwrap(), 0);
+        other.sync_data().unwrap();
     }
 
     #[test]

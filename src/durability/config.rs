@@ -53,7 +53,7 @@ impl Default for Config {
             policy: Durability::Interval,
             damaged: Damaged::Refuse,
             interval: Duration::from_millis(1_000),
-            segment_bytes: 64 << 20,
+            segment_bytes: 256 << 20,
             snapshot_log_bytes: 256 << 20,
             snapshot_memory_bytes: 1 << 30,
         }

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::doomed::Doomed;
 use super::log::Log;
 use super::replay::{Apply, Replayed};
 use super::section_file::{GRAPH, SNAPSHOT, SectionFile};
@@ -23,6 +24,7 @@ pub struct Folder {
     pub(super) record: BankRecord,
     pub(super) segment_bytes: u64,
     pub(super) lock: Arc<File>,
+    pub(super) doomed: Doomed,
 }
 
 impl Folder {
@@ -90,6 +92,11 @@ impl Folder {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// True if the next start does not find it, or may remove it: what is written into it may be lost.
+    pub fn is_lost(&self) -> bool {
+        !self.path.exists() || self.doomed.has(&self.path)
     }
 
     /// Bytes of the newest snapshot, and of the log: what a recovery reads at most.

@@ -32,12 +32,14 @@ pub struct Log {
     synced: u64,
     /// Bytes appended up to the last that went into the page cache.
     cached: u64,
+    /// A call has failed: the mark stays where it was, whoever says that more is on disk.
+    is_distrusted: bool,
     /// Keeps other servers away for as long as this may write.
     _lock: Arc<File>,
 }
 
 /// Of a file, the share that may be unsynced when another follows it.
-const SETTLED_SHARE: u64 = 8;
+const SETTLED_SHARE: u64 = 32;
 
 impl Log {
     /// An empty log, whose first record will have sequence `first`.
@@ -63,6 +65,7 @@ impl Log {
             appended: 0,
             synced: 0,
             cached: 0,
+            is_distrusted: false,
             _lock: Arc::clone(&folder.lock),
         }
     }
@@ -104,7 +107,8 @@ impl Log {
         let file = current.appender()?;
         // What a killed server had only appended may be acknowledged when it is sent again. After a sync that failed the system may take
         // for written what is not: it is, once it was written again.
-        file.rewrite().map_err(StoreError::io("write", &current.path))?;
+        let synced = found.within(current.first).min(current.bytes);
+        file.rewrite(synced).map_err(StoreError::io("write", &current.path))?;
         file.sync().map_err(StoreError::io("sync", &current.path))?;
         let mark = Mark::begin(folder, current.point(current.bytes), beyond)?;
         Ok((Self::of(folder, segments, (file, mark), checksum), replayed))
@@ -116,7 +120,7 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn append(&mut self, sequence: u64, payload: &[&[u8]]) -> Result<(), StoreError> {
-        if self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes) {
+        if self.begins_file() {
             self.begin_file(sequence)?;
         }
         self.mark.go_on()?;
@@ -138,6 +142,11 @@ impl Log {
             segment.bytes += bytes;
         }
         Ok(())
+    }
+
+    /// True if the next record will begin a new file, which waits until all of this one is on disk.
+    pub fn begins_file(&self) -> bool {
+        self.is_full() && (self.is_settled() || self.file_bytes() >= 2 * self.segment_bytes)
     }
 
     /// True if the next record should go to a new file.
@@ -197,8 +206,9 @@ impl Log {
         self.mark.sync()
     }
 
-    /// The disk has failed: what was not synced may be lost though the system goes on.
+    /// The disk has failed: what was not synced may be lost though the system goes on, whatever a later sync says.
     pub fn distrust(&mut self) {
+        self.is_distrusted = true;
         // It may refuse this as well.
         let _untold = self.mark.tell(Beyond::Unknown);
     }
@@ -208,16 +218,19 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn unsynced(&self) -> Result<Unsynced, StoreError> {
-        let file = self.file.try_clone().map_err(|source| self.failed("sync", source))?;
+        let file = self.file.for_another_thread().map_err(|source| self.failed("sync", source))?;
         let path = self.current().map_or_else(|| self.folder.clone(), |segment| segment.path.clone());
         Ok(Unsynced::new(file, path, Until::of(self.appended)))
     }
 
-    /// What was appended until then is on disk: marks it as such.
+    /// What was appended until then is on disk: marks it as such, unless the disk has failed since.
     ///
     /// # Errors
     /// [`StoreError::Io`]
     pub fn note_synced(&mut self, until: Until) -> Result<(), StoreError> {
+        if self.is_distrusted {
+            return Ok(());
+        }
         self.synced = self.synced.max(until.bytes());
         let marked = self.current().map(|segment| segment.point(self.synced_bytes()));
         marked.map_or(Ok(()), |point| self.mark.advance(point))

@@ -107,6 +107,14 @@ impl Found {
     pub(super) fn beyond(self) -> Beyond {
         if let Self::At(_, beyond) = self { beyond } else { Beyond::Unknown }
     }
+
+    /// Bytes known to be on disk of the log's file that begins at `first`.
+    pub(super) fn within(self, first: u64) -> u64 {
+        match self {
+            Self::At(point, _) if point.first == first => point.bytes,
+            _ => 0,
+        }
+    }
 }
 
 impl Mark {

@@ -5,6 +5,7 @@
 
 mod appender;
 mod config;
+mod doomed;
 mod error;
 mod folder;
 mod frames;

@@ -1,7 +1,7 @@
 //! A bank's folder before it has its name.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::folder::Folder;
 use super::log::Log;
@@ -40,7 +40,7 @@ impl Nascent {
     /// finds them, or it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; then what it was to replace is as it was.
+    /// [`StoreError::Io`]; then what it was to replace is as it was, unless [`Folder::is_lost`] says that the next start may remove it.
     pub fn finish<'a>(self, sequence: u64, replaced: impl IntoIterator<Item = &'a Path>) -> Result<(Folder, Log), StoreError> {
         Log::create(&self.folder, sequence + 1)?;
         let replaced: Vec<&Path> = replaced.into_iter().collect();
@@ -63,12 +63,30 @@ impl Nascent {
         match begun {
             Ok((log, _)) => Ok((folder, log)),
             Err(fault) => {
-                // While what it replaces is there it must not stay: the next start would take it for the right one.
-                let _swept_by_drop = fs::rename(&folder.path, &self.folder.path);
-                let _if_it_can = sync::folder(&self.banks);
+                if let Err(again) = self.take_back(&folder.path) {
+                    let folder = folder.path.display();
+                    tracing::error!(%folder, %fault, %again, "it was to replace a bank, which failed and could not be taken back: the next start may remove that bank");
+                    self.folder.doomed.add(replaced);
+                }
                 Err(fault)
             }
         }
+    }
+
+    /// Sees to it that no start takes the folder, by the name it was to have, for one that replaces others.
+    fn take_back(&self, named: &Path) -> Result<(), StoreError> {
+        if matches!(named.try_exists(), Ok(false)) {
+            return Ok(());
+        }
+        let note = named.join(REPLACES);
+        let unsaid = match fs::remove_file(&note) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &note)(fault)),
+            _ => sync::folder(named),
+        };
+        // Without its name it is swept away, by drop or by the next start.
+        let unnamed = fs::rename(named, &self.folder.path).map_err(StoreError::io("rename", named));
+        let unnamed = unnamed.and_then(|()| sync::folder(&self.banks));
+        unsaid.or(unnamed)
     }
 
     fn name_of(record: &BankRecord) -> String {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::doomed::Doomed;
 use super::folder::Folder;
 use super::log::Log;
 use super::nascent::{self, Nascent};
@@ -15,12 +16,14 @@ use crate::model::{BankName, clock};
 
 /// `durability.dir`, which one server owns at a time.
 ///
-/// `banks/NAME@INCARNATION` is a bank; what begins with a dot is one that is being made or removed, and is swept away at the next start.
+/// `banks/NAME@INCARNATION` is a bank; a folder that begins with a dot is one that is being made or removed, and is swept away at the next
+/// start. All else is left alone.
 #[derive(Debug)]
 pub struct Store {
     banks: PathBuf,
     segment_bytes: u64,
     lock: Arc<File>,
+    doomed: Doomed,
 }
 
 /// A bank's folder, as it was found.
@@ -48,28 +51,37 @@ impl Store {
             sync::folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
         }
         let lock = Arc::new(lock(dir)?);
-        let store = Self { banks, segment_bytes: config.segment_bytes, lock };
+        let store = Self { banks, segment_bytes: config.segment_bytes, lock, doomed: Doomed::default() };
         for path in store.list()? {
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+            // A file of that kind is another program's: of a file system that keeps what is still open, say.
+            if is_passing(&path)
+                && path.is_dir()
+                && let Err(fault) = fs::remove_dir_all(&path)
+            {
+                tracing::warn!(folder = %path.display(), %fault, "what was left of a bank that was made or removed can't be removed, and takes room");
             }
         }
-        for path in store.list()? {
-            nascent::settle(&store.banks, &path)?;
+        for path in store.list()?.iter().filter(|path| !is_passing(path)) {
+            nascent::settle(&store.banks, path)?;
         }
         Ok(store)
     }
 
-    /// The banks that are there, by name.
+    /// The banks that are there, by name. What lies beside them under a name that no bank has is said so in the logs.
     ///
     /// # Errors
     /// [`StoreError::Io`] if they can't be listed. What can't be read of one is told with it.
     pub fn banks(&self) -> Result<Vec<Found>, StoreError> {
         let mut found = Vec::new();
         for path in self.list()? {
-            let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Some((name, incarnation)) = stem.split_once('@') else { continue };
-            let (Ok(name), Ok(incarnation)) = (BankName::parse("name", name), u64::from_str_radix(incarnation, 16)) else {
+            if is_passing(&path) {
+                continue;
+            }
+            let Some((name, incarnation)) = named(&path) else {
+                tracing::error!(
+                    path = %path.display(),
+                    "it is ignored: no bank is named so. If it is a bank's folder that was renamed, name it NAME@INCARNATION again, as the server did, and restart"
+                );
                 continue;
             };
             let folder = Folder::read_record(&path).and_then(|record| {
@@ -109,13 +121,25 @@ impl Store {
     }
 
     fn folder(&self, path: PathBuf, record: BankRecord) -> Folder {
-        Folder { path, identity: record.incarnation, record, segment_bytes: self.segment_bytes, lock: Arc::clone(&self.lock) }
+        let (lock, doomed) = (Arc::clone(&self.lock), self.doomed.clone());
+        Folder { path, identity: record.incarnation, record, segment_bytes: self.segment_bytes, lock, doomed }
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, StoreError> {
         let listed = self.banks.read_dir().and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
         listed.map_err(StoreError::io("list", &self.banks))
     }
+}
+
+/// True for a folder that is no bank yet, or none any more; and for files that other programs hide.
+fn is_passing(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The bank and the incarnation that a folder is named after.
+fn named(path: &Path) -> Option<(BankName, u64)> {
+    let (name, incarnation) = path.file_name()?.to_str()?.split_once('@')?;
+    Some((BankName::parse("name", name).ok()?, u64::from_str_radix(incarnation, 16).ok()?))
 }
 
 /// How long a server that is just ending is waited for.

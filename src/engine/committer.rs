@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded, select};
 
 use self::work::Decided;
 pub(super) use self::work::{Work, known};
@@ -91,10 +91,12 @@ impl Committer {
         let _ended = self.queue.send(Request::Flush(flushed));
     }
 
-    /// Takes the bank as it is after what was queued before. Waits for room in the queue.
-    pub(super) fn cut(&self, budget: Budget, taken: Taken) {
-        // Whoever waits hears of a committer that has ended by what it waits on.
-        let _ended = self.queue.send(Request::Cut(budget, taken));
+    /// Takes the bank as it is after what was queued before. Waits for room in the queue until `deadline`.
+    pub(super) fn cut(&self, budget: Budget, deadline: Deadline, taken: Taken) -> Result<(), EngineError> {
+        self.queue.send_deadline(Request::Cut(budget, taken), deadline.instant()).map_err(|refused| match refused {
+            SendTimeoutError::Timeout(_) => EngineError::DeadlineExceeded,
+            SendTimeoutError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
+        })
     }
 }
 

@@ -158,6 +158,9 @@ pub enum EngineError {
     /// The system has no memory to give.
     #[error("{0}")]
     OutOfMemory(String),
+    /// Delete something, or let the server have more.
+    #[error("the system starts no more threads: let the server have more, or delete banks that nobody needs")]
+    NoThreads,
     /// Restore a checkpoint into it, or delete it.
     #[error(
         "bank {name} takes no writes: its files are damaged and it was opened as it was before the damage (setting durability.damaged): \
@@ -211,6 +214,19 @@ pub enum EngineError {
         /// What is wrong, with file and offset.
         why: String,
     },
+    /// Restart the server once the system is well.
+    #[error(
+        "bank {name} can't be served: {why}. No damage was found: restart the server once the system is well, or delete the bank"
+    )]
+    NotServed {
+        /// The bank.
+        name: BankName,
+        /// What failed, with the file if it was one.
+        why: String,
+    },
+    /// Mend the file.
+    #[error("{0}")]
+    Damaged(String),
     /// Look after the disk.
     #[error("{0}")]
     Storage(String),

@@ -162,6 +162,26 @@ impl<J> FairQueue<J> {
         Some((caller, estimate, job))
     }
 
+    /// Takes those of a caller's waiting jobs that nobody wants any more.
+    pub(super) fn withdraw(&mut self, caller: &Caller, is_void: impl Fn(&J) -> bool) -> Vec<J> {
+        let Some(line) = self.lines.get_mut(caller) else { return Vec::new() };
+        let had_some = !line.jobs.is_empty();
+        let mut void = Vec::new();
+        for (estimate, job) in std::mem::take(&mut line.jobs) {
+            if is_void(&job) {
+                line.backlog = line.backlog.saturating_sub(estimate);
+                void.push(job);
+            } else {
+                line.jobs.push_back((estimate, job));
+            }
+        }
+        self.len -= void.len();
+        if had_some && line.jobs.is_empty() {
+            self.turns.remove(&(line.had, line.number));
+        }
+        void
+    }
+
     /// Hears what a job took that ended `now`: that is what its caller has had, not the estimate.
     pub(super) fn ended(&mut self, caller: &Caller, estimate: Duration, took: Duration, now: Instant) {
         self.running = self.running.saturating_sub(1);
@@ -308,6 +328,20 @@ mod tests {
         assert!((ahead - (0.202 * 1.2 - 0.001)).abs() < 0.002, "{ahead}");
         let ahead = queue.ahead_of(&caller(0), MS, at(90_000));
         assert!(ahead.as_millis() <= 202, "a minute later only what waits: {ahead:?}");
+    }
+
+    #[test]
+    fn what_is_withdrawn_leaves_its_callers_other_jobs_in_their_order() {
+        let mut queue = queue(10);
+        (0..6).for_each(|job| queue.push(&caller(0), MS, job));
+        queue.push(&caller(1), MS, 6);
+        assert_eq!(queue.withdraw(&caller(0), |job| job % 2 == 0), [0, 2, 4]);
+        assert_eq!((queue.len(), queue.callers(), queue.backlog()), (4, 2, 4 * MS));
+        assert_eq!(queue.withdraw(&caller(1), |_| true), [6]);
+        assert_eq!((queue.len(), queue.callers(), queue.withdraw(&caller(2), |_| true).len()), (3, 1, 0));
+        let left: Vec<i32> = std::iter::from_fn(|| queue.pop()).map(|(_, _, job)| job).collect();
+        assert_eq!((left, queue.len(), queue.callers(), queue.backlog()), (vec![1, 3, 5], 0, 0, Duration::ZERO));
+        assert_eq!(queue.has_room(&caller(1), 10), Ok(()));
     }
 
     proptest! {

@@ -25,6 +25,7 @@ use gather::Gathers;
 pub use health::Health;
 use recovering::Recovering;
 pub use scan::Scan;
+use waits::Stopping;
 
 use super::acknowledge::Acknowledge;
 use super::bank_memory::BankMemory;
@@ -32,7 +33,7 @@ use super::committer::Committer;
 use super::costs::{Costs, Effort, Kind};
 use super::ledger::Ledger;
 use super::maintenance::{BankIndex, Maintenance};
-use super::pool::{Job, Pool};
+use super::pool::{Job, Pool, Ticket};
 use super::query::{self, Of, Wanted};
 use super::reading::{BankInfo, Fetched};
 use super::scan::{Cursor, ScanQuery};
@@ -46,7 +47,7 @@ use crate::bank::Bank;
 use crate::durability::{Folder, Store};
 use crate::model::clock::{self, Deadline};
 use crate::model::{
-    Applied, BankName, BankSpec, Call, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery,
+    Applied, BankName, BankSpec, Call, Caller, Durability, Encoding, Lineage, Mutation, Position, SampleAnswer, SampleQuery,
 };
 use crate::rows::{Recycler, Shared};
 use crate::telemetry::Metrics;
@@ -76,8 +77,8 @@ struct Inner {
     /// Held while a bank is made or deleted.
     catalogue: Mutex<()>,
     health: watch::Sender<Health>,
-    /// True once the server stops, for those who wait for others.
-    stopping: watch::Sender<bool>,
+    /// Whether the server stops, for those who wait for others.
+    stopping: watch::Sender<Stopping>,
     /// Takes them, if banks outlive the server.
     snapshots: Option<Snapshots>,
     /// Where checkpoints are kept.
@@ -148,7 +149,7 @@ impl Engine {
             refused,
             catalogue,
             health: watch::Sender::default(),
-            stopping: watch::Sender::new(false),
+            stopping: watch::Sender::default(),
             snapshots,
             archive,
             background: Background::start()?,
@@ -234,7 +235,7 @@ impl Engine {
         finish: impl FnOnce(SampleAnswer) -> T + Send + 'static,
     ) -> Result<T, EngineError> {
         let wanted = Wanted::until(call.deadline);
-        let _leave = Leave(wanted.clone());
+        let mut leave = Leave { wanted: wanted.clone(), queued: None };
         let (reply, answer) = oneshot::channel();
         let slight = query::is_slight(&query, &bank.spec);
         let reply = Box::new(move |result: Result<_, _>| drop(reply.send(result.map(finish))));
@@ -243,9 +244,9 @@ impl Engine {
         if slight {
             jobs.into_iter().map(Job::noted).for_each(Job::run);
         } else {
-            self.inner.pool.submit(call, jobs)?;
+            leave.queued = Some((&self.inner.pool, &call.caller, self.inner.pool.submit(call, jobs)?));
         }
-        wait(answer, call.deadline).await
+        leave.unless(wait(answer, call.deadline).await)
     }
 
     /// Begins to read a bank in chunks; the next is read while one is sent, and none beyond it.
@@ -269,7 +270,7 @@ impl Engine {
         job: impl FnOnce(&Wanted) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let wanted = Wanted::until(call.deadline);
-        let _leave = Leave(wanted.clone());
+        let mut leave = Leave { wanted: wanted.clone(), queued: None };
         let (reply, answer) = oneshot::channel();
         let estimate = costs.estimate(&effort);
         let run = Box::new(move || {
@@ -281,8 +282,8 @@ impl Engine {
             // One who has hung up hears nothing.
             let _gone = reply.send(result);
         });
-        self.inner.pool.submit(call, vec![Job { estimate, run }])?;
-        wait(answer, call.deadline).await
+        leave.queued = Some((&self.inner.pool, &call.caller, self.inner.pool.submit(call, vec![Job { estimate, run }])?));
+        leave.unless(wait(answer, call.deadline).await)
     }
 }
 
@@ -317,13 +318,27 @@ impl BankHandle {
     }
 }
 
-/// Tells the compute threads that the caller left: when the call is dropped half-way, or is over anyway.
+/// Tells the compute threads that the caller left, and takes back what waits for them: when the call is dropped half-way, or is over anyway.
 #[derive(Debug)]
-struct Leave(Wanted);
+struct Leave<'a> {
+    wanted: Wanted,
+    queued: Option<(&'a Pool, &'a Caller, Ticket)>,
+}
 
-impl Drop for Leave {
+impl Leave<'_> {
+    /// What the call was answered; if that is all of it, nothing of it waits any more.
+    fn unless<T>(mut self, answered: Result<T, EngineError>) -> Result<T, EngineError> {
+        self.queued = self.queued.filter(|_| answered.is_err());
+        answered
+    }
+}
+
+impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.wanted.abandon();
+        if let Some((pool, caller, ticket)) = self.queued {
+            pool.withdraw(caller, ticket);
+        }
     }
 }
 

@@ -164,9 +164,10 @@ impl Journal {
         self.syncer.synced()
     }
 
-    /// A sync in the background has ended.
+    /// A sync in the background has ended. After a failure it tells nothing: that one may have taken what this one waited for.
     pub(super) fn note_synced(&mut self, synced: Synced) -> Result<(), EngineError> {
         self.syncer.note_ended();
+        self.check()?;
         let noted = synced.and_then(|until| self.log.note_synced(until));
         self.note(noted)
     }
@@ -183,6 +184,10 @@ impl Journal {
     /// says.
     pub(super) fn record(&mut self, first: u64, group: &[Arc<Mutation>]) -> Result<(), EngineError> {
         self.check()?;
+        if self.log.begins_file() {
+            // A file is left when all of it is on disk: a sync of it that is under way may be the one that hears it is not.
+            self.wait_for_syncer()?;
+        }
         let appended = self.log.append(first, &encode_group(group.iter().map(AsRef::as_ref)).parts());
         self.note(appended)?;
         match self.durability {
@@ -251,3 +256,6 @@ impl Journal {
         self.check()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::EngineError;
 use crate::rows::Recycler;
@@ -85,7 +85,8 @@ pub trait Reserve: fmt::Debug + Send + Sync {
 pub struct Share {
     book: Arc<Book>,
     part: Part,
-    bytes: AtomicUsize,
+    /// Never more than the book has of it, whoever sets it at once: the book's sums can't fall below zero.
+    bytes: Mutex<usize>,
 }
 
 /// What is full, and what changes that.
@@ -142,7 +143,7 @@ impl Ledger {
 
     /// A share that is nothing yet.
     pub fn share(&self, part: Part) -> Share {
-        Share { book: Arc::clone(&self.0), part, bytes: AtomicUsize::new(0) }
+        Share { book: Arc::clone(&self.0), part, bytes: Mutex::default() }
     }
 
     /// Takes memory that is needed for a while.
@@ -154,7 +155,7 @@ impl Ledger {
         share.grow(bytes).map(|()| share)
     }
 
-    /// Whether a bank may grow by so many bytes.
+    /// Whether a bank may grow by so many bytes. Nothing is taken for it: banks that grow at once may pass the mark by a batch each.
     ///
     /// # Errors
     /// [`EngineError::MemoryFull`]
@@ -229,13 +230,14 @@ impl Book {
 impl Share {
     /// What is taken.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        *self.own()
     }
 
     /// Notes what is taken now.
     pub fn set(&self, bytes: usize) {
-        let before = self.bytes.swap(bytes, Ordering::Relaxed);
-        self.book.set(self.part, before, bytes);
+        let mut own = self.own();
+        self.book.set(self.part, *own, bytes);
+        *own = bytes;
     }
 
     /// Takes more, unless that passes the limit.
@@ -251,8 +253,13 @@ impl Share {
         if !self.book.make_room(|| self.book.take(self.part, more)) {
             return Err(self.book.limit().unwrap_or(usize::MAX));
         }
-        self.bytes.fetch_add(more, Ordering::Relaxed);
+        let mut own = self.own();
+        *own = own.saturating_add(more);
         Ok(())
+    }
+
+    fn own(&self) -> MutexGuard<'_, usize> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -350,5 +357,23 @@ mod tests {
         });
         assert!(most.is_some_and(|most| (300..=1_000).contains(&most)), "{most:?}");
         assert_eq!((ledger.total(), ledger.taken(Part::Requests), ledger.taken(Part::Answers)), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_share_that_many_set_at_once_never_has_the_account_below_nothing() {
+        let ledger = Ledger::new(MemoryConfig { max_bytes: 1 << 20, write_percent: 80 }, Recycler::default());
+        let share = ledger.share(Part::Rows);
+        let set = |first: usize| (0..20_000).for_each(|round| share.set(1_000 * ((round + first) % 2)));
+        let most = std::thread::scope(|scope| {
+            let setters: Vec<_> = (0..4).map(|first| scope.spawn(move || set(first))).collect();
+            let mut most = 0;
+            while !setters.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                most = most.max(ledger.total()).max(ledger.taken(Part::Rows));
+            }
+            most
+        });
+        assert!(most <= 1_000, "{most}");
+        share.set(7);
+        assert_eq!((ledger.total(), ledger.taken(Part::Rows), share.bytes()), (7, 7, 7));
     }
 }

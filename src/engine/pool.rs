@@ -57,7 +57,9 @@ struct Shared {
 }
 
 struct State {
-    queue: FairQueue<Box<dyn FnOnce() + Send>>,
+    queue: FairQueue<Queued>,
+    /// Calls that were taken on.
+    calls: u64,
     /// What each thread is at: since when, and for how long as it seems.
     at_work: Vec<Option<(Instant, Duration)>>,
     closed: bool,
@@ -68,6 +70,16 @@ impl std::fmt::Debug for State {
         f.debug_struct("State").field("waiting", &self.queue.len()).field("closed", &self.closed).finish_non_exhaustive()
     }
 }
+
+struct Queued {
+    run: Box<dyn FnOnce() + Send>,
+    /// Whose it is, if that call may take it back.
+    ticket: Option<Ticket>,
+}
+
+/// What a call takes its jobs back by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
 
 /// The pool at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +99,8 @@ impl Pool {
     /// Starts `threads` threads that share a queue of at most `bound` waiting jobs.
     pub(super) fn start(threads: usize, bound: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let state = State { queue: FairQueue::new(bound, threads, clock::now()), at_work: vec![None; threads], closed: false };
+        let queue = FairQueue::new(bound, threads, clock::now());
+        let state = State { queue, calls: 0, at_work: vec![None; threads], closed: false };
         let shared = Arc::new(Shared { bound, state: Mutex::new(state), arrived: Condvar::new() });
         let spawn = |number: usize| {
             let shared = Arc::clone(&shared);
@@ -99,7 +112,7 @@ impl Pool {
 
     /// Queues all of a call's `jobs`, or none: if there is no room, or if too much waits for them to be done in time. An estimate alone
     /// refuses nothing: it may be wrong, and only work corrects it.
-    pub(super) fn submit(&self, call: &Call, jobs: Vec<Job>) -> Result<(), EngineError> {
+    pub(super) fn submit(&self, call: &Call, jobs: Vec<Job>) -> Result<Ticket, EngineError> {
         let now = clock::now();
         let own: Duration = jobs.iter().map(|job| job.estimate).sum();
         let longest = jobs.iter().map(|job| job.estimate).max().unwrap_or_default();
@@ -120,8 +133,10 @@ impl Pool {
             drop(state);
             return Err(EngineError::Overloaded { done, left, retry_after: retry::after(done - promised) });
         }
+        state.calls += 1;
+        let ticket = Ticket(state.calls);
         for job in jobs {
-            state.queue.push(&call.caller, job.estimate, job.noted().run);
+            state.queue.push(&call.caller, job.estimate, Queued { run: job.noted().run, ticket: Some(ticket) });
         }
         drop(state);
         if several {
@@ -129,12 +144,19 @@ impl Pool {
         } else {
             self.shared.arrived.notify_one();
         }
-        Ok(())
+        Ok(ticket)
+    }
+
+    /// Takes a call's waiting jobs out of the queue, whose caller has left: what they hold, and their room, are free at once.
+    pub(super) fn withdraw(&self, caller: &Caller, ticket: Ticket) {
+        let void = self.shared.lock().queue.withdraw(caller, |job| job.ticket == Some(ticket));
+        // Without the lock: it may be much to free.
+        drop(void);
     }
 
     /// Queues the next job of a request that was admitted, whose job before has ended, however full the queue is.
     pub(super) fn go_on(&self, caller: &Caller, job: Job) {
-        self.shared.lock().queue.push(caller, job.estimate, job.noted().run);
+        self.shared.lock().queue.push(caller, job.estimate, Queued { run: job.noted().run, ticket: None });
         self.shared.arrived.notify_one();
     }
 
@@ -191,8 +213,8 @@ impl Shared {
             if let Some(at_work) = state.at_work.get_mut(thread) {
                 *at_work = next.as_ref().map(|(_, estimate, _)| (clock::now(), *estimate));
             }
-            if let Some((caller, estimate, run)) = next {
-                return Some((caller, Job { estimate, run }));
+            if let Some((caller, estimate, queued)) = next {
+                return Some((caller, Job { estimate, run: queued.run }));
             }
             if state.closed {
                 return None;
@@ -209,7 +231,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
     use super::{Job, Pool};
@@ -251,6 +273,35 @@ mod tests {
         pool.submit(&of, vec![job(1, || panic!("on purpose")), job(1, move || late.send(7).unwrap())]).unwrap();
         drop(release);
         assert_eq!(results.recv().unwrap(), 7);
+    }
+
+    #[test]
+    fn what_a_caller_left_is_free_at_once_though_the_threads_are_busy() {
+        let (pool, release) = busy(4);
+        let (of, held) = (call("a", 60_000), Arc::new(()));
+        let (done, results) = mpsc::channel();
+        let submit = |jobs: u32| {
+            let job_of = |number: u32| {
+                let (held, done) = (Arc::clone(&held), done.clone());
+                job(1, move || {
+                    drop(held);
+                    done.send(number).unwrap();
+                })
+            };
+            pool.submit(&of, (0..jobs).map(job_of).collect())
+        };
+        let first = submit(1).unwrap();
+        for _ in 0..100 {
+            let left = submit(2).expect("what was left takes no room");
+            assert_eq!(Arc::strong_count(&held), 4);
+            pool.withdraw(&of.caller, left);
+            assert_eq!((Arc::strong_count(&held), pool.load().jobs), (2, 1));
+        }
+        drop(release);
+        assert_eq!(results.recv().unwrap(), 0);
+        pool.withdraw(&of.caller, first);
+        drop((pool, done));
+        assert_eq!(results.try_iter().count(), 0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Banks as they were when the server ended.
 
+use std::io::ErrorKind;
+
 use super::EngineError;
 use super::progress::Progress;
 use super::snapshots::Restoring;
@@ -102,9 +104,20 @@ impl Recovery {
     }
 }
 
+/// Why a bank can't be recovered: a file that is gone or too short is damaged, and what else the system refuses may pass.
+pub(super) fn why_not(error: StoreError) -> EngineError {
+    match error {
+        StoreError::Io { ref source, .. } if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {
+            EngineError::Damaged(error.to_string())
+        }
+        _ => error.into(),
+    }
+}
+
 impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Damaged { .. } => Self::Damaged(error.to_string()),
             StoreError::OutOfMemory { .. } => Self::OutOfMemory(error.to_string()),
             _ => Self::Storage(error.to_string()),
         }

@@ -36,8 +36,8 @@ impl Stages {
         Self { staging: Arc::new(Mutex::new(Staging::new(limits, staged))), committer, memory: Arc::new(memory) }
     }
 
-    /// Adds a rank's batch; `reply` hears what came of its stage, or at once that the batch was refused or applied before. Returns
-    /// until when the stage waits: whoever waits calls [`Self::settle`] then.
+    /// Adds a rank's batch, once there is memory for it; `reply` hears what came of its stage, or at once that the batch was refused or
+    /// applied before. Returns until when the stage waits: whoever waits calls [`Self::settle`] then.
     pub(super) fn contribute(
         &self,
         bank: &Shared<Bank>,
@@ -53,7 +53,7 @@ impl Stages {
                 false => bank.read().map_err(EngineError::from).and_then(|bank| committer::known(&bank, &batch)),
             };
             let (until, refused) = match known {
-                Ok(None) => staging.contribute(stage, batch, deadline, reply),
+                Ok(None) => staging.contribute(stage, batch, deadline, reply, |bytes| self.memory.grow(bytes)),
                 Ok(Some(done)) => (deadline, Some((reply, Ok(done)))),
                 Err(error) => (deadline, Some((reply, Err(error)))),
             };
@@ -81,6 +81,10 @@ impl Stages {
     fn act<T>(&self, act: impl FnOnce(&mut Staging<Reply>, &mut Vec<Answer<Reply>>) -> T) -> T {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answers = staging.expire(clock::now());
+        if !answers.is_empty() {
+            // What they took is there for others.
+            self.memory.set(staging.bytes());
+        }
         let done = act(&mut staging, &mut answers);
         self.submit(&mut staging, &mut answers);
         self.memory.set(staging.bytes());

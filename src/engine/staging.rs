@@ -82,13 +82,14 @@ impl<W> Staging<W> {
     }
 
     /// Adds a rank's batch, for which `waiting` waits until `deadline`, and returns until when the stage waits. The caller is given
-    /// back with the reason if the batch is refused. A copy of a batch joins it.
+    /// back with the reason if the batch is refused. A copy of a batch joins it; for any other `take` takes memory, or refuses it.
     pub(super) fn contribute(
         &mut self,
         stage: Stage,
         batch: WriteBatch,
         deadline: Instant,
         waiting: W,
+        take: impl FnOnce(usize) -> Result<(), EngineError>,
     ) -> (Instant, Option<Answer<W>>) {
         if self.is_committing(stage, &batch)
             && let Some(of_rank) = self.committing.as_mut().and_then(|stage_of| stage_of.waiting.get_mut(stage.rank as usize))
@@ -96,7 +97,7 @@ impl<W> Staging<W> {
             of_rank.push(waiting);
             return (deadline, None);
         }
-        if let Err(error) = self.check(stage, &batch) {
+        if let Err(error) = self.check(stage, &batch).and_then(|new| if new { take(batch.bytes()) } else { Ok(()) }) {
             return (deadline, Some((waiting, Err(error))));
         }
         let new = || Parts { parts: (0..stage.world_size).map(|_| None).collect(), deadline };
@@ -194,21 +195,22 @@ impl<W> Staging<W> {
         self.open.iter().map(of).collect()
     }
 
-    fn check(&self, stage: Stage, batch: &WriteBatch) -> Result<(), EngineError> {
+    /// Whether there is room for a batch that is not in yet; false: it is in.
+    fn check(&self, stage: Stage, batch: &WriteBatch) -> Result<bool, EngineError> {
         if let Some(why) = &self.closed {
             return Err(why.clone());
         }
         let Some(open) = self.open.get(&stage.at) else {
-            return self.has_room(batch.rows(), true);
+            return self.has_room(batch.rows(), true).map(|()| true);
         };
         if open.parts.len() != stage.world_size as usize {
             let reason = format!("is {}, and other ranks of {} said {}", stage.world_size, stage.at, open.parts.len());
             return Err(Invalid::one("stage.world_size", reason).into());
         }
         match open.parts.get(stage.rank as usize) {
-            Some(Some(there)) if there.batch == *batch => Ok(()),
+            Some(Some(there)) if there.batch == *batch => Ok(false),
             Some(Some(_)) => Err(EngineError::StageTaken { at: stage.at, rank: stage.rank }),
-            _ => self.has_room(batch.rows(), false),
+            _ => self.has_room(batch.rows(), false).map(|()| true),
         }
     }
 
@@ -256,7 +258,7 @@ mod tests {
     }
 
     fn accept<W: std::fmt::Debug>(staging: &mut Staging<W>, stage: Stage, value: f32, caller: W) {
-        let (_, refused) = staging.contribute(stage, batch(value), soon(), caller);
+        let (_, refused) = staging.contribute(stage, batch(value), soon(), caller, |_| Ok(()));
         assert!(refused.is_none(), "{refused:?}");
     }
 
@@ -295,7 +297,7 @@ mod tests {
         let mut staging = Staging::new(AMPLE, Staged::default());
         let early = now() + Duration::from_secs(1);
         accept(&mut staging, stage(1, 0, 1), 0.0, "a");
-        let (until, refused) = staging.contribute(stage(1, 0, 1), batch(0.0), early, "a again");
+        let (until, refused) = staging.contribute(stage(1, 0, 1), batch(0.0), early, "a again", |_| Ok(()));
         assert!(until == early && refused.is_none());
         (0..3).for_each(|rank| accept(&mut staging, stage(2, 0, rank), 0.0, "b"));
         assert!(staging.complete().is_none(), "step 1 comes first");
@@ -362,7 +364,7 @@ mod tests {
         let mut staging = Staging::new(AMPLE, Staged::default());
         let batches = [rows(2, Ids::Assigned), rows(1, Ids::Given(vec![70])), rows(3, Ids::Assigned)];
         for (rank, batch) in (0..).zip(batches) {
-            assert!(staging.contribute(stage(1, 0, rank), batch, soon(), rank).1.is_none());
+            assert!(staging.contribute(stage(1, 0, rank), batch, soon(), rank, |_| Ok(())).1.is_none());
         }
         staging.complete().unwrap();
         let applied = Applied { assigned: vec![10, 11, 13, 14, 15], ..Applied::default() };
@@ -375,10 +377,14 @@ mod tests {
     fn contradictions_and_too_much_are_refused() {
         let mut staging = Staging::new(StagingLimits { stages: 2, rows: 3 }, Staged::default());
         let refusal = |staging: &mut Staging<()>, stage, value| {
-            let (_, refused) = staging.contribute(stage, batch(value), soon(), ());
+            let (_, refused) = staging.contribute(stage, batch(value), soon(), (), |_| Ok(()));
             refused.unwrap().1.unwrap_err()
         };
         accept(&mut staging, stage(1, 0, 0), 0.0, ());
+        let full = |_| Err(EngineError::DeadlineExceeded);
+        assert!(staging.contribute(stage(1, 0, 1), batch(0.0), soon(), (), full).1.is_some());
+        assert_eq!(staging.describe()[0].missing, [1, 2], "what has no room changes nothing");
+        assert!(staging.contribute(stage(1, 0, 0), batch(0.0), soon(), (), full).1.is_none(), "a copy needs none");
         assert!(matches!(refusal(&mut staging, stage(1, 0, 0), 0.5), EngineError::StageTaken { rank: 0, .. }));
         let world = refusal(&mut staging, Stage { world_size: 4, ..stage(1, 0, 1) }, 0.0).to_string();
         assert!(world.contains("other ranks of step 1, micro-batch 0 said 3"), "{world}");

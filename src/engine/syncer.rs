@@ -27,6 +27,15 @@ impl Syncer {
         Ok(Self { queue, synced, busy: false })
     }
 
+    /// One whose sync has ended so, which nobody has heard of yet.
+    #[cfg(test)]
+    pub(super) fn that_ended(synced: Synced) -> Self {
+        let (queue, _) = bounded(1);
+        let (ended, receiver) = bounded(1);
+        let _heard_of_later = ended.send(synced);
+        Self { queue, synced: receiver, busy: true }
+    }
+
     /// Begins a sync; none may be under way.
     pub(super) fn begin(&mut self, unsynced: Unsynced) {
         // Of a thread that has ended one hears by the other channel.

@@ -115,9 +115,10 @@ impl Banks for BanksService {
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let received = request.extensions().get().cloned();
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Write, &request.bank)?;
-        let write = Write::prepare(request, bank, &self.limits)?;
+        let write = Write::prepare(request, received, bank, &self.limits)?;
         Ok(Response::new(write.apply(&self.engine, deadline).await?))
     }
 

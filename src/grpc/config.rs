@@ -23,6 +23,8 @@ pub struct Config {
     pub reload: Duration,
     /// Listen where others can reach it though calls are not encrypted, or nobody is asked who makes them.
     pub insecure_listen: bool,
+    /// Connections at once, over all listeners; what comes when there are as many is closed. Default 4,096.
+    pub max_connections: usize,
     /// A connection that lasts longer is asked to end, and has as long as a drain may take; zero: never.
     pub max_connection_age: Duration,
     /// A client that has said nothing for so long is asked whether it still lives; default 30 s.
@@ -59,6 +61,7 @@ impl Default for Config {
             tokens: None,
             reload: Duration::from_secs(10),
             insecure_listen: false,
+            max_connections: 4_096,
             max_connection_age: Duration::ZERO,
             keepalive: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
 use super::farewell::Farewell;
@@ -76,6 +77,9 @@ impl Origin for UdsConnectInfo {
     }
 }
 
+/// A connection's place among those that there may be.
+pub(super) type Place = OwnedSemaphorePermit;
+
 /// A connection, the way to cut it, when that is due, and what it is refused for.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
@@ -85,12 +89,14 @@ pub(super) struct Connection<S> {
     /// Once the last word is written.
     farewell: Option<Farewell>,
     verdicts: Verdicts,
+    _place: Place,
 }
 
 impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
-    pub(super) fn new(inner: S, terms: Terms) -> Self {
+    pub(super) fn new(inner: S, terms: Terms, place: Place) -> Self {
         let line = Line { peer: inner.connect_info().peer(), cut: Arc::default() };
-        Self { inner, line, lifespan: Lifespan::new(terms), farewell: None, verdicts: Verdicts::default() }
+        let (lifespan, verdicts) = (Lifespan::new(terms), Verdicts::default());
+        Self { inner, line, lifespan, farewell: None, verdicts, _place: place }
     }
 
     pub(super) fn line(&self) -> &Line {
@@ -152,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(|cut| &cut.writer, context)?;
-        let Self { inner, lifespan, farewell, .. } = &mut *self;
+        let Self { inner, lifespan, farewell, verdicts, .. } = &mut *self;
         if farewell.is_none() {
             let polled = Pin::new(&mut *inner).poll_shutdown(context);
             lifespan.wrote(&polled, context);
@@ -162,7 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        farewell.get_or_insert_with(Farewell::new).poll_close(inner, context)
+        let begun = || Farewell::new(lifespan.farewell(), verdicts.has_refused());
+        farewell.get_or_insert_with(begun).poll_close(inner, context)
     }
 
     fn poll_write_vectored(

@@ -2,38 +2,52 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-/// Ends watches of health and conversations with reflection once the server stops, when what they have to say is said.
+/// Ends watches of health and conversations with reflection once the server stops, when what they have to say is said; and bounds how many
+/// there are, for no deadline ends them.
 #[derive(Debug, Clone)]
 pub(super) struct EndlessLayer {
     /// Its sender is dropped when the server stops.
-    pub(super) stopped: watch::Receiver<()>,
+    stopped: watch::Receiver<()>,
+    watches: Arc<Semaphore>,
+    conversations: Arc<Semaphore>,
 }
+
+/// Watches at once, and conversations at once; more are refused. Health asks nobody who calls.
+const MOST: usize = 1_024;
 
 /// The service behind an [`EndlessLayer`].
 #[derive(Debug, Clone)]
 pub(super) struct Ending<S> {
     inner: S,
-    stopped: watch::Receiver<()>,
+    layer: EndlessLayer,
 }
 
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.";
 
+impl EndlessLayer {
+    /// `stopped`: its sender is dropped when the server stops.
+    pub(super) fn new(stopped: watch::Receiver<()>) -> Self {
+        Self { stopped, watches: Arc::new(Semaphore::new(MOST)), conversations: Arc::new(Semaphore::new(MOST)) }
+    }
+}
+
 impl<S> Layer<S> for EndlessLayer {
     type Service = Ending<S>;
 
     fn layer(&self, inner: S) -> Ending<S> {
-        Ending { inner, stopped: self.stopped.clone() }
+        Ending { inner, layer: self.clone() }
     }
 }
 
@@ -52,21 +66,28 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        if path != WATCH && !path.starts_with(REFLECTION) {
-            return Box::pin(self.inner.call(request));
-        }
+        let EndlessLayer { stopped, watches, conversations } = &self.layer;
+        let (places, of) = match path {
+            WATCH => (watches, "watches of health"),
+            _ if path.starts_with(REFLECTION) => (conversations, "conversations with reflection"),
+            _ => return Box::pin(self.inner.call(request)),
+        };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            let refused = Status::resource_exhausted(format!("there are {MOST} {of}, as many as there may be (no setting)"));
+            return Box::pin(std::future::ready(Ok(refused.into_http())));
+        };
         // Reflection keeps its caller's stream open for as long as it may read from it: so that ends with the answer.
         let (answering, answered) = oneshot::channel::<()>();
         let until_answered = async move { answered.await.unwrap_or_default() };
         let answer = self.inner.call(request.map(|body| Body::new(Until::new(body, until_answered))));
-        let until_stopped = until_dropped(self.stopped.clone());
+        let until_stopped = until_dropped(stopped.clone());
         Box::pin(async move {
             let mut trailers = HeaderMap::new();
             // Fails for details that can't be sent, and there are none.
             let _written = Status::unavailable("the server is stopping").add_header(&mut trailers);
             Ok(answer.await?.map(|body| {
                 let until = Until::new(body, until_stopped);
-                Body::new(Until { trailers: Some(trailers), _answering: Some(answering), ..until })
+                Body::new(Until { trailers: Some(trailers), _answering: Some((answering, place)), ..until })
             }))
         })
     }
@@ -80,7 +101,7 @@ struct Until {
     /// What it ends with if it does so early.
     trailers: Option<HeaderMap>,
     /// Of an answer; dropped with it.
-    _answering: Option<oneshot::Sender<()>>,
+    _answering: Option<(oneshot::Sender<()>, OwnedSemaphorePermit)>,
 }
 
 impl Until {
@@ -134,7 +155,7 @@ mod tests {
             std::future::ready(Ok::<_, Infallible>(http::Response::new(body)))
         });
         let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
-        EndlessLayer { stopped }.layer(inner).call(request).await.unwrap().into_body()
+        EndlessLayer::new(stopped).layer(inner).call(request).await.unwrap().into_body()
     }
 
     #[tokio::test]

@@ -17,16 +17,18 @@ pub(super) struct Farewell {
     heard: usize,
 }
 
-/// A client that reads this slowly, or does not close its side, is not waited for any longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who was refused has heard enough when the refusal has come.
+const REFUSED: Duration = Duration::from_secs(1);
 
-/// Nor is one that says so much more: a client that goes on as if nothing was.
+/// A client that says so much more, as if nothing was, is not waited for any longer.
 const MOST: usize = 1 << 20;
 
 impl Farewell {
-    /// From the last word on.
-    pub(super) fn new() -> Self {
-        Self { late: Box::pin(sleep(PATIENCE)), heard: 0 }
+    /// From the last word on. A client that reads more slowly than `patience`, or does not close its side, is not waited for any longer; nor
+    /// is one for long that was `refused`.
+    pub(super) fn new(patience: Duration, refused: bool) -> Self {
+        let patience = if refused { patience.min(REFUSED) } else { patience };
+        Self { late: Box::pin(sleep(patience)), heard: 0 }
     }
 
     /// Ready when the client has closed its side too, or is not waited for.
@@ -53,14 +55,14 @@ mod tests {
     use tokio::io::{AsyncWriteExt as _, duplex};
     use tokio::time::timeout;
 
-    use super::{Farewell, MOST};
+    use super::{Farewell, MOST, REFUSED};
 
     #[tokio::test]
     async fn a_client_is_heard_out_until_it_closes_or_says_too_much() {
         for much in [10, 2 * MOST] {
             let (mut client, mut server) = duplex(4 * MOST);
             client.write_all(&vec![7; much]).await.unwrap();
-            let mut farewell = Farewell::new();
+            let mut farewell = Farewell::new(Duration::from_secs(60), false);
             let mut end = Box::pin(poll_fn(|context| farewell.poll_close(&mut server, context)));
             let waits = timeout(Duration::from_millis(50), &mut end).await.is_err();
             assert_eq!(waits, much < MOST, "{much} bytes more");
@@ -68,6 +70,16 @@ mod tests {
                 drop(client);
                 end.await.unwrap();
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_close_is_waited_for_only_so_long() {
+        for (patience, refused) in [(Duration::from_millis(50), false), (Duration::from_secs(600), true)] {
+            let (_client, mut server) = duplex(64);
+            let mut farewell = Farewell::new(patience, refused);
+            let end = poll_fn(|context| farewell.poll_close(&mut server, context));
+            timeout(REFUSED * 20, end).await.expect("it is waited for").unwrap();
         }
     }
 }

@@ -21,7 +21,12 @@ pub(super) struct Terms {
     unwritten: Duration,
     /// Until an answer to a keep-alive.
     silence: Duration,
+    /// Until the client has closed its side too.
+    farewell: Duration,
 }
+
+/// How long a client may take to read the last word and close its side, at most.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Terms {
     /// Of these settings.
@@ -30,7 +35,8 @@ impl Terms {
         // A client that is gone answers no keep-alive. One that lives and reads nothing can't even be told that it is late with its answer:
         // HTTP/2 would wait until that is written.
         let (longest, silence) = ((!age.is_zero()).then(|| age + grace), config.keepalive_timeout);
-        Self { longest, unwritten: config.keepalive + silence, silence }
+        // Half, so that a drain in which all calls have ended ends in time.
+        Self { longest, unwritten: config.keepalive + silence, silence, farewell: FAREWELL.min(grace / 2) }
     }
 }
 
@@ -91,6 +97,11 @@ impl Lifespan {
     /// True if it has said nothing for as long as the answer to a keep-alive may take.
     pub(super) fn is_silent(&self) -> bool {
         clock::now().saturating_duration_since(self.heard) >= self.terms.silence
+    }
+
+    /// How long the client may take to read the last word and close its side.
+    pub(super) fn farewell(&self) -> Duration {
+        self.terms.farewell
     }
 
     /// Something was to be written.

@@ -17,6 +17,7 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gathering;
+mod handshakes;
 mod health;
 mod inbound;
 mod lifespan;
@@ -31,6 +32,7 @@ mod sampling;
 mod scan;
 pub mod server;
 mod shared_frames;
+mod small_requests;
 mod sparing;
 mod stack;
 mod status;

@@ -69,9 +69,11 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// Looks at the files again.
     fn refresh(&self) {
+        // Before the lock: it may take for ever.
+        let read = read(&self.files);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (what, mut changed) = (self.what, false);
-        let fault = match read(&self.files) {
+        let fault = match read {
             Ok(found) => {
                 changed = found != seen.contents;
                 if changed {
@@ -82,16 +84,19 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             }
             Err(fault) => Some(format!("the {what} stay as they were: {fault}")),
         };
-        let told = seen.amiss.found(fault.as_deref(), clock::now());
-        match (told, fault.unwrap_or_default()) {
-            (Some(Telling::New), fault) => tracing::error!("{fault}"),
-            (Some(Telling::Still(since)), fault) => tracing::error!(?since, "still so: {fault}"),
-            // That they changed and are in force was told.
-            (Some(Telling::Over(since)), _) if !changed => {
-                tracing::info!(?since, "the files of the {what} can be read again, and are as they were");
-            }
-            (Some(Telling::Over(_)) | None, _) => {}
+        // That they changed and are in force was told.
+        if let Some(since) = seen.amiss.tell(fault)
+            && !changed
+        {
+            tracing::info!(?since, "the files of the {what} can be read again, and are as they were");
         }
+    }
+
+    /// A look at the files has not ended after so long.
+    fn hangs(&self, patience: Duration) {
+        let what = self.what;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.amiss.tell(Some(format!("the {what} stay as they were: their files could not be read within {patience:?}")));
     }
 
     /// Puts in force what the files hold now, or says why not.
@@ -104,11 +109,15 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Ok(())
     }
 
-    /// Follows the files for as long as somebody uses the value; once a day it is `told` of.
+    /// Follows the files for as long as somebody uses the value; once a day it is `told` of. While a look at them hangs, as on a mount whose
+    /// server is gone, there is no other: it takes one thread.
     pub(super) fn follow(self: &Arc<Self>, every: Duration, told: fn(&T)) {
+        let patience = 2 * every;
         let followed = Arc::downgrade(self);
         tokio::spawn(async move {
             let (mut looks, mut last) = (tokio::time::interval(every), clock::now());
+            // After one that hung, none that were missed are made up for.
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 looks.tick().await;
                 let Some(value) = followed.upgrade() else { return };
@@ -116,10 +125,28 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                     last = clock::now();
                     told(&value.get());
                 }
-                // An error says that the runtime is ending.
-                let _ended = tokio::task::spawn_blocking(move || value.refresh()).await;
+                let mut look = tokio::task::spawn_blocking(move || value.refresh());
+                // An error of the look says that the runtime is ending.
+                while tokio::time::timeout(patience, &mut look).await.is_err() {
+                    let Some(value) = followed.upgrade() else { return };
+                    value.hangs(patience);
+                }
             }
         });
+    }
+}
+
+impl Amiss {
+    /// Notes what a look found amiss, and logs what there is to tell of it; of its end, it says how long it lasted.
+    fn tell(&mut self, fault: Option<String>) -> Option<Duration> {
+        let told = self.found(fault.as_deref(), clock::now());
+        match (told, fault.unwrap_or_default()) {
+            (Some(Telling::New), fault) => tracing::error!("{fault}"),
+            (Some(Telling::Still(since)), fault) => tracing::error!(?since, "still so: {fault}"),
+            (Some(Telling::Over(since)), _) => return Some(since),
+            (None, _) => {}
+        }
+        None
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::{Connected, TcpIncoming};
@@ -17,11 +17,12 @@ use tower::layer::util::{Identity, Stack};
 use super::access::{AccessLayer, Tokens};
 use super::banks::BanksService;
 use super::checkpoints::CheckpointsService;
-use super::connection::{Connection, Origin};
+use super::connection::{Connection, Origin, Place};
 use super::endless::{EndlessLayer, until_dropped};
 use super::expiry::Expiries;
 use super::frame::Framed;
 use super::gathering::GatheringService;
+use super::handshakes;
 use super::health::Announcer;
 use super::lifespan::Terms;
 use super::local_stream::LocalStream;
@@ -48,7 +49,11 @@ const FRAME_BYTES: u32 = 256 << 10;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a stopping server lets ranks wait for others whose calls have begun.
+const MEETING: Duration = Duration::from_secs(1);
+
 static NOT_TAKEN: Sparing = Sparing::new();
+static TOO_MANY: Sparing = Sparing::new();
 
 /// What carries the calls.
 type Transport = tonic::transport::Server<Stack<stack::Layers, Identity>>;
@@ -193,14 +198,17 @@ impl Server {
         let watch = tokio::spawn(readers.clone().watch(self.config.answer, engine.metrics().clone()));
         let (of_tcp, of_unix) = (readers.clone(), readers);
         let terms = Terms::of(&self.config);
+        let (most, places) = (self.config.max_connections, Arc::new(Semaphore::new(self.config.max_connections)));
+        let places_of_tcp = Arc::clone(&places);
         let (stopping, stopped) = watch::channel(());
+        let grace = MEETING.min(self.config.drain / 4);
         let stop = async move {
             stop.await;
             engine.stop_recovering();
             health.drain().await;
             // Whoever watches has been told: from now on those streams end.
             drop(stopping);
-            engine.stop();
+            engine.stop(grace).await;
             Ok(())
         };
         self.follow_files();
@@ -219,10 +227,10 @@ impl Server {
             let (router, stopped) = (router.clone(), until_dropped(stopped.clone()));
             async move {
                 let Some(listener) = self.tcp else { return Ok(()) };
-                let incoming = unhurried(TcpIncoming::from(listener).with_nodelay(Some(true)));
+                let incoming = placed(unhurried(TcpIncoming::from(listener).with_nodelay(Some(true))), places_of_tcp, most);
                 match self.tls {
                     Some(tls) => {
-                        let incoming = watched(tls::secured(incoming, tls), of_tcp, terms);
+                        let incoming = watched(handshakes::secured(incoming, tls), of_tcp, terms);
                         router.serve_with_incoming_shutdown(incoming, stopped).await
                     }
                     None => router.serve_with_incoming_shutdown(watched(incoming, of_tcp, terms), stopped).await,
@@ -232,6 +240,7 @@ impl Server {
         let over_unix = async move {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
             let incoming = unhurried(UnixListenerStream::new(listener)).map(|accepted| accepted.map(LocalStream::new));
+            let incoming = placed(incoming, places, most);
             router.serve_with_incoming_shutdown(watched(incoming, of_unix, terms), until_dropped(stopped)).await
         };
         let ended = tokio::try_join!(stop, over_tcp, over_unix);
@@ -257,7 +266,7 @@ impl Server {
             // Told of the grace as well, tonic (0.14) asks nobody to end and only cuts; so that is done by `Lifespan`.
             builder = builder.max_connection_age(self.config.max_connection_age);
         }
-        let of_calls = (AccessLayer { tokens: self.tokens.clone() }, EndlessLayer { stopped });
+        let of_calls = (AccessLayer { tokens: self.tokens.clone() }, EndlessLayer::new(stopped));
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -307,14 +316,40 @@ fn unhurried<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item
     })
 }
 
+/// Gives each connection a place, and closes those that find none: they would take memory and files that calls need.
+fn placed<C>(
+    incoming: impl Stream<Item = io::Result<C>>,
+    places: Arc<Semaphore>,
+    most: usize,
+) -> impl Stream<Item = io::Result<(C, Place)>> {
+    incoming.filter_map(move |accepted| {
+        let connection = match accepted {
+            Ok(connection) => connection,
+            Err(fault) => return Some(Err(fault)),
+        };
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Some(Ok((connection, place)));
+        }
+        if let Some(untold) = TOO_MANY.turn() {
+            tracing::warn!(
+                most,
+                untold,
+                "there are as many connections as there may be (setting server.max_connections): closed"
+            );
+        }
+        None
+    })
+}
+
 /// Connections that can be cut, and are if nothing comes of them, or on their terms.
 fn watched<C: Connected<ConnectInfo: Origin>>(
-    incoming: impl Stream<Item = io::Result<C>>,
+    incoming: impl Stream<Item = io::Result<(C, Place)>>,
     readers: Readers,
     terms: Terms,
 ) -> impl Stream<Item = io::Result<Connection<C>>> {
     incoming.map(move |accepted| {
-        let connection = Connection::new(accepted?, terms);
+        let (connection, place) = accepted?;
+        let connection = Connection::new(connection, terms, place);
         readers.connected(connection.line());
         Ok(connection)
     })

@@ -36,6 +36,12 @@ struct Kept {
     _memory: MemoryShare,
 }
 
+/// Somebody who waits for an answer, or computes it. Whoever leaves last without one leaves no place for it.
+struct Waiting<'a> {
+    shelf: &'a Shelf,
+    frame: Arc<OnceCell<Frame>>,
+}
+
 /// The same request to the same state of the same bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
@@ -78,19 +84,23 @@ impl SharedFrames {
     where
         F: Future<Output = Result<Frame, Status>>,
     {
-        let cell = self.cell(Key { position, request })?;
-        let frame = cell.get_or_try_init(compute).await.cloned();
+        let waiting = self.wait(Key { position, request })?;
+        let frame = waiting.frame.get_or_try_init(compute).await.cloned();
+        drop(waiting);
         self.trim();
         frame
     }
 
-    fn cell(&self, key: Key) -> Result<Arc<OnceCell<Frame>>, Status> {
-        if let Some(there) = self.kept.find(&key) {
-            return Ok(there);
-        }
-        // Before the lock is taken: where memory is short, what is kept here is looked through.
-        let memory = self.ledger.take(MemoryPart::Answers, key.request.len()).map_err(|full| status::engine(&full))?;
-        Ok(self.kept.put(key, memory))
+    fn wait(&self, key: Key) -> Result<Waiting<'_>, Status> {
+        let frame = match self.kept.find(&key) {
+            Some(there) => there,
+            None => {
+                // Before the lock is taken: where memory is short, what is kept here is looked through.
+                let memory = self.ledger.take(MemoryPart::Answers, key.request.len());
+                self.kept.put(key, memory.map_err(|full| status::engine(&full))?)
+            }
+        };
+        Ok(Waiting { shelf: &self.kept, frame })
     }
 
     /// Forgets the oldest answers beyond the limit.
@@ -128,15 +138,33 @@ impl Shelf {
     }
 }
 
+impl Kept {
+    /// True if there is no answer, and nobody waits for one.
+    fn is_void(&self) -> bool {
+        self.frame.get().is_none() && Arc::strong_count(&self.frame) == 1
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, or each of two who leave at once would take the other for one who waits.
+        drop(std::mem::take(&mut self.frame));
+        kept.retain(|there| !there.is_void());
+    }
+}
+
 impl MemoryReserve for Shelf {
     fn free(&self) {
-        self.retain(|there| !there.frame.get().is_some_and(Frame::is_idle));
+        self.retain(|there| !there.is_void() && !there.frame.get().is_some_and(Frame::is_idle));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Waker};
 
     use tonic::{Code, Status};
 
@@ -225,5 +253,35 @@ mod tests {
         drop(asked(5).await.unwrap());
         drop(frames);
         assert_eq!(taken(), 0);
+    }
+
+    fn waits(asked: &mut Pin<Box<impl Future>>) -> bool {
+        asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_answer_leaves_nothing() {
+        let ledger = ledger(10_000);
+        let frames = SharedFrames::new(1 << 20, &ledger);
+        let left = || (ledger.taken(MemoryPart::Answers), frames.kept.0.lock().unwrap().len());
+        for seed in 0..20 {
+            let refused = frames.get(AT, vec![seed; 1_000], || async { Err(Status::unavailable("")) }).await;
+            assert_eq!((refused.unwrap_err().code(), left()), (Code::Unavailable, (0, 0)));
+        }
+        let never = async |seed: u8| frames.get(AT, vec![seed; 1_000], std::future::pending).await;
+        for seed in 0..20 {
+            let mut given_up = Box::pin(never(seed));
+            assert!(waits(&mut given_up));
+            assert_eq!(left(), (1_000, 1), "it is under way");
+            drop(given_up);
+            assert_eq!(left(), (0, 0));
+        }
+        let (mut first, mut second) =
+            (Box::pin(never(1)), Box::pin(frames.get(AT, vec![1; 1_000], || async { Ok(frame(10)) })));
+        assert!(waits(&mut first) && waits(&mut second));
+        drop(first);
+        assert_eq!(left(), (1_000, 1), "another waits");
+        second.await.unwrap();
+        assert_eq!(left().1, 1, "what the other computed is kept");
     }
 }

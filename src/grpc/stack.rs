@@ -15,12 +15,14 @@ use super::inbound::InboundLayer;
 use super::measured::MeasuredLayer;
 use super::outbound::OutboundLayer;
 use super::readers::Readers;
+use super::small_requests::SmallRequestsLayer;
 use super::{Config, status};
 use crate::engine::Ledger;
 use crate::telemetry::{Metrics, Traces};
 
 /// The layers' type.
-pub(super) type Layers = Stack<InboundLayer, Stack<EndlessLayer, Stack<DeadlineLayer, Stack<AccessLayer, Answers>>>>;
+pub(super) type Layers =
+    Stack<InboundLayer, Stack<SmallRequestsLayer, Stack<EndlessLayer, Stack<DeadlineLayer, Stack<AccessLayer, Answers>>>>>;
 
 /// Those of answers, refusals too.
 type Answers = Stack<MapResponseLayer<Respond>, Stack<OutboundLayer, Stack<MeasuredLayer, Stack<Traced, Identity>>>>;
@@ -59,6 +61,8 @@ pub(super) fn layers(
         .layer(DeadlineLayer { default: config.default_deadline })
         // A drain waits for no call that was never to end.
         .layer(endless)
+        // Of what a conversation asks, no more is kept than it may ask.
+        .layer(SmallRequestsLayer)
         // Innermost, so that a call that is cut gives back its share with everything else.
         .layer(InboundLayer::new(config.max_inbound_bytes, config.default_deadline, ledger))
         .into_inner()

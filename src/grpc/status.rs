@@ -74,11 +74,15 @@ pub(super) fn engine(error: &EngineError) -> Status {
         | EngineError::WritesEnded { .. }
         | EngineError::ReadOnly { .. }
         | EngineError::Storage(_)
+        | EngineError::NotServed { .. }
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),
-        EngineError::Refused { .. } | EngineError::CheckpointDamaged { .. } => Status::data_loss(message),
+        EngineError::Refused { .. } | EngineError::Damaged(_) | EngineError::CheckpointDamaged { .. } => {
+            Status::data_loss(message)
+        }
         EngineError::LimitReached { .. }
         | EngineError::MemoryFull { .. }
         | EngineError::OutOfMemory(_)
+        | EngineError::NoThreads
         | EngineError::Overrun(_) => Status::resource_exhausted(message),
         EngineError::Busy { retry_after, .. } | EngineError::Overloaded { retry_after, .. } => {
             let details = ErrorDetails::with_retry_info(Some(*retry_after));

@@ -1,39 +1,15 @@
-//! TLS: what is spoken with the certificates, and connections that speak it.
+//! TLS: what is spoken with the certificates.
 
-use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
-use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::config::TlsConfig;
 use super::expiry::{CLIENT_CA, Expiry};
 use super::reloaded::{File, Reloaded};
-use super::sparing::Sparing;
-
-/// A client that has not shaken hands by then is let go of.
-const HANDSHAKE_SECONDS: u32 = 10;
-
-/// Handshakes at once; more connections wait for their turn.
-const HANDSHAKES: usize = 1_024;
-
-/// When there are more, whoever takes longer than a second loses its place: who stalls must not keep others out.
-const CROWD: usize = 256;
-
-static FAILED: Sparing = Sparing::new();
 
 /// Reads the certificates of the settings.
 ///
@@ -57,7 +33,7 @@ type Pem<'a> = (&'a File, &'a [u8]);
 /// The certificates of one moment.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    server: Arc<ServerConfig>,
+    pub(super) server: Arc<ServerConfig>,
     pub(super) expiries: Vec<Expiry>,
 }
 
@@ -81,7 +57,7 @@ fn server_config(
     (key_file, key): &Pem<'_>,
     client_roots: Option<(&Pem<'_>, Vec<CertificateDer<'static>>)>,
 ) -> Result<ServerConfig, String> {
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| key_file.wrong(fault))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|fault| key_file.wrong(in_our_words(&fault, "private key")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(|fault| fault.to_string())?;
@@ -108,97 +84,64 @@ fn certificates((file, pem): &Pem<'_>) -> Result<Vec<CertificateDer<'static>>, S
     match found {
         Ok(found) if found.is_empty() => Err(file.wrong("there is no certificate in it")),
         Ok(found) => Ok(found),
-        Err(fault) => Err(file.wrong(fault)),
+        Err(fault) => Err(file.wrong(in_our_words(&fault, "certificate"))),
     }
 }
 
-/// Shakes hands on connections as they come. A client that fails to is its own problem, and logged.
-pub(super) fn secured(
-    incoming: impl Stream<Item = io::Result<TcpStream>>,
-    tls: Arc<Reloaded<Loaded>>,
-) -> impl Stream<Item = io::Result<SecureStream>> {
-    let places = Arc::new(());
-    let shaken = incoming.map(move |accepted| {
-        let place = Arc::clone(&places);
-        let acceptor = TlsAcceptor::from(Arc::clone(&tls.get().server));
-        async move {
-            let stream = match accepted {
-                Ok(stream) => stream,
-                Err(fault) => return Some(Err(fault)),
-            };
-            let peer = stream.peer_addr().ok();
-            let fault = match shake(acceptor.accept(stream), place).await {
-                Ok(stream) => return Some(Ok(SecureStream(stream))),
-                Err(fault) => fault,
-            };
-            if let Some(untold) = FAILED.turn() {
-                tracing::info!(?peer, fault, untold, "a TLS handshake failed");
+/// What is wrong with a file in which a `wanted` should be. The parser quotes the line that it could not read, and where the line breaks
+/// were lost that is the whole file, a private key too: none of its words are used.
+fn in_our_words(fault: &PemError, wanted: &str) -> String {
+    let lost = "perhaps its line breaks were lost, or are written as \\n";
+    match fault {
+        PemError::MissingSectionEnd { .. } => format!("it is not PEM: a BEGIN line has no END line after it; {lost}"),
+        PemError::IllegalSectionStart { .. } => format!("it is not PEM: a BEGIN line does not end as it should; {lost}"),
+        PemError::Base64Decode(_) => "it is not PEM: what stands between a BEGIN line and an END line is not base64".to_owned(),
+        PemError::NoItemsFound => format!("there is no {wanted} in it"),
+        PemError::SectionTooLarge => "it is not PEM: it is too large".to_owned(),
+        _ => "it is not PEM".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::{File, Loaded};
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_without_a_word_of_it() {
+        let pair = KeyPair::generate().unwrap();
+        let (certificate, key) =
+            (CertificateParams::new(Vec::new()).unwrap().self_signed(&pair).unwrap().pem(), pair.serialize_pem());
+        let [of_certificate, of_key] =
+            ["tls.certificate", "tls.key"].map(|setting| File { setting, path: PathBuf::from(setting) });
+        let loaded = |certificate: &str, key: &str| {
+            Loaded::of(&(&of_certificate, certificate.as_bytes()), &(&of_key, key.as_bytes()), None).map(drop)
+        };
+        assert_eq!(loaded(&certificate, &key), Ok(()));
+        let secret = key.lines().nth(1).unwrap();
+        let bytes = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+        let end = key.lines().last().unwrap();
+        for (broken, says) in [
+            (key.replace('\n', ""), "no END line"),
+            (key.replace('\n', " "), "no END line"),
+            (key.replace('\n', "\\n"), "does not end as it should"),
+            (key.replace(end, ""), "no END line"),
+            (key.replace(secret, &format!("!{secret}")), "not base64"),
+            (secret.to_owned(), "there is no "),
+        ] {
+            let combined = format!("{certificate}{broken}");
+            for (setting, wrong) in [("tls.key", loaded(&certificate, &broken)), ("tls.certificate", loaded(&combined, &key))] {
+                // Beside a certificate, what is no section is a comment.
+                let Err(wrong) = wrong else {
+                    assert!(setting == "tls.certificate" && broken == secret, "{broken} is taken");
+                    continue;
+                };
+                assert!(wrong.starts_with(setting) && wrong.contains(says), "{wrong}");
+                assert!(!wrong.contains(secret) && !wrong.contains(&bytes[..40]), "it shows the key");
             }
-            None
         }
-    });
-    shaken.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
-}
-
-/// Shakes hands; each handshake that is under way has a clone of `place`.
-async fn shake(handshake: Accept<TcpStream>, place: Arc<()>) -> Result<TlsStream<TcpStream>, String> {
-    let mut handshake = pin!(handshake);
-    let mut seconds = 0;
-    loop {
-        match timeout(Duration::from_secs(1), &mut handshake).await {
-            Ok(shaken) => return shaken.map_err(|fault| fault.to_string()),
-            Err(_) => seconds += 1,
-        }
-        let crowded = Arc::strong_count(&place) > CROWD;
-        if seconds == HANDSHAKE_SECONDS || crowded {
-            return Err(format!(
-                "it took longer than {seconds} s{}",
-                if crowded { ", and others wait for its place" } else { "" }
-            ));
-        }
-    }
-}
-
-/// A connection that speaks TLS.
-#[derive(Debug)]
-pub(super) struct SecureStream(TlsStream<TcpStream>);
-
-impl Connected for SecureStream {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.0.get_ref().0.connect_info()
-    }
-}
-
-impl AsyncRead for SecureStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for SecureStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
     }
 }

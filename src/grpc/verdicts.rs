@@ -17,11 +17,13 @@ pub(super) struct Verdicts {
     /// Bytes of it that are of no interest.
     pass: usize,
     told_of_metadata: bool,
+    /// The connection ends for what its client did.
+    refused: bool,
 }
 
 impl Default for Verdicts {
     fn default() -> Self {
-        Self { start: [0; START], filled: 0, pass: 0, told_of_metadata: false }
+        Self { start: [0; START], filled: 0, pass: 0, told_of_metadata: false, refused: false }
     }
 }
 
@@ -49,7 +51,17 @@ const STATUS_431: [u8; 4] = [0x83, 0x69, 0x90, 0xff];
 impl Verdicts {
     /// Looks at what was written, and logs what it tells of the client.
     pub(super) fn look(&mut self, peer: Option<IpAddr>, written: &[u8]) {
-        self.find(written, |verdict| verdict.tell(peer));
+        let mut refused = false;
+        self.find(written, |verdict| {
+            refused |= matches!(verdict, Verdict::GoAway { .. });
+            verdict.tell(peer);
+        });
+        self.refused |= refused;
+    }
+
+    /// True once the client was told that the connection ends for what it did.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused
     }
 
     fn find(&mut self, mut written: &[u8], mut found: impl FnMut(Verdict)) {

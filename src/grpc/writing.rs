@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::convert::{self, Limits};
+use super::inbound::Received;
 use super::status;
 use crate::engine::{BankHandle, Engine};
 use crate::model::clock::Deadline;
@@ -18,20 +19,31 @@ pub(super) struct Write {
     bank: Arc<BankHandle>,
     batch: WriteBatch,
     stage: Option<Stage>,
+    received: Option<Received>,
 }
 
 impl Write {
-    /// Checks a write to `bank`.
-    pub(super) fn prepare(request: v1::WriteRequest, bank: Arc<BankHandle>, limits: &Limits) -> Result<Self, Status> {
+    /// Checks a write to `bank` that came as `received`, perhaps as part of another request.
+    pub(super) fn prepare(
+        request: v1::WriteRequest,
+        received: Option<Received>,
+        bank: Arc<BankHandle>,
+        limits: &Limits,
+    ) -> Result<Self, Status> {
         let (batch, stage) = convert::batch(request, bank.spec(), limits).map_err(|e| status::invalid(&e))?;
         Work::current().attribute("negbank.written_rows", || batch.rows() as i64);
-        Ok(Self { bank, batch, stage })
+        Ok(Self { bank, batch, stage, received })
     }
 
-    /// Applies it; when this returns, every later read sees it.
+    /// Applies it; when this returns, every later read sees it. Of the request nothing else may be left that takes memory.
     pub(super) async fn apply(self, engine: &Engine, deadline: Deadline) -> Result<v1::WriteResponse, Status> {
         let applied = match self.stage {
-            Some(stage) => engine.stage(&self.bank, stage, self.batch, deadline).await,
+            Some(stage) => {
+                let staged = engine.stage(&self.bank, stage, self.batch, deadline);
+                // The rows are in the stage's account now, or were refused.
+                self.received.iter().for_each(Received::pass_on);
+                staged.await
+            }
             None => engine.mutate(&self.bank, Mutation::Write(self.batch), deadline).await,
         };
         let applied = applied.map_err(|e| status::engine(&e))?;

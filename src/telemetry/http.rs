@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::{Metrics, Readiness};
 
@@ -26,6 +27,8 @@ const AGE: Duration = Duration::from_secs(300);
 /// Connections at once; what comes when there are as many is closed.
 const CONNECTIONS: usize = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For its turn to be answered, and then for the answer, each waits so long at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines about clients that ask too slowly: so many within so long.
 const LINES: usize = 10;
 const LINES_WITHIN: Duration = Duration::from_secs(10);
@@ -74,6 +77,15 @@ struct Answering {
     readiness: Readiness,
     /// The metrics are written for one at a time.
     reading: Arc<Semaphore>,
+    /// As readiness is looked up.
+    asking: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Answering {
+    fn new(metrics: Metrics, readiness: Readiness, patience: Duration) -> Self {
+        Self { metrics, readiness, reading: Arc::new(Semaphore::new(1)), asking: Arc::new(Semaphore::new(1)), patience }
+    }
 }
 
 impl Http {
@@ -102,7 +114,7 @@ impl Http {
     /// If the system starts no more threads.
     pub fn serve(self, metrics: Metrics, readiness: Readiness) -> std::io::Result<()> {
         let Some(listener) = self.0 else { return Ok(()) };
-        let answering = Answering { metrics, readiness, reading: Arc::new(Semaphore::new(1)) };
+        let answering = Answering::new(metrics, readiness, PATIENCE);
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
@@ -154,28 +166,40 @@ async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> 
 }
 
 async fn readyz(State(of): State<Answering>) -> Response {
-    let (ready, told) = of.readiness.answer();
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, told).into_response()
+    // Not in this task: whatever it waits for, `/livez` is answered.
+    match one_at_a_time(of.asking, of.patience, move || of.readiness.answer()).await {
+        Some((true, told)) => (StatusCode::OK, told).into_response(),
+        Some((false, told)) => (StatusCode::SERVICE_UNAVAILABLE, told).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "busy: how the banks stand could not be looked up in time\n").into_response(),
+    }
 }
 
 async fn metrics_text(State(of): State<Answering>) -> Response {
-    // Many who ask must not take all threads that may block.
-    let Ok(reading) = of.reading.try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the metrics are being read by another\n").into_response();
-    };
     // Banks are looked at under their locks.
-    let written = tokio::task::spawn_blocking(move || {
-        let text = of.metrics.text();
-        // Not before, though whoever asked may have left.
-        drop(reading);
-        text
-    });
-    let text = written.await;
+    let text = one_at_a_time(of.reading, of.patience, move || of.metrics.text()).await;
     let format = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     match text {
-        Ok(Ok(text)) => (format, text).into_response(),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n").into_response(),
+        Some(Ok(text)) => (format, text).into_response(),
+        Some(Err(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n").into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "busy: the metrics could not be read in time\n").into_response(),
     }
+}
+
+/// What `ask` answers, if there is a place for it within `patience`, and an answer within as much. Many who ask must not take all threads
+/// that may block.
+async fn one_at_a_time<A: Send + 'static>(
+    places: Arc<Semaphore>,
+    patience: Duration,
+    ask: impl FnOnce() -> A + Send + 'static,
+) -> Option<A> {
+    let place = timeout(patience, places.acquire_owned()).await.ok()?.ok()?;
+    let answer = tokio::task::spawn_blocking(move || {
+        let answer = ask();
+        // Not before, though whoever asked may have left.
+        drop(place);
+        answer
+    });
+    timeout(patience, answer).await.ok()?.ok()
 }
 
 #[cfg(test)]
@@ -184,15 +208,38 @@ mod tests {
     use crate::telemetry::Told;
 
     #[tokio::test]
-    async fn the_metrics_are_written_for_one_at_a_time() {
-        let reading = Arc::new(Semaphore::new(1));
-        let (metrics, readiness) = (Metrics::default(), Readiness::new(Told::default));
-        let of = Answering { metrics, readiness, reading: Arc::clone(&reading) };
-        let other = reading.try_acquire().unwrap();
+    async fn the_metrics_are_written_for_one_at_a_time_and_another_waits_for_its_turn() {
+        let of = Answering::new(Metrics::default(), Readiness::new(Told::default), Duration::from_millis(50));
+        let other = Arc::clone(&of.reading).try_acquire_owned().unwrap();
         assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let waits = tokio::spawn(metrics_text(State(Answering { patience: Duration::from_secs(60), ..of.clone() })));
+        assert_eq!(readyz(State(of.clone())).await.status(), StatusCode::OK, "that waits for no metrics");
+        assert!(!waits.is_finished());
         drop(other);
+        assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
         for _ in 0..2 {
-            assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::OK);
+            assert_eq!(
+                metrics_text(State(Answering { patience: Duration::from_secs(60), ..of.clone() })).await.status(),
+                StatusCode::OK
+            );
         }
+    }
+
+    #[tokio::test]
+    async fn readiness_that_hangs_holds_up_nothing_else() {
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = std::sync::Mutex::new(hangs);
+        let readiness = Readiness::new(move || {
+            let _ended = hangs.lock().unwrap().recv();
+            Told::default()
+        });
+        let of = Answering::new(Metrics::default(), readiness, Duration::from_millis(50));
+        for _ in 0..3 {
+            assert_eq!(readyz(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let patient = Answering { patience: Duration::from_secs(60), ..of };
+        assert_eq!(metrics_text(State(patient.clone())).await.status(), StatusCode::OK);
+        drop(answer);
+        assert_eq!(readyz(State(patient)).await.status(), StatusCode::OK);
     }
 }

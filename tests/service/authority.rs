@@ -37,6 +37,10 @@ impl Authority {
         self.issue(&["trainer"], ExtendedKeyUsagePurpose::ClientAuth, 2_090)
     }
 
+    pub(crate) fn expired_client(&self) -> Issued {
+        self.issue(&["trainer"], ExtendedKeyUsagePurpose::ClientAuth, 2_020)
+    }
+
     fn issue(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose, last_year: i32) -> Issued {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();

@@ -297,7 +297,7 @@ async fn a_passed_deadline_and_a_full_queue_have_their_codes() {
     tiny.create(keyed("docs", 2, 8)).await;
     let request =
         v1::SampleRequest { anchors: Some(v1::Anchors { rows: 1_000, ..Default::default() }), ..sample(vec![uniform(1)]) };
-    match tiny.client.sample(request).await {
+    match tiny.client.with_retries(0).sample(request).await {
         Err(ClientError::ResourceExhausted { message, retry_after }) => {
             assert!(message.contains("setting compute.queue") && retry_after.is_some(), "{message} {retry_after:?}");
         }

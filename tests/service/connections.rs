@@ -10,6 +10,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use negbank::client::{Client, Options, rows};
 use negbank::model::clock;
 use negbank::proto::v1;
+use tokio::io::{AsyncReadExt as _, copy, duplex, split};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -18,7 +19,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::hostile::{LARGE, SAMPLE, WRITE, connected, head, large, log_of, with_metadata};
+use crate::hostile::{LARGE, SAMPLE, WRITE, connected, head, large, log_of, told, with_metadata};
 use crate::lifecycle::Process;
 use crate::live::{keyed, queue, uniform};
 use crate::mirror::banks;
@@ -189,6 +190,65 @@ async fn a_call_that_does_not_end_is_cut_after_the_grace() {
     Client::connect(&server.address, Options::default()).await.unwrap().list_banks().await.expect("others are served");
     let log = log_of(server).await;
     assert_eq!(log.matches("older than server.max_connection_age_seconds").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_connects_beyond_the_limit_is_closed_and_finds_a_place_when_another_leaves() {
+    let most = 3;
+    let (began, server) = (clock::now(), Process::start(&["--set", &format!("server.max_connections={most}")]));
+    let address = &server.address;
+    let mut within = Vec::new();
+    for _ in 0..most {
+        let connection = connected(address).await;
+        assert_eq!(with_metadata(address, &connection.0, 1).await.unwrap().0, 200);
+        within.push(connection);
+    }
+    for _ in 0..20 {
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        let heard = timeout(LONG, beyond.read(&mut [0])).await.expect("it is held");
+        assert!(matches!(heard, Ok(0)), "{heard:?}");
+    }
+    for (requests, _) in &within {
+        assert_eq!(with_metadata(address, requests, 1).await.unwrap().0, 200, "those that are there notice nothing");
+    }
+    drop(within.pop());
+    let finds_a_place = async {
+        loop {
+            let (requests, _driver) = connected(address).await;
+            match with_metadata(address, &requests, 1).await {
+                Ok((status, _)) => return status,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    assert_eq!(timeout(LONG, finds_a_place).await.expect("no place is given back"), 200);
+    told(&log_of(server).await, "as many connections as there may be (setting server.max_connections)", began);
+}
+
+/// A connection that its client never closes, whatever its calls do.
+async fn unclosed(address: &str) -> SendRequest<Bytes> {
+    let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
+    let (ours, theirs) = duplex(1 << 16);
+    let (mut said, mut heard) = split(theirs);
+    tokio::spawn(async move { copy(&mut from, &mut heard).await });
+    tokio::spawn(async move {
+        copy(&mut said, &mut to).await.unwrap();
+        std::future::pending::<()>().await;
+        drop(to);
+    });
+    let (requests, connection) = h2::client::handshake(ours).await.unwrap();
+    tokio::spawn(connection);
+    requests
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_close_its_connection_holds_up_no_drain() {
+    let server = Process::start(&["--set", "server.drain_seconds=3"]);
+    let requests = unclosed(&server.address).await;
+    assert_eq!(with_metadata(&server.address, &requests, 1).await.unwrap().0, 200);
+    let (code, log) = server.ended_by("-TERM").await;
+    assert!(code == Some(0) && log.contains("drained"), "{code:?}: no call was in flight:\n{log}");
+    drop(requests);
 }
 
 /// A connection that nobody looks after any more: what comes stays where it is, PINGs too.

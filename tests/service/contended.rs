@@ -141,3 +141,30 @@ async fn of_two_servers_that_make_one_checkpoint_one_does() {
         files(kept.path()).iter().for_each(|left| std::fs::remove_file(left).unwrap());
     }
 }
+
+/// Memory for one of two banks that are restored at once: one is, whichever, and the other is refused before it takes any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn banks_that_are_restored_at_once_never_share_the_room_that_one_needs() {
+    const WIDE: usize = 256;
+    let kept = tempfile::tempdir().unwrap();
+    let at = format!("checkpoints.location={}", kept.path().display());
+    let ample = Live::start(&[&at]).await;
+    ample.create(keyed("b", WIDE as u32, 2)).await;
+    // Five megabytes of 7.5 that banks may have.
+    for number in 0..10 {
+        let ids: Vec<u64> = (number * 450..(number + 1) * 450).collect();
+        ample.write("b", &ids, &random_rows(&mut Seed(number).stream(0, 0), ids.len(), WIDE), &[]).await;
+    }
+    create(&ample.client, "1", false).await.unwrap();
+    for round in 0..4 {
+        let narrow = Live::start(&[&at, "memory.max_bytes=8388608", "memory.write_percent=90"]).await;
+        let restored = tokio::join!(restore(&narrow.client, "1", "one"), restore(&narrow.client, "1", "other"));
+        let (done, refused) = match restored {
+            (Ok(done), Err(refused)) | (Err(refused), Ok(done)) => (done, refused),
+            other => panic!("round {round}: {other:?}"),
+        };
+        assert_eq!(done.entries, 4_500);
+        let says = refused.to_string();
+        assert!(refused.code() == Code::ResourceExhausted && says.contains("memory.max_bytes"), "{says}");
+    }
+}

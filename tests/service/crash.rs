@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use self::checkpoints::Possible;
 use self::history::History;
-use self::writer::Writer;
+use self::writer::{Kill, Writer};
 use crate::lifecycle::{Process, READY};
 use crate::live::{Live, keyed, queue};
 
@@ -39,12 +39,18 @@ struct BankKind {
     is_large: bool,
     /// How many batches each of its writers has in flight.
     writers: &'static [usize],
+    durability: v1::Durability,
 }
 
-static BANKS: [BankKind; 3] = [
-    BankKind { name: "keyed", dim: 12, capacity: 0, ids: 400, is_large: false, writers: &[1, 1, 1, 3] },
-    BankKind { name: "queue", dim: 12, capacity: 300, ids: 400, is_large: false, writers: &[1, 1, 1, 1] },
-    BankKind { name: "large", dim: 256, capacity: 0, ids: 900, is_large: true, writers: &[1, 3] },
+const ALWAYS: v1::Durability = v1::Durability::Always;
+const INTERVAL: v1::Durability = v1::Durability::Interval;
+
+/// What was not synced outlives a kill as well: it is in the system's page cache.
+static BANKS: [BankKind; 4] = [
+    BankKind { name: "keyed", dim: 12, capacity: 0, ids: 400, is_large: false, writers: &[1, 1, 1, 3], durability: ALWAYS },
+    BankKind { name: "queue", dim: 12, capacity: 300, ids: 400, is_large: false, writers: &[1, 1, 1, 1], durability: ALWAYS },
+    BankKind { name: "large", dim: 256, capacity: 0, ids: 900, is_large: true, writers: &[1, 3], durability: ALWAYS },
+    BankKind { name: "interval", dim: 64, capacity: 0, ids: 500, is_large: true, writers: &[1, 3], durability: INTERVAL },
 ];
 
 /// Cycles from which on everything that is to happen by chance must have happened.
@@ -73,18 +79,21 @@ struct Report {
     torn: u64,
     reapplied: u64,
     hash_mismatch: u64,
+    /// Banks of which a recovered server thought that the page cache was gone.
+    distrusted: u64,
     /// Entries that are not as the model says, or not in their place.
     wrong: u64,
 }
 
 impl Report {
     fn faults(&self) -> u64 {
-        self.lost + self.phantom + self.torn + self.reapplied + self.hash_mismatch + self.wrong
+        self.lost + self.phantom + self.torn + self.reapplied + self.hash_mismatch + self.distrusted + self.wrong
     }
 
     /// Takes what a server logged of its recovery.
     fn note(&mut self, log: &str) {
         self.cut_short += log.matches("was not written whole").count() as u64;
+        self.distrusted += log.matches("writes that were acknowledged and not synced may be lost").count() as u64;
         let zeros = log.lines().filter_map(|line| line.split_once(" zeros="));
         self.past_cache += zeros.filter(|(_, zeros)| !zeros.starts_with("0 ")).count() as u64;
     }
@@ -199,8 +208,8 @@ impl Trial {
     async fn judge(&mut self, (address, client): (&str, &Client), report: &mut Report) {
         self.restored.judge(client, report).await;
         for bank in &BANKS {
-            let always = v1::CreateBankRequest { durability: v1::Durability::Always.into(), ..bank.request() };
-            if let Err(refused) = client.create_bank(always).await {
+            let request = v1::CreateBankRequest { durability: bank.durability.into(), ..bank.request() };
+            if let Err(refused) = client.create_bank(request).await {
                 println!("{}: {refused}", bank.name);
             }
         }
@@ -219,13 +228,15 @@ impl Trial {
 
     /// Kills a server while writers write, checkpoints are made and, now and then, restored.
     async fn crash(&mut self, server: Process, client: Client, report: &mut Report) {
-        let mut writing = JoinSet::new();
-        self.writers.drain(..).for_each(|writer| drop(writing.spawn(writer.write(client.clone()))));
+        let (mut writing, kill) = (JoinSet::new(), Kill::default());
+        self.writers.drain(..).for_each(|writer| drop(writing.spawn(writer.write(client.clone(), kill.clone()))));
         let restores = self.random.below(2) == 0;
         // Of many none is removed while it is restored.
-        let keeping = tokio::spawn(checkpoints::keep(client.clone(), report.cycles, if restores { 50 } else { 0 }));
-        let restoring = restores.then(|| tokio::spawn(checkpoints::restore(client, report.cycles)));
+        let kept = if restores { 50 } else { 0 };
+        let keeping = tokio::spawn(checkpoints::keep(client.clone(), kill.clone(), report.cycles, kept));
+        let restoring = restores.then(|| tokio::spawn(checkpoints::restore(client, kill.clone(), report.cycles)));
         tokio::time::sleep(Duration::from_millis(20 + self.random.below(200))).await;
+        kill.begin();
         let log = tokio::task::spawn_blocking(move || server.killed()).await.unwrap();
         report.note(&log);
         while let Some(written) = writing.join_next().await {

@@ -1,5 +1,5 @@
-//! A real server, stopped by SIGTERM under load: what it acknowledged is there afterwards, what was in flight is answered, those who wait for
-//! others are told at once, and nobody keeps it past its limit.
+//! A real server, stopped by SIGTERM under load: what it acknowledged is there afterwards, what was in flight is answered, ranks meet whose
+//! calls have begun, those who wait for others in vain are told, and nobody keeps it past its limit.
 //!
 //! Three rounds here; `make drain-test` makes 50 (`NEGBANK_DRAIN_ROUNDS`) and writes `target/reports/drain.json` (`NEGBANK_DRAIN_REPORT`).
 
@@ -21,13 +21,13 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::hostile::{LARGE, answered, head, large};
+use crate::hostile::{LARGE, WRITE, answered, connected, head, large};
 use crate::lifecycle::Process;
 use crate::live::{keyed, nearest, uniform};
 use crate::raw::framed;
@@ -309,6 +309,106 @@ async fn stuck(dir: &str) -> (u64, f64) {
     assert_eq!(code, Some(1), "a drain that had to cut a call says so");
     drop(unread);
     (limit, took)
+}
+
+/// A call that has begun; the second half of its request is sent later.
+struct Late {
+    answer: h2::client::ResponseFuture,
+    upload: h2::SendStream<Bytes>,
+    rest: Bytes,
+    _connection: (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>),
+}
+
+impl Late {
+    async fn begin(address: &str, path: &str, request: &impl prost::Message) -> Self {
+        let (mut requests, driver) = connected(address).await;
+        let (answer, mut upload) = requests.send_request(head(address, path).body(()).unwrap(), false).unwrap();
+        let mut begun = framed(&request.encode_to_vec());
+        let rest = begun.split_off(begun.len() / 2);
+        upload.send_data(begun, false).unwrap();
+        Self { answer, upload, rest, _connection: (requests, driver) }
+    }
+
+    async fn end(mut self) -> Status {
+        self.upload.send_data(self.rest, true).unwrap();
+        let answer = self.answer.await.unwrap();
+        if let Some(refused) = Status::from_header_map(answer.headers()) {
+            return refused;
+        }
+        let mut body = answer.into_body();
+        while let Some(piece) = body.data().await {
+            let bytes = piece.unwrap().len();
+            body.flow_control().release_capacity(bytes).unwrap();
+        }
+        Status::from_header_map(&body.trailers().await.unwrap().unwrap()).unwrap()
+    }
+}
+
+/// The last rank's request may take its time: it began before the signal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranks_whose_calls_have_begun_meet_in_the_drain_and_who_waits_in_vain_is_told_after_a_second() {
+    let server = Process::start(&["--set", &format!("server.drain_seconds={LIMIT}")]);
+    let client = connect(&server.address).await.with_timeout(Duration::from_secs(3 * LIMIT));
+    client.create_bank(keyed("docs", DIM as u32, 1)).await.unwrap();
+    let gather = |group: &str, rank: u32| {
+        let embeddings = Some(v1::Matrix { dim: DIM as u32, ..rows(&[rank as f32; DIM]) });
+        v1::GatherRequest { group: group.into(), rank, world_size: 2, embeddings, ..Default::default() }
+    };
+    let write = |step: u64, rank: u32| {
+        let (embeddings, stage) =
+            (Some(rows(&[1.0; DIM])), Some(v1::Stage { step, rank, world_size: 2, ..Default::default() }));
+        v1::WriteRequest { bank: "docs".into(), ids: vec![rank.into()], embeddings, stage, ..Default::default() }
+    };
+    let last = [
+        Late::begin(&server.address, "/negbank.v1.Gathering/Gather", &gather("met", 1)).await,
+        // No rank of this one is there yet.
+        Late::begin(&server.address, "/negbank.v1.Gathering/Gather", &gather("late", 0)).await,
+        Late::begin(&server.address, "/negbank.v1.Gathering/Gather", &gather("late", 1)).await,
+        Late::begin(&server.address, WRITE, &write(1, 1)).await,
+    ];
+    let call = |request| {
+        let client = client.clone();
+        tokio::spawn(async move { client.gather(request).await.map(drop) })
+    };
+    let stage = |request| {
+        let client = client.clone();
+        tokio::spawn(async move { client.write(request).await.map(drop) })
+    };
+    let (meet, in_vain) = ([call(gather("met", 0)), stage(write(1, 0))], [call(gather("in vain", 0)), stage(write(2, 0))]);
+    let there = async {
+        loop {
+            let bank = client.get_bank(v1::GetBankRequest { name: "docs".into() }).await.unwrap();
+            if bank.stages.len() == 2 && client.list_gathers().await.unwrap().gathers.len() == 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(LIMIT), there).await.expect("they wait");
+
+    let signalled = clock::now();
+    server.signal("-TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = meet.iter().chain(&in_vain).filter(|wait| !wait.is_finished()).count();
+    assert_eq!(waiting, 4, "some were told before those had a moment who are on their way");
+    let mut answers = JoinSet::new();
+    last.into_iter().for_each(|late| drop(answers.spawn(late.end())));
+    while let Some(answer) = answers.join_next().await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.code(), tonic::Code::Ok, "{answer:?}");
+    }
+    for met in meet {
+        met.await.unwrap().expect("all ranks were there");
+    }
+    for wait in in_vain {
+        let told = tokio::time::timeout(Duration::from_secs(LIMIT / 2), wait).await.expect("it is told").unwrap();
+        let Err(ClientError::Unavailable(message)) = told else { panic!("{told:?}") };
+        assert!(message.contains("the server is stopping"), "{message}");
+    }
+    assert!(signalled.elapsed() >= Duration::from_secs(1), "who might have come had {:?}", signalled.elapsed());
+    drop(client);
+    let (took, code) = ended(server, signalled).await;
+    assert_eq!(code, Some(0), "after {took} s");
 }
 
 /// A line that is slow from some time on: of what has come it hands over 4 KiB when it is asked, and then nothing until it is asked again.

@@ -252,3 +252,103 @@ async fn a_damaged_log_is_refused_and_a_damaged_mark_changes_nothing() {
         assert_eq!(refusals, if prefix == "log-" { damages.len() - 3 } else { 0 }, "{prefix}");
     }
 }
+
+/// A bank that may have lost writes has its settings twice, with another incarnation: with those damaged it is refused, and without them it is
+/// what it was, under its first incarnation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_with_damaged_later_settings_is_refused_or_exactly_the_right_one() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [format!("durability.dir={}", data.path().display())];
+    let settings = settings.each_ref().map(String::as_str);
+    let live = Live::start(&settings).await;
+    written(&live, "b").await;
+    let right = seen(&live.client, "b").await;
+    let len = fs::read(file_of(&bank_folder(data.path(), "b"), "bank")).unwrap().len();
+    // A history of 16 bytes comes with another incarnation.
+    let damages = Damage::all(len + 16, 10);
+    let names: Vec<String> = (0..=damages.len()).map(|number| format!("b{number:03}")).collect();
+    for name in &names {
+        written(&live, name).await;
+    }
+    drop(live);
+    settled(data.path());
+    // Nobody knows what lay behind a mark that is gone.
+    for name in &names {
+        fs::remove_file(bank_folder(data.path(), name).join("synced")).unwrap();
+    }
+    drop(Live::start(&settings).await);
+    settled(data.path());
+    let renewed = |name: &str| bank_folder(data.path(), name).join("renewed");
+    let mut damaged = Vec::new();
+    for (name, &damage) in names.iter().zip(&damages) {
+        let content = fs::read(renewed(name)).unwrap();
+        let content = match damage {
+            // Where a file ends depends on the bank's name.
+            Damage::Flip(at) => Damage::Flip(at % content.len()),
+            Damage::Cut(at) => Damage::Cut(at % content.len()),
+            zeros @ Damage::Zeros(_) => zeros,
+        }
+        .of(&content);
+        fs::write(renewed(name), &content).unwrap();
+        damaged.push(content);
+    }
+    fs::remove_file(renewed(&names[damages.len()])).unwrap();
+
+    let live = Live::start(&settings).await;
+    let mut refusals = 0;
+    for (number, name) in names.iter().enumerate() {
+        match live.client.get_bank(v1::GetBankRequest { name: name.clone() }).await {
+            Ok(_) => assert!(seen(&live.client, name).await == right, "{:?}: another bank", damages.get(number)),
+            Err(refused) => {
+                refusals += 1;
+                let (text, damage) = (refused.to_string(), &damages[number]);
+                let names_it = text.contains(renewed(name).to_str().unwrap());
+                assert!(refused.code() == Code::DataLoss && names_it, "{damage:?}: {:?}: {text}", refused.code());
+                assert_eq!(fs::read(renewed(name)).unwrap(), damaged[number], "{damage:?}: a refused file is left alone");
+            }
+        }
+    }
+    // A few zeros behind the last frame are how a block ends that was not filled; and one has no such file.
+    assert_eq!(refusals, damages.len() - 2);
+}
+
+/// Who asks for the newest checkpoint never gets an older one because that can't be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_checkpoint_is_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = Live::start(&[&format!("checkpoints.location={}", dir.path().display())]).await;
+    let client = &live.client;
+    written(&live, "b").await;
+    for tag in ["1", "2"] {
+        checkpoint(client, "b", tag).await.unwrap();
+        live.client.remove(v1::RemoveRequest { bank: "b".into(), ids: vec![7] }).await.unwrap();
+    }
+    let older = restore_into(client, "b", "1", "older").await.unwrap();
+    let newer = restore_into(client, "b", "2", "newer").await.unwrap();
+    let manifests = ["1", "2"].map(|tag| dir.path().join("b").join(tag).join("manifest.json"));
+    let whole = manifests.each_ref().map(|path| fs::read_to_string(path).unwrap());
+    let later = whole[1].replace("\"version\": 1", "\"version\": 99");
+    let damaged = whole[1].replace("{", "");
+    for (content, code, says) in [(later, Code::FailedPrecondition, "newer negbank"), (damaged, Code::DataLoss, "no JSON")] {
+        fs::write(&manifests[1], content).unwrap();
+        let refused = restore_into(client, "b", "", "other").await.unwrap_err();
+        let text = refused.to_string();
+        assert_eq!(refused.code(), code, "{text}");
+        for part in ["checkpoint 2 of bank b", says, "ask for an older one by its tag; there are 1"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let none = client.get_bank(v1::GetBankRequest { name: "other".into() }).await.unwrap_err();
+        assert_eq!(none.code(), Code::NotFound);
+        assert_eq!(restore_into(client, "b", "1", "older").await.unwrap().sequence, older.sequence);
+    }
+    // An older one that can't be read is in nobody's way.
+    fs::write(&manifests[1], &whole[1]).unwrap();
+    fs::write(&manifests[0], "").unwrap();
+    let file = fs::File::options().write(true).open(&manifests[0]).unwrap();
+    file.set_modified(file.metadata().unwrap().modified().unwrap() - Duration::from_secs(3_600)).unwrap();
+    assert_eq!(restore_into(client, "b", "", "newer").await.unwrap().sequence, newer.sequence);
+    // The only one that is left.
+    fs::remove_file(&manifests[1]).unwrap();
+    let refused = restore_into(client, "b", "", "other").await.unwrap_err();
+    assert!(refused.code() == Code::DataLoss && refused.to_string().contains("no other can be read"), "{refused}");
+}

@@ -99,6 +99,18 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+#[test]
+fn the_newest_formats_have_their_fixtures() {
+    for newest in [STORE, CHECKPOINTS] {
+        let expected = fixtures().join(newest).join("expected.txt");
+        assert!(
+            expected.exists(),
+            "{} is not there: `cargo test --test service -- formats::write --ignored`",
+            expected.display()
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_folders_of_every_version_are_served_as_they_were() {
     for (fixture, dir) in fixtures_of("store-") {

@@ -10,8 +10,10 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use crate::lifecycle::Process;
 use crate::live::{Live, keyed, nearest, queue};
 use crate::mirror::banks;
+use crate::probes::{free, get, value};
 
 const DIM: usize = 64;
 const ENTRIES: usize = 5_000;
@@ -124,6 +126,59 @@ async fn a_greedy_caller_takes_neither_the_room_nor_the_time_of_a_polite_one() {
         done += usize::from(ended.unwrap().is_ok());
     }
     assert!(done <= 4 && waiting > 6, "{done} of the {waiting} that came before were served before");
+}
+
+/// Whoever asks for much and hangs up, again and again, holds neither memory nor room behind the work of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_in_the_queue_is_gone_at_once_though_a_thread_is_busy_with_what_came_before() {
+    let http = free();
+    let (one, ample) = ("compute.threads=1", "compute.queue=20000");
+    let server = Process::start(&["--set", one, "--set", ample, "--set", &format!("http.listen={http}")]);
+    let timeout = Duration::from_secs(300);
+    let client = Client::connect(&server.address, Options { timeout, retries: 0, ..Options::default() }).await.unwrap();
+    fill(&client).await;
+    let metric = |series: &str| value(&get(http, "/metrics").1, series) as usize;
+    let waiting = || metric("negbank_compute_waiting_jobs");
+    let begin = |calls: usize| {
+        let mut begun = JoinSet::new();
+        for _ in 0..calls {
+            let client = client.clone();
+            begun.spawn(async move { client.sample(search(64)).await.map(drop) });
+        }
+        begun
+    };
+    let until = async |done: &dyn Fn() -> bool, why: &str| {
+        for _ in 0..1_500 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{why}: {} jobs wait", waiting());
+    };
+    let mut ahead = begin(40);
+    until(&|| waiting() > 64 * 30, "too few come").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..3 {
+        let before = waiting();
+        let mut abandoned = begin(8);
+        until(&|| waiting() > before + 64 * 4, "too few come").await;
+        answered(&mut ahead);
+        abandoned.shutdown().await;
+        until(&|| waiting() <= before, "they stay").await;
+        let since = answered(&mut ahead);
+        assert!(since < 3, "they went only when {since} calls that came before them were answered");
+    }
+    assert!(!ahead.is_empty(), "the thread was busy all the time");
+    ahead.shutdown().await;
+    let held = || ["requests", "answers"].map(|part| metric(&format!("negbank_memory_bytes{{part=\"{part}\"}}")));
+    until(&|| waiting() == 0 && held() == [0, 0], "what came before was left, too").await;
+}
+
+/// Of the calls, those that were answered since this was asked.
+fn answered(calls: &mut JoinSet<Result<(), ClientError>>) -> usize {
+    let ended = std::iter::from_fn(|| calls.try_join_next());
+    ended.map(|answer| answer.unwrap().unwrap()).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

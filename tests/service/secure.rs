@@ -1,6 +1,7 @@
 //! Who may call: TLS with real certificates, tokens, and what is refused to listen at all.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -309,6 +310,89 @@ async fn a_file_of_tokens_that_is_gone_is_told_of_once_and_when_it_is_back() {
     let logged = server.killed();
     let gone = format!("the tokens stay as they were: auth.tokens: {}: No such file", file.display());
     assert_eq!(logged.matches(&gone).count(), 1, "{logged}");
+    assert_eq!(logged.matches("the files of the tokens can be read again").count(), 1, "{logged}");
+}
+
+/// Whether a text has a line of a key in it, as it is or as the numbers of its bytes.
+fn shows(text: &str, key: &str) -> bool {
+    key.lines().filter(|line| !line.starts_with("-----")).any(|line| {
+        let bytes: Vec<String> = line.bytes().map(|byte| byte.to_string()).collect();
+        text.contains(line) || text.contains(&bytes.join(", "))
+    })
+}
+
+/// The server's files where the line breaks of its key were lost: as the key, and, in one file with the certificate, as that.
+fn spoiled(issued: &Issued) -> Vec<Issued> {
+    let keys = ["", " ", "\\n"].map(|instead| issued.key.replace('\n', instead));
+    let alone = keys.clone().map(|key| Issued { certificate: issued.certificate.clone(), key });
+    let combined = keys.map(|key| Issued { certificate: format!("{}{key}", issued.certificate), key: issued.key.clone() });
+    alone.into_iter().chain(combined).collect()
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_shown_to_nobody() {
+    let authority = Authority::new("ours");
+    let good = authority.server("localhost");
+    for bad in spoiled(&good) {
+        let files = Files::new(&bad);
+        let set = |setting: &str, name: &str| format!("{setting}={}", files.path(name).display());
+        let refused = Command::new(env!("CARGO_BIN_EXE_negbank"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--set", "http.listen=none"])
+            .args(["--set", &set("tls.certificate", "tls.crt"), "--set", &set("tls.key", "tls.key")])
+            .output()
+            .unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+        assert!(!refused.status.success() && said.contains("it is not PEM"), "{said}");
+        assert!(!shows(&said, &good.key), "it shows the key");
+    }
+
+    let servers: Vec<_> = spoiled(&good)
+        .into_iter()
+        .map(|bad| {
+            let files = Files::new(&good);
+            let server = files.serve(&[]);
+            files.replace(&bad);
+            (server, files)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(2_500));
+    for (server, _files) in servers {
+        let logged = server.killed();
+        assert!(logged.contains("changed and are wrong, those before stay in force: tls."), "{logged}");
+        assert!(logged.contains("it is not PEM") && !shows(&logged, &good.key), "it shows the key");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_tokens_that_hangs_is_told_of_and_followed_when_it_can_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, aside) = (folder.path().join("tokens.toml"), folder.path().join("aside"));
+    let own = token(&file, "trainer", "admin", "*");
+    let text = fs::read(&file).unwrap();
+    let server = Process::start(&["--set", &format!("auth.tokens={}", file.display()), "--set", RELOAD]);
+    let client = connect(&server.address, showing(&own)).await.unwrap();
+    // Whoever opens a pipe waits until somebody writes to it: as on a mount whose server is gone.
+    assert!(Command::new("mkfifo").arg(&aside).status().unwrap().success());
+    fs::rename(&aside, &file).unwrap();
+    tokio::time::sleep(Duration::from_millis(4_000)).await;
+    client.list_banks().await.expect("a file that hangs locks nobody out");
+
+    let mut pipe = fs::OpenOptions::new().write(true).open(&file).expect("the server reads it");
+    fs::write(&aside, &text).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    pipe.write_all(&text).unwrap();
+    drop(pipe);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let new = token(&file, "another", "admin", "*");
+    let taken_up = async {
+        while connect(&server.address, showing(&new)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, taken_up).await.expect("the file is followed no more");
+    let logged = server.killed();
+    let hangs = "the tokens stay as they were: their files could not be read within 2s";
+    assert_eq!(logged.matches(hangs).count(), 1, "{logged}");
     assert_eq!(logged.matches("the files of the tokens can be read again").count(), 1, "{logged}");
 }
 

@@ -5,7 +5,7 @@
  *
  * Of the calls of a kind on paths that have the pattern in them the N-th of a process fails, and a file "struck-ID" tells of it. Kinds are
  * write, sync, read, open (of what is there), make (a file or folder), rename, link, unlink and truncate; of the two paths of a call either
- * counts. HOW it fails:
+ * counts. One more is thread, the start of one, which counts as of "/threads/" and fails for want of them. HOW it fails:
  *
  *   eio      nothing is done
  *   half     of a write the first half is done, then the disk is full
@@ -13,6 +13,7 @@
  *   after    all is done, and it is an error all the same
  *   lose     of a sync nothing is done, and the system takes for written what was to be: only what is written again can still get to the disk
  *   kill     the process ends there
+ *   wait     it is done once the order is taken back
  *
  * What of a file is lost so stands in "lost-INODE", and is taken off what faults.c tells of its syncs. With a file "skip-syncs" no sync is
  * done that does not fail: where no power is cut they only take time. */
@@ -30,14 +31,15 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BLOCK 4096
 #define ORDERS 64
 #define PATH 4096
 
-enum how { NO, EIO_, HALF, SHORT, AFTER, LOSE, KILL };
-static const char *const hows[] = {"no", "eio", "half", "short", "after", "lose", "kill"};
+enum how { NO, EIO_, HALF, SHORT, AFTER, LOSE, KILL, WAIT };
+static const char *const hows[] = {"no", "eio", "half", "short", "after", "lose", "kill", "wait"};
 
 struct order {
     long id, left;
@@ -90,7 +92,7 @@ static void read_orders(void) {
         if (ordered == ORDERS) abort();
         if (sscanf(line, "%ld %15s %ld %15s %255s", &order->id, order->kind, &order->left, how, order->pattern) != 5) abort();
         order->how = NO;
-        for (int at = EIO_; at <= KILL; at++)
+        for (int at = EIO_; at <= WAIT; at++)
             if (strcmp(how, hows[at]) == 0) order->how = at;
         if (order->how == NO) abort();
         for (int at = 0; at < were; at++)
@@ -99,9 +101,24 @@ static void read_orders(void) {
     }
 }
 
+/* Until it is taken back. */
+static void wait_for(long id) {
+    struct timespec pause = {.tv_nsec = 2000000};
+    int stands;
+    do {
+        nanosleep(&pause, NULL);
+        stands = 0;
+        pthread_mutex_lock(&ordering);
+        read_orders();
+        for (int at = 0; at < ordered; at++) stands |= orders[at].id == id;
+        pthread_mutex_unlock(&ordering);
+    } while (stands);
+}
+
 /* How a call fails, if it does. */
 static enum how strike(const char *kind, const char *path, const char *other) {
     enum how how = NO;
+    long id = 0;
     int error = errno;
     pthread_mutex_lock(&ordering);
     read_orders();
@@ -113,11 +130,13 @@ static enum how strike(const char *kind, const char *path, const char *other) {
         snprintf(name, sizeof name, "struck-%ld", order->id);
         write_file(name, 0, "");
         how = order->how;
+        id = order->id;
     }
     pthread_mutex_unlock(&ordering);
     if (how == KILL) raise(SIGKILL);
+    if (how == WAIT) wait_for(id);
     errno = error;
-    return how;
+    return how == WAIT ? NO : how;
 }
 
 static int is_ordered(const char *kind) {
@@ -374,4 +393,9 @@ int rmdir(const char *path) {
     if (how != NO && how != AFTER) return refuse(EIO);
     int done = next(path);
     return how == AFTER ? refuse(EIO) : done;
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *with, void *(*work)(void *), void *of) {
+    NEXT(pthread_create);
+    return strike("thread", "/threads/", NULL) == NO ? next(thread, with, work, of) : EAGAIN;
 }

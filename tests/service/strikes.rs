@@ -6,6 +6,7 @@ mod histories;
 mod names;
 mod page_cache;
 mod recoveries;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -38,14 +38,17 @@ def connect(
     Args:
         address: "host:port", "https://host:port" for TLS, or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
         timeout: default deadline of the calls, in seconds, all tries of a call included; every call takes its own, too.
-            Connecting has 5 s of it at most.
+            Connecting has 5 s of it at most. A call that meets an overloaded server, or a bank that is being recovered after a
+            restart (a minute for a large one), waits as the server tells it and is tried again until then.
         max_message_bytes: largest request or answer, in bytes; the default is the server's.
         writer: this process's name among the bank's writers, 1 to 128 bytes such as "train-7/rank-3"; default: host and
             process. The bank recognises a write that comes again by it, a random number that every connection draws anew,
             and the write's own number.
-        retries: how often a call is tried again, within its timeout, where the server is away or says when to come back; the
-            waits grow from 0.1 to 2 s, 1.6 to 3.1 s in all with the default. 0: never. Reads, draws, writes and
-            `create_bank` are tried again; `remove` and `delete_bank` only where the server refused them.
+        retries: how often a call is tried again, within its timeout, where the server is away; the waits grow from 0.1 to
+            2 s, 1.6 to 3.1 s in all with the default. Reads, draws, writes and `create_bank` are tried again; `remove` and
+            `delete_bank` only where the server refused them. Tries that it asked for by saying when to come back don't
+            count; a client makes ten of those a second, 64 at once, and one more for every five answers. 0: no call is tried
+            again, whatever the server says.
         token: what the server knows the caller by; default: the environment's NEGBANK_TOKEN. Without TLS whoever hears it can
             use it. A pickled client holds it.
         ca: PEM file of the authorities that the server's certificate may be of; default: those that the system trusts.

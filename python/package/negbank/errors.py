@@ -82,7 +82,8 @@ class ResourceExhausted(Error):
 
 
 class Unavailable(Error, ConnectionError):
-    """No server answers: it is not started, starting, stopping, or elsewhere. The client reconnects by itself: call again."""
+    """No server answers: it is not started, stopping, or elsewhere; or it has not recovered the bank within `timeout`. The
+    client reconnects by itself: call again."""
 
 
 class DeadlineExceeded(Error, TimeoutError):

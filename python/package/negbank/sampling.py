@@ -116,14 +116,14 @@ class Sampling(Handle):
             pad: True fills short places (index -1, NaN, `mask` False) where an anchor has fewer than K eligible entries. Index
                 -1 is the last row to numpy: where `mask` is False set the logit to -inf, or it is a wrong negative. Where no
                 anchor has a pick, that row is of zeros.
-            on_unavailable: "raise"; or "in_batch": where the server is away, or does not answer in time, go on without it. The
-                answer then is as a padded one without a pick (`mask` is False, `info.unavailable` True, `info.n` None, one row
-                of zeros), so that `negs.embeddings[negs.indices]` is [B, K, d] as ever, and a loss that is given `negs.mask`
-                as `counted` has its in-batch negatives only. A method that has no others skips the step:
-                `if negs.info.unavailable: continue`. A RuntimeWarning says so once each time the server goes. Such a call is
-                tried once, and its `write`, if it has one, may be lost: `.written` is None. Calls that only write still raise
-                (`negbank.torch.Keeper` can leave them out), and a server that comes back without the bank raises NotFound.
-                Default: as given to `connect`.
+            on_unavailable: "raise"; or "in_batch": where the server is away, does not answer in time, or is still recovering
+                the bank, go on without it. The answer then is as a padded one without a pick (`mask` is False,
+                `info.unavailable` True, `info.n` None, one row of zeros), so that `negs.embeddings[negs.indices]` is [B, K, d]
+                as ever, and a loss that is given `negs.mask` as `counted` has its in-batch negatives only. A method that has no
+                others skips the step: `if negs.info.unavailable: continue`. A RuntimeWarning says so once each time the server
+                goes. Such a call is tried once, and its `write`, if it has one, may be lost: `.written` is None. Calls that
+                only write still raise (`negbank.torch.Keeper` can leave them out), and a server that comes back without the
+                bank raises NotFound. Default: as given to `connect`.
             timeout: seconds, all tries included.
 
         Raises:

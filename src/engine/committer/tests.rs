@@ -1,6 +1,7 @@
 //! A committer that comes to an unexpected end says so, and goes on saying so.
 
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::{Committer, Work};
 use crate::bank::{Bank, Budget};
@@ -8,6 +9,7 @@ use crate::engine::EngineError;
 use crate::engine::acknowledge::Acknowledge;
 use crate::engine::bank_memory::BankMemory;
 use crate::engine::ledger::{Ledger, MemoryConfig};
+use crate::model::clock::Deadline;
 use crate::model::{Applied, BankKind, BankName, BankSpec, Metric, Mutation};
 use crate::rows::{Recycler, Shared};
 
@@ -47,7 +49,9 @@ fn after_a_panic_everyone_hears_that_no_more_is_written() {
     assert!(matches!(heard.recv().unwrap(), Err(EngineError::WritesEnded { .. })), "what it had can't be vouched for");
     let (taken, heard) = mpsc::channel();
     let budget = Budget { bytes: 1, setting: "checkpoints.memory_bytes" };
-    committer.cut(budget, Box::new(move |cut| taken.send(cut.map(drop)).unwrap()));
+    committer
+        .cut(budget, Deadline::after(Duration::from_secs(60)), Box::new(move |cut| taken.send(cut.map(drop)).unwrap()))
+        .unwrap();
     assert!(heard.recv().unwrap().is_err());
     drop(committer);
     assert!(alarms.recv().is_err(), "it was said once, and the thread ends with the last who could ask");

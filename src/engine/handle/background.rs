@@ -4,9 +4,10 @@ mod claims;
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 pub(super) use self::claims::Claim;
 use self::claims::Claims;
@@ -15,13 +16,18 @@ use crate::engine::priority::give_way;
 
 /// Checkpoints that are made or read at the same time: they share a disk.
 const TURNS: usize = 2;
+/// Checkpoints behind which is tidied up at the same time: more only where the location is slow.
+const TIDYING: usize = 8;
 
 /// A runtime whose threads give way to those which answer calls.
 #[derive(Debug)]
 pub(super) struct Background {
     runtime: Option<Runtime>,
     turns: Semaphore,
+    tidying: Arc<Semaphore>,
     pub(super) claims: Claims,
+    /// Held while memory is taken for a bank that is not there yet.
+    pub(super) taking: Mutex<()>,
 }
 
 impl Background {
@@ -29,7 +35,8 @@ impl Background {
     pub(super) fn start() -> io::Result<Self> {
         let mut threads = Builder::new_multi_thread();
         let runtime = threads.worker_threads(1).thread_name("background").on_thread_start(give_way).enable_all().build()?;
-        Ok(Self { runtime: Some(runtime), turns: Semaphore::new(TURNS), claims: Claims::default() })
+        let (turns, tidying) = (Semaphore::new(TURNS), Arc::new(Semaphore::new(TIDYING)));
+        Ok(Self { runtime: Some(runtime), turns, tidying, claims: Claims::default(), taking: Mutex::default() })
     }
 
     /// Runs `work` there, and whatever blocks in it.
@@ -42,6 +49,11 @@ impl Background {
     /// Waits for a turn, which lasts until it is dropped.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, EngineError> {
         self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))
+    }
+
+    /// A turn to tidy up, unless too many do.
+    pub(super) fn tidying(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.tidying).try_acquire_owned().ok()
     }
 }
 

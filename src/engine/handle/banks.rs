@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{BankHandle, Engine, Inner};
 use crate::bank::Bank;
 use crate::codec::BankRecord;
-use crate::durability::{Config, Snapshot, Store};
+use crate::durability::{Config, Folder, Snapshot, Store};
 use crate::engine::EngineError;
 use crate::engine::bank_memory::BankMemory;
 use crate::engine::committer::{Committer, Work};
@@ -29,11 +29,14 @@ pub(super) struct Refused {
     /// Its folder, or all of them if there are several and nobody can tell which is right.
     pub(super) paths: Vec<PathBuf>,
     why: String,
+    /// True if the next start may serve it: the system failed, and no damage was found.
+    pub(super) may_pass: bool,
 }
 
 impl Refused {
     pub(super) fn of(paths: Vec<PathBuf>, fault: &EngineError) -> Self {
-        Self { paths, why: fault.to_string() }
+        let may_pass = matches!(fault, EngineError::Storage(_) | EngineError::OutOfMemory(_) | EngineError::NoThreads);
+        Self { paths, why: fault.to_string(), may_pass }
     }
 
     fn without(mut self, path: &Path) -> Self {
@@ -45,6 +48,12 @@ impl Refused {
     pub(super) fn why(&self) -> &str {
         &self.why
     }
+
+    /// What every call of the bank is answered.
+    fn refusal(&self, name: BankName) -> EngineError {
+        let why = self.why.clone();
+        if self.may_pass { EngineError::NotServed { name, why } } else { EngineError::Refused { name, why } }
+    }
 }
 
 impl Engine {
@@ -53,7 +62,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::AlreadyExists`], [`EngineError::LimitReached`], [`EngineError::Recovering`], [`EngineError::Refused`],
-    /// [`EngineError::Storage`]
+    /// [`EngineError::NotServed`], [`EngineError::NoThreads`], [`EngineError::Storage`]
     pub async fn create_bank(
         &self,
         name: BankName,
@@ -67,7 +76,8 @@ impl Engine {
     /// The bank of that name.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::Recovering`], [`EngineError::Refused`], [`EngineError::Invalid`] for what is no name.
+    /// [`EngineError::NotFound`], [`EngineError::Recovering`], [`EngineError::Refused`], [`EngineError::NotServed`],
+    /// [`EngineError::Invalid`] for what is no name.
     pub fn bank(&self, name: &str) -> Result<Arc<BankHandle>, EngineError> {
         let parsed = BankName::parse("bank", name)?;
         // First, since a bank is served, or refused, before it is no longer on its way.
@@ -128,17 +138,26 @@ impl Inner {
             }
             _ => Keeping::Not,
         };
-        self.open(&record, Bank::new(spec), kept)
+        let folder = match &kept {
+            Keeping::Kept(kept) => Some(kept.folder.path().to_owned()),
+            _ => None,
+        };
+        self.open(&record, Bank::new(spec), kept).inspect_err(|_| self.unmake(&record.name, folder))
     }
 
-    /// Whether a bank of these settings may have its capacity, or so many entries.
-    pub(super) fn may_hold(&self, spec: &BankSpec, entries: Option<usize>) -> Result<(), EngineError> {
-        let capacity = match spec.kind() {
-            BankKind::Queue { capacity } => Some(capacity),
-            BankKind::Keyed { capacity, .. } => capacity,
-        };
-        let entries = entries.or(capacity.map(|capacity| capacity as usize)).unwrap_or(0);
-        self.ledger.may_grow(entries.saturating_mul(Bank::new(*spec).resident_per_entry()))
+    /// Takes back the folder of a bank that can't be served after all: with it the name would have two banks once it is made again.
+    fn unmake(&self, name: &BankName, folder: Option<PathBuf>) {
+        let Some((path, store)) = folder.zip(self.store.as_ref()) else { return };
+        if let Err(stays) = store.remove(&path) {
+            self.refuse(name.clone(), Refused::of(vec![path], &stays.into()));
+        }
+    }
+
+    /// Whether a bank of these settings may have its capacity, or so many entries; returns the bytes that they take.
+    pub(super) fn may_hold(&self, spec: &BankSpec, entries: Option<usize>) -> Result<usize, EngineError> {
+        let entries = entries.or_else(|| capacity(spec)).unwrap_or(0);
+        let bytes = entries.saturating_mul(Bank::new(*spec).resident_per_entry());
+        self.ledger.may_grow(bytes).map(|()| bytes)
     }
 
     /// The durability of a new bank.
@@ -177,7 +196,7 @@ impl Inner {
         let journal = kept
             .map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, Arc::clone(&alarm)))
             .transpose();
-        let journal = journal.map_err(|_| EngineError::Internal("the system starts no more threads"))?;
+        let journal = journal.map_err(|_| EngineError::NoThreads)?;
         let max_entries = self.config.max_entries;
         let work = Work {
             name: name.clone(),
@@ -189,8 +208,7 @@ impl Inner {
             announce,
             alarm,
         };
-        let committer = Committer::start(work, journal, self.config.write_queue)
-            .map_err(|_| EngineError::Internal("the system starts no more threads"))?;
+        let committer = Committer::start(work, journal, self.config.write_queue).map_err(|_| EngineError::NoThreads)?;
         let stages = Stages::new(&self.config, staged, committer.clone(), self.ledger.share(Part::Staged));
         let served = Arc::new(Served::new(spec.metric(), self.config.measured));
         let bank = Arc::new(BankHandle {
@@ -223,11 +241,16 @@ impl Inner {
         }
         if let Some(store) = self.store.as_ref().filter(|_| self.refused.contains_key(name)) {
             while let Some(path) = self.refused.get(name).and_then(|refused| refused.paths.last().cloned()) {
-                store.remove(&path)?;
+                // One that could only be taken back in part has lost its name already.
+                if path.exists() {
+                    store.remove(&path)?;
+                }
                 self.refused.alter(name, |_, refused| refused.without(&path));
             }
             self.refused.remove(name);
-            return Ok(0);
+            if !self.banks.contains_key(name) {
+                return Ok(0);
+            }
         }
         let bank = self.banks.get(name).map(|bank| Arc::clone(&bank)).ok_or_else(|| self.not_found(name.as_str()))?;
         // On disk first: a bank that comes back was not deleted.
@@ -260,7 +283,7 @@ impl Inner {
     }
 
     fn refused(&self, name: &BankName) -> Option<EngineError> {
-        self.refused.get(name).map(|refused| EngineError::Refused { name: name.clone(), why: refused.why.clone() })
+        self.refused.get(name).map(|refused| refused.refusal(name.clone()))
     }
 
     fn not_found(&self, name: &str) -> EngineError {
@@ -275,10 +298,19 @@ impl Inner {
 }
 
 impl BankHandle {
-    /// True if it outlives the server, or did, and its folder has another name by now.
+    /// True if it outlives the server, or did, and the next start may not find it.
     pub(super) fn has_lost_its_folder(&self) -> bool {
-        self.folder.as_ref().is_some_and(|folder| !folder.path().exists())
+        self.folder.as_ref().is_some_and(Folder::is_lost)
     }
+}
+
+/// Entries that a bank of these settings may hold; `None`: any number.
+pub(super) fn capacity(spec: &BankSpec) -> Option<usize> {
+    let capacity = match spec.kind() {
+        BankKind::Queue { capacity } => Some(capacity),
+        BankKind::Keyed { capacity, .. } => capacity,
+    };
+    capacity.map(|capacity| usize::try_from(capacity).unwrap_or(usize::MAX))
 }
 
 /// What a bank has other than it is asked for; `None`: nothing.

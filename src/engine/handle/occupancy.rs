@@ -1,6 +1,7 @@
 //! How full the server is, looked up when somebody asks.
 
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -11,7 +12,9 @@ use crate::engine::ledger::Part;
 
 /// Writes the memory by part, its limit, and the work that waits.
 pub(super) fn encode(inner: &Inner, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    for bank in &inner.banks {
+    // None of the map's shards is held while one waits for a bank: whoever asks for another bank would wait too.
+    let banks: Vec<_> = inner.banks.iter().map(|bank| Arc::clone(&bank)).collect();
+    for bank in banks {
         // The rows that lie aside for a checkpoint are gone when it ends, which nobody else notices before the next write.
         if let Ok(state) = bank.state.read() {
             bank.memory.note(&state);

@@ -12,14 +12,14 @@ use std::thread;
 use crossbeam_channel::{Receiver, bounded};
 use dashmap::DashMap;
 
-use super::banks::Refused;
+use super::banks::{Refused, capacity};
 use super::{Engine, Inner};
 use crate::bank::Bank;
 use crate::durability::{Damaged, Folder, Found};
 use crate::engine::journal::{Keeping, Kept};
 use crate::engine::ledger::{Part, Share};
 use crate::engine::progress::{Progress, Wish};
-use crate::engine::recovery::{Recovered, recover};
+use crate::engine::recovery::{Recovered, recover, why_not};
 use crate::engine::{BankInfo, EngineError};
 use crate::model::{BankKind, BankName, BankSpec, Durability};
 use crate::rows::Shared;
@@ -158,13 +158,13 @@ impl Inner {
         for (name, mut found) in by_name {
             let paths: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
             let readable = match found.pop().filter(|_| found.is_empty()) {
-                None => Err(EngineError::Storage(format!("there are several banks of that name: {}", named(&paths)))),
-                Some(found) => found.folder.and_then(|folder| Ok((folder.bytes()?, folder))).map_err(EngineError::from),
+                None => Err(EngineError::Damaged(format!("there are several banks of that name: {}", named(&paths)))),
+                Some(found) => found.folder.and_then(|folder| Ok((folder.bytes()?, folder))).map_err(why_not),
             };
             match readable {
                 Ok(((snapshot, log), folder)) => {
                     let memory = self.ledger.share(Part::Rows);
-                    memory.set(usize::try_from(snapshot.max(log / LOG_OF_A_BANK)).unwrap_or(usize::MAX / 2));
+                    memory.set(at_least(&folder.record().spec, (snapshot, log), self.config.durability.snapshot_log_bytes));
                     self.recovering.add(folder, (snapshot + log, memory));
                 }
                 Err(fault) => self.refuse(name, Refused::of(paths, &fault)),
@@ -175,8 +175,11 @@ impl Inner {
         Ok(())
     }
 
-    fn refuse(&self, name: BankName, refused: Refused) {
-        tracing::error!(bank = %name, fault = refused.why(), "the bank is refused: it is as it was on disk, and can be deleted");
+    /// Keeps the name for a bank that is on disk and can't be served.
+    pub(super) fn refuse(&self, name: BankName, refused: Refused) {
+        let then =
+            if refused.may_pass { "no damage was found, and the next start may serve it" } else { "it is as it was on disk" };
+        tracing::error!(bank = %name, fault = refused.why(), "the bank is refused: {then}, and it can be deleted");
         self.refused.insert(name, refused);
     }
 
@@ -224,6 +227,14 @@ impl Inner {
     }
 }
 
+/// Bytes that a bank will take at the least, by those of its snapshot and its log. Of the log `not_worth` are no measure: a small bank that
+/// is written over and over has as much before a snapshot is due.
+fn at_least(spec: &BankSpec, (snapshot, log): (u64, u64), not_worth: u64) -> usize {
+    let written = snapshot.max(log.saturating_sub(not_worth) / LOG_OF_A_BANK);
+    let most = capacity(spec).map_or(usize::MAX, |entries| entries.saturating_mul(Bank::new(*spec).resident_per_entry()));
+    usize::try_from(written).unwrap_or(usize::MAX).min(most).min(usize::MAX / 2)
+}
+
 fn named(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -232,7 +243,7 @@ fn named(paths: &[PathBuf]) -> String {
 fn work_off(inner: &Weak<Inner>, next: &Receiver<Arc<Coming>>) {
     while let Ok(coming) = next.try_recv() {
         let recovered = || {
-            let recovered = recover(&coming.folder, &coming.progress)?;
+            let recovered = recover(&coming.folder, &coming.progress).map_err(why_not)?;
             // Not before it is there: whoever drops the engine meanwhile is not waited for.
             inner.upgrade().filter(|_| coming.progress.is_wanted()).map_or(Ok(()), |inner| inner.take_up(recovered))
         };
@@ -244,5 +255,29 @@ fn work_off(inner: &Weak<Inner>, next: &Receiver<Arc<Coming>>) {
         inner.recovering.done(coming.name());
         // Looked up within, so that of two who tell it at the same time the last tells what is.
         inner.health.send_modify(|health| health.recovering = inner.recovering.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at_least;
+    use crate::bank::Bank;
+    use crate::model::{BankKind, BankSpec, Metric};
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_a_bank_under_recovery_is_given_is_what_it_must_have() {
+        let spec = |kind| BankSpec::new(256, Metric::Cosine, kind, 1).unwrap();
+        let small = spec(BankKind::Queue { capacity: 2_000 });
+        let full = 2_000 * Bank::new(small).resident_per_entry();
+        assert_eq!(at_least(&small, (0, 256 * MIB), 256 * MIB), 0, "written over and over it may hold one row");
+        assert_eq!(at_least(&small, (MIB, 256 * MIB), 256 * MIB), MIB as usize);
+        assert_eq!(at_least(&small, (MIB, 4_096 * MIB), 256 * MIB), full, "no more than it can hold");
+        assert_eq!(at_least(&small, (64 * MIB, 0), 256 * MIB), full);
+        let keyed = spec(BankKind::Keyed { momentum: 0.0, capacity: None });
+        assert_eq!(at_least(&keyed, (100 * MIB, 1_156 * MIB), 256 * MIB), 300 * MIB as usize);
+        assert_eq!(at_least(&keyed, (400 * MIB, 1_156 * MIB), 256 * MIB), 400 * MIB as usize);
+        assert!(at_least(&keyed, (u64::MAX, u64::MAX), 0) < usize::MAX, "the account can be added up");
     }
 }

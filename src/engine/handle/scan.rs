@@ -22,7 +22,7 @@ pub(super) type NextPart = oneshot::Receiver<Result<(ScanWork, ScanPart), Engine
 /// A scan under way. No compute thread waits for its reader; dropped, it ends.
 pub struct Scan {
     engine: Engine,
-    leave: Leave,
+    leave: Leave<'static>,
     call: Call,
     /// Of the call, which is over when the stream is read.
     work: Work,
@@ -48,7 +48,7 @@ impl Scan {
             tokio::time::sleep_until(until.into()).await;
             *watched.lock().unwrap_or_else(PoisonError::into_inner) = Ahead::Expired;
         });
-        Self { engine, leave: Leave(wanted), call, work: Work::current(), ahead, watch, ended: false }
+        Self { engine, leave: Leave { wanted, queued: None }, call, work: Work::current(), ahead, watch, ended: false }
     }
 
     /// The next part; `None` after the last one or an error.
@@ -65,7 +65,7 @@ impl Scan {
         };
         let part = read.map(|(work, part)| {
             if part.closing.is_none() {
-                let (job, next) = job(work, self.leave.0.clone());
+                let (job, next) = job(work, self.leave.wanted.clone());
                 self.work.within(|| self.engine.inner.pool.go_on(&self.call.caller, job));
                 self.turn(Ahead::Next(next));
             }

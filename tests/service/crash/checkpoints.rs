@@ -6,14 +6,14 @@ use negbank::client::{Client, Code};
 use negbank::proto::v1;
 
 use super::history::{hashed, identity};
-use super::writer::assert_killed;
+use super::writer::Kill;
 use super::{BANKS, Report};
 
 /// The tag of those that take one another's place.
 const AGAIN: &str = "again";
 
 /// Makes checkpoints until the server is gone, each cycle first of another bank; the last `kept` stay.
-pub(super) async fn keep(client: Client, cycle: u64, kept: u32) {
+pub(super) async fn keep(client: Client, kill: Kill, cycle: u64, kept: u32) {
     for number in cycle as usize.. {
         let bank = BANKS[number % BANKS.len()].name.to_owned();
         let replace = (number / BANKS.len()) % 2 == 1;
@@ -24,7 +24,7 @@ pub(super) async fn keep(client: Client, cycle: u64, kept: u32) {
             Err(gone) => Err(gone),
         };
         if let Err(gone) = made {
-            assert_killed(&gone);
+            kill.assert_explains(&gone);
             return;
         }
     }
@@ -40,7 +40,7 @@ fn into(bank: &str) -> String {
 pub(super) struct Possible(BTreeMap<&'static str, Vec<Option<v1::Checkpoint>>>);
 
 /// Restores checkpoints until the server is gone, over banks that are there and where there is none.
-pub(super) async fn restore(client: Client, cycle: u64) -> Possible {
+pub(super) async fn restore(client: Client, kill: Kill, cycle: u64) -> Possible {
     let mut possible = Possible::default();
     for turn in cycle as usize.. {
         let bank = BANKS[turn % BANKS.len()].name;
@@ -48,7 +48,7 @@ pub(super) async fn restore(client: Client, cycle: u64) -> Possible {
         let listed = match client.list_checkpoints(request).await {
             Ok(listed) => listed.checkpoints,
             Err(gone) => {
-                assert_killed(&gone);
+                kill.assert_explains(&gone);
                 return possible;
             }
         };
@@ -67,7 +67,7 @@ pub(super) async fn restore(client: Client, cycle: u64) -> Possible {
             Err(gone) => Err(gone),
         };
         if let Err(gone) = restored {
-            assert_killed(&gone);
+            kill.assert_explains(&gone);
             return possible;
         }
         *states = vec![Some(made)];
@@ -75,7 +75,7 @@ pub(super) async fn restore(client: Client, cycle: u64) -> Possible {
             states.push(None);
             let deleted = client.delete_bank(v1::DeleteBankRequest { name: into(bank) }).await;
             if let Err(gone) = deleted {
-                assert_killed(&gone);
+                kill.assert_explains(&gone);
                 return possible;
             }
             *states = vec![None];

@@ -78,7 +78,7 @@ impl History {
                 report.hash_mismatch += u64::from(identity(made) != identity(&hashed(reference, bank.name).await));
             }
         }
-        // A write is synced before it is seen, so none that a checkpoint has is lost.
+        // A write is in the log before it is seen, so none that a checkpoint has is lost.
         report.lost += made.map_or(0, |made| made.sequence.saturating_sub(self.replayed));
         report.wrong += self.model.compare(address, bank.name).await;
         let (about, chunks, answers) = seen_of(client, bank.name, bank.dim).await;

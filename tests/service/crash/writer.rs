@@ -1,5 +1,8 @@
 //! Writers that write until the server is gone, and remember what they don't know.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use negbank::client::{Client, ClientError, Code, rows};
 use negbank::model::{Seed, Stream};
 use negbank::proto::v1;
@@ -53,7 +56,7 @@ impl Writer {
     }
 
     /// Writes until the server is gone; what was sent and not acknowledged stays pending.
-    pub(super) async fn write(mut self, client: Client) -> (Self, Vec<Acknowledged>) {
+    pub(super) async fn write(mut self, client: Client, kill: Kill) -> (Self, Vec<Acknowledged>) {
         let (mut acknowledged, mut flying, mut is_there) = (Vec::new(), JoinSet::new(), true);
         loop {
             while is_there && self.pending.len() < self.in_flight {
@@ -69,7 +72,7 @@ impl Writer {
                     acknowledged.push((sequence, request));
                 }
                 Err(gone) => {
-                    assert_killed(&gone);
+                    kill.assert_explains(&gone);
                     is_there = false;
                 }
             }
@@ -83,8 +86,20 @@ async fn send(client: Client, request: v1::WriteRequest) -> Result<Acknowledged,
     Ok((answer.sequence, request))
 }
 
-/// Nothing but its end keeps a server from doing what it is asked.
-pub(super) fn assert_killed(refused: &ClientError) {
-    let ended = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
-    assert!(ended.contains(&refused.code()), "refused before the kill: {refused}");
+/// Whether the server's end is under way.
+#[derive(Clone, Default)]
+pub(super) struct Kill(Arc<AtomicBool>);
+
+impl Kill {
+    /// Before the signal is sent.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing but its end keeps a server from doing what it is asked.
+    pub(super) fn assert_explains(&self, refused: &ClientError) {
+        let ended = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+        assert!(self.0.load(Ordering::SeqCst), "refused before the kill: {:?}: {refused}", refused.code());
+        assert!(ended.contains(&refused.code()), "refused, and not by the kill: {:?}: {refused}", refused.code());
+    }
 }

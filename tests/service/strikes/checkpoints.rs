@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use negbank::client::{Client, ClientError, Code, ScanColumns, rows};
+use negbank::client::{Client, ClientError, Code, Options, ScanColumns, rows};
 use negbank::proto::v1;
 
 use super::{CHANGES, Fault, MANY, Strikes, name, scanned};
-use crate::faults::{Frail, listed};
+use crate::faults::{Frail, checkpoint, listed};
 use crate::live::keyed;
 
 /// A location, and what its bank was after each of its writes.
@@ -213,4 +213,55 @@ async fn a_copy_that_was_killed_half_way_is_deleted_by_its_tag() {
         delete(&client, "1").await.unwrap();
         assert!(!folder.exists(), "{:?}", files(&folder));
     }
+}
+
+/// What goes away behind a checkpoint is not what its caller asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_is_made_is_told_while_an_older_one_can_not_be_deleted() {
+    let (_server, mut place) = Place::new().await;
+    place.write().await;
+    create(&place.client, "1", false).await.unwrap();
+    let now = place.write().await;
+    let strike = place.strikes.order(("unlink", "wait"), 1, "/checkpoints/b/1/");
+    let request = v1::CreateCheckpointRequest { bank: "b".into(), tag: "2".into(), replace: false, keep: 1 };
+    let made = place.client.create_checkpoint(request).await.unwrap().done().await.unwrap().checkpoint.unwrap();
+    assert_eq!((made.sequence, strike.has_struck()), (now, true));
+    assert_eq!(place.whole("2").await, Some(now));
+    // Nor does it take a turn of those which others wait for.
+    create(&place.client, "3", false).await.unwrap();
+    drop(strike);
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while listed(&place.client).await.iter().any(|made| made.tag == "1") {
+        assert!(tokio::time::Instant::now() < until, "it is deleted in the end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Two are made at a time: banks that hang for good may not keep the others from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn banks_that_hang_hold_up_their_own_checkpoints_only() {
+    let (server, mut place) = Place::new().await;
+    place.write().await;
+    let (hung, client) = (v1::Durability::Always.into(), place.client.clone());
+    client.create_bank(v1::CreateBankRequest { durability: hung, ..keyed("hung", 4, 1) }).await.unwrap();
+    let strike = place.strikes.order(("sync", "wait"), 1, "/hung@");
+    let embeddings = Some(rows(&[1.0, 2.0, 3.0, 4.0]));
+    let write = v1::WriteRequest { bank: "hung".into(), ids: vec![1], embeddings, ..Default::default() };
+    let written = tokio::spawn({
+        let client = client.clone();
+        async move { client.write(write).await }
+    });
+    let impatient = Options { retries: 0, timeout: Duration::from_secs(1), ..Options::default() };
+    let impatient = Client::connect(&server.address, impatient).await.unwrap();
+    while !strike.has_struck() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let refused = tokio::join!(checkpoint(&impatient, "hung", "1"), checkpoint(&impatient, "hung", "2"));
+    for refused in [refused.0.unwrap_err(), refused.1.unwrap_err()] {
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
+    }
+    create(&client, "1", false).await.unwrap();
+    drop(strike);
+    written.await.unwrap().unwrap();
+    checkpoint(&client, "hung", "1").await.unwrap();
 }

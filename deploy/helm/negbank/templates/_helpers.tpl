@@ -111,6 +111,17 @@ server.insecure_listen: true
 {{- end }}
 {{- end }}
 
+{{- /* Whether /tmp, which the read-only root has not, is wanted: checkpoints are written there first where there is no data folder, or where
+`config` says so. Not where a volume of the user's takes its place. */}}
+{{- define "negbank.needsScratch" -}}
+{{- $spool := dig "checkpoints" "spool" "" .Values.config | toString }}
+{{- $taken := false }}
+{{- range .Values.extraVolumeMounts }}
+{{- if eq (.mountPath | trimSuffix "/") "/tmp" }}{{ $taken = true }}{{ end }}
+{{- end }}
+{{- if and (not $taken) (or (not .Values.persistence.enabled) (eq $spool "/tmp") (hasPrefix "/tmp/" $spool)) }}true{{ end }}
+{{- end }}
+
 {{- /* A TOML value. Numbers of a values file come as floats. */}}
 {{- define "negbank.tomlValue" -}}
 {{- if kindIs "string" . }}{{ . | toJson }}

@@ -61,8 +61,8 @@ class Keeper:
                 where one does not, the others raise DeadlineExceeded, which names it, and nothing is written.
             on_unavailable: "raise"; or "skip": a write that finds no server, or no answer in time, is left out, and a
                 RuntimeWarning says so once each time the server goes. A step waits for it as long as `connect`'s `retries` and
-                `timeout` allow. Default: "skip" where the client was connected with on_unavailable="in_batch", so that training
-                goes on without the server as a whole, else "raise".
+                `timeout` allow, for a bank that is being recovered as long as `timeout`. Default: "skip" where the client was
+                connected with on_unavailable="in_batch", so that training goes on without the server as a whole, else "raise".
 
         The rows of a write that failed are not kept: after DeadlineExceeded they may have been written, and written again they
         would move a keyed bank's entries twice. Training that goes on lacks that step's rows in the bank, no more.

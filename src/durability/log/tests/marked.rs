@@ -245,3 +245,22 @@ fn a_bank_that_may_lack_writes_gets_another_incarnation_and_keeps_its_files() {
         assert_eq!(found(&folder).1, is_lossy, "a disk that failed");
     }
 }
+
+/// After a fault a sync that was under way may say that all is on disk, and the mark is not to repeat it.
+#[test]
+fn nothing_is_marked_after_a_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, mut log) = store(dir.path(), 1 << 20).create(&record()).unwrap();
+    append(&mut log, 1..=3);
+    log.append(4, &[&payload(4)]).unwrap();
+    let until = log.unsynced().unwrap().sync().unwrap();
+    log.distrust();
+    let marked = fs::read(mark(&folder)).unwrap();
+    log.note_synced(until).unwrap();
+    log.sync().unwrap();
+    assert_eq!(fs::read(mark(&folder)).unwrap(), marked);
+    drop(log);
+    let (sequences, _, replayed) = read(&folder, 0).unwrap();
+    assert_eq!(sequences, [1, 2, 3, 4]);
+    assert!(replayed.torn.is_none());
+}

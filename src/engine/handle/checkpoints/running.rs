@@ -18,7 +18,7 @@ pub struct Running<T> {
     result: Option<oneshot::Receiver<Result<T, EngineError>>>,
     deadline: Deadline,
     told: Option<Stand>,
-    _leave: Leave,
+    _leave: Leave<'static>,
 }
 
 /// What is heard of a call.
@@ -64,5 +64,5 @@ pub(super) fn running<T: Send + 'static, F: Future<Output = Result<T, EngineErro
     let work = work(wanted.clone(), Arc::clone(&meter));
     // It notices by itself that nobody waits any more, and clears up behind itself.
     let work = async move { drop(reply.send(work.await)) };
-    (Running { meter, result: Some(result), deadline, told: None, _leave: Leave(wanted) }, work)
+    (Running { meter, result: Some(result), deadline, told: None, _leave: Leave { wanted, queued: None } }, work)
 }

@@ -1,0 +1,61 @@
+//! One fault of the disk, and two syncs of a file.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Journal, Kept};
+use crate::codec::BankRecord;
+use crate::durability::{Config, Snapshot, Store, StoreError, Until};
+use crate::engine::snapshots::Snapshots;
+use crate::engine::syncer::Syncer;
+use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
+
+/// A journal whose log's first file is full, and not all of it known to be on disk; how far it had come, and its last record.
+fn journal(dir: &Path) -> (Journal, Until, u64) {
+    let config = Config { segment_bytes: 10_000, ..Config::default() };
+    let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+    let (name, durability) = (BankName::parse("name", "b").unwrap(), Durability::Interval);
+    let record = BankRecord { name, spec, incarnation: 7, durability, lineage: Lineage::default() };
+    let (folder, mut log) = Store::open(dir, &config).unwrap().create(&record).unwrap();
+    let mut sequence = 0;
+    while !log.is_full() {
+        log.sync().unwrap();
+        sequence += 1;
+        log.append(sequence, &[&[0; 40]]).unwrap();
+    }
+    assert!(log.begins_file());
+    let until = log.unsynced().unwrap().sync().unwrap();
+    let kept = Kept { folder, log, snapshot: Snapshot::default() };
+    let journal = Journal::new(kept, &config, Snapshots::start(1).unwrap(), Arc::new(|_: &str| {})).unwrap();
+    (journal, until, sequence)
+}
+
+fn fault(dir: &Path) -> StoreError {
+    StoreError::Io { doing: "sync", path: dir.to_owned(), source: std::io::Error::other("on purpose") }
+}
+
+/// It could be the only one that the system tells that what the file had is lost.
+#[test]
+fn no_file_is_left_while_a_sync_of_it_is_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _, last) = journal(dir.path());
+    journal.syncer = Syncer::that_ended(Err(fault(dir.path())));
+    let refused = journal.record(last + 1, &[]).unwrap_err().to_string();
+    assert!(refused.contains("on purpose"), "{refused}");
+    let names = fs::read_dir(journal.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.filter(|name| name.to_str().unwrap().starts_with("log-")).count(), 1);
+}
+
+/// The committer may have been told in its place.
+#[test]
+fn a_sync_that_ends_after_a_fault_marks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, until, _) = journal(dir.path());
+    journal.syncer = Syncer::that_ended(Ok(until));
+    journal.give_up("on purpose").unwrap_err();
+    let marked = fs::read(journal.folder.path().join("synced")).unwrap();
+    journal.note_synced(Ok(until)).unwrap_err();
+    assert!(!journal.syncer.is_busy());
+    assert_eq!(fs::read(journal.folder.path().join("synced")).unwrap(), marked);
+}
