@@ -59,7 +59,7 @@ const SLICE: usize = 64;
 /// Of a build's work, about the share that the builder does.
 const INSERTED: f64 = 0.8;
 
-/// Times that links are chosen anew. A third finds a little more, for as long as the builder takes.
+/// Times that links are chosen anew: the second from searches of what the first chose.
 const REFINED: usize = 2;
 
 /// Links that must lead to a node, so that walks find it.

@@ -1,6 +1,9 @@
 //! Clients that hold what they don't read, say nothing, say it slowly, or say too much: each costs a bounded amount, is let go of, and
 //! is told of in the log, in a few lines however often it happens.
 
+mod handshakes;
+mod questions;
+
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -244,158 +247,6 @@ async fn a_request_that_comes_byte_by_byte_is_given_up() {
     all_end(uploads).await;
     bounded(&server, before, MANY * (CONNECTION + CALL), "300 connections with a call each, whose 1,000 bytes hardly count");
     told(&log_of(server).await, "had not come whole by its deadline", began);
-}
-
-/// A server that speaks TLS, and the folder of its files.
-fn encrypted(authority: &Authority) -> (Process, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let issued = authority.server("localhost");
-    let settings = [("tls.certificate", issued.certificate), ("tls.key", issued.key)].map(|(setting, pem)| {
-        let file = folder.path().join(setting);
-        std::fs::write(&file, pem).unwrap();
-        format!("{setting}={}", file.display())
-    });
-    (Process::start(&["--set", &settings[0], "--set", &settings[1]]), folder)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_of_tls_that_never_ends_is_given_up() {
-    let (began, authority) = (clock::now(), Authority::new("ours"));
-    let (server, _folder) = encrypted(&authority);
-    let before = server.memory();
-    // A record of 512 bytes, slowly.
-    let handshakes = many(|| {
-        let address = server.address.clone();
-        async move {
-            let heard = dribble(address, [&[22, 3, 1, 2, 0][..], &[0; 512]].concat(), 5).await;
-            assert!(heard.is_empty(), "there is nothing to say to half a greeting: {heard:?}");
-        }
-    });
-    let security = Security { ca: Some(authority.certificate().into_bytes()), ..Security::default() };
-    let port = server.address.rsplit_once(':').unwrap().1;
-    let options = Options { security, ..Options::default() };
-    let client = Client::connect(&format!("https://localhost:{port}"), options).await.expect("others find a place");
-    client.list_banks().await.expect("others are served");
-    all_end(handshakes).await;
-    bounded(&server, before, MANY * CONNECTION, "300 connections");
-    let log = log_of(server).await;
-    told(&log, "a TLS handshake failed", began);
-    told(&log, "and others wait for its place", began);
-}
-
-/// Passes on what is said over TLS, of each greeting one half at once and the other later. Returns the port.
-async fn hesitating(server: &str) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, server) = (listener.local_addr().unwrap().port(), server.to_owned());
-    tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            let server = server.clone();
-            tokio::spawn(async move {
-                let mut greeting = [0; 4_096];
-                let said = client.read(&mut greeting).await.unwrap();
-                let mut server = TcpStream::connect(server).await.unwrap();
-                let (one, other) = greeting[..said].split_at(said / 2);
-                server.write_all(one).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(1_300)).await;
-                server.write_all(other).await.unwrap();
-                tokio::io::copy_bidirectional(&mut client, &mut server).await
-            });
-        }
-    });
-    port
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_shake_hands_slowly_get_in_beside_many_who_stall() {
-    let authority = Authority::new("ours");
-    let (server, _folder) = encrypted(&authority);
-    let mut stalled = Vec::new();
-    for _ in 0..MANY {
-        stalled.push(TcpStream::connect(&server.address).await.unwrap());
-    }
-    let address = format!("https://localhost:{}", hesitating(&server.address).await);
-    let security = Security { ca: Some(authority.certificate().into_bytes()), ..Security::default() };
-    let clients = many(|| {
-        let (address, options) =
-            (address.clone(), Options { security: security.clone(), retries: 0, connect_timeout: LONG, ..Options::default() });
-        async move {
-            let client = Client::connect(&address, options).await.expect("a client that says something finds a place");
-            client.list_banks().await.unwrap();
-        }
-    });
-    all_end(clients).await;
-    // Whoever says nothing is closed.
-    let mut heard = [0];
-    assert!(matches!(timeout(LONG, stalled[0].read(&mut heard)).await, Ok(Ok(0))), "who stalls is held");
-}
-
-/// A request with which a conversation with reflection begins.
-fn question() -> Bytes {
-    let symbol = "negbank.v1.Sampling".to_owned();
-    let message_request = Some(reflection::server_reflection_request::MessageRequest::FileContainingSymbol(symbol));
-    framed(&reflection::ServerReflectionRequest { message_request, ..Default::default() }.encode_to_vec())
-}
-
-const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn questions_to_reflection_whose_answers_nobody_reads_are_not_kept() {
-    let server = Process::start(&[]);
-    let (address, before) = (&server.address, server.memory());
-    let questions = Bytes::from(question().repeat(1_000));
-    let (count, most) = (8, 12 << 20);
-    let mut talking = Vec::new();
-    for _ in 0..count {
-        let (mut requests, driver) = connected(address).await;
-        let (answer, mut upload) = requests.send_request(head(address, REFLECT).body(()).unwrap(), false).unwrap();
-        let mut sent = 0;
-        while sent < most {
-            upload.reserve_capacity(questions.len());
-            let room = std::future::poll_fn(|context| upload.poll_capacity(context));
-            // None: the server wants no more.
-            let Ok(Some(Ok(room))) = timeout(Duration::from_secs(1), room).await else { break };
-            let piece = questions.slice(..room.min(questions.len()));
-            sent += piece.len();
-            if upload.send_data(piece, false).is_err() {
-                break;
-            }
-        }
-        talking.push((requests, driver, answer, upload));
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let each = CONNECTION + CALL + (64 << 10) + (512 << 10);
-    bounded(
-        &server,
-        before,
-        count * each,
-        "eight conversations of 64 KiB, with two answers each and what HTTP/2 is given of one",
-    );
-    assert_eq!(call(address, LIST, &[], framed(&[])).await.code(), Code::Ok);
-    let refused = call(address, "/grpc.health.v1.Health/Check", &[], framed(&vec![10; 100 << 10])).await;
-    assert!(refused.code() == Code::ResourceExhausted && refused.message().contains("65536 bytes"), "{refused:?}");
-    drop(talking);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_of_health_are_bounded() {
-    let server = Process::start(&[]);
-    let (mut first, mut other) =
-        (HealthClient::new(channel(&server.address).await), HealthClient::new(channel(&server.address).await));
-    let mut watches = Vec::new();
-    for _ in 0..1_024 {
-        watches.push(first.watch(HealthCheckRequest::default()).await.unwrap());
-    }
-    let refused = other.watch(HealthCheckRequest::default()).await.unwrap_err();
-    assert!(refused.code() == Code::ResourceExhausted && refused.message().contains("1024 watches"), "{refused:?}");
-    other.check(HealthCheckRequest::default()).await.expect("a probe is answered all the same");
-    watches.pop();
-    let finds_a_place = async {
-        while other.watch(HealthCheckRequest::default()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(LONG, finds_a_place).await.expect("no place is given back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

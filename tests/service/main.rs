@@ -61,6 +61,7 @@ mod scan;
 mod secure;
 mod settling;
 mod short_answers;
+mod slow_line;
 mod strays;
 mod strikes;
 mod traces;
