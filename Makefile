@@ -117,7 +117,7 @@ bench-durability: $(VENV)/package
 # another size, or several up to that, which takes longer; CHURN_ENTRIES is that of the bank that moves, 0: none does.
 bench-graph: $(VENV)/demo
 	$(CARGO) build --release --locked --bin negbank
-	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_graph.py --reports $(REPORTS) \
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m graph_bench --reports $(REPORTS) \
 		--entries $(if $(filter file,$(origin ENTRIES)),10000 30000 100000,$(ENTRIES)) --churn-entries $(CHURN_ENTRIES)
 
 # negbank beside libraries, a database and a replay server on the same data; writes docs/benchmarks.md and peers.json. Quiet, ten

@@ -1,0 +1,57 @@
+"""What the graph of a large keyed bank costs and brings: growth with the bank, own labels left out, and a bank that moves.
+
+Rows are 128 floats in power-law clusters, a label is a cluster, anchors are no entries. Every size has a real server of its
+own, asked through gRPC for ids alone. A scan, a walk and what the server chooses by itself are measured in turns, each first as
+often as the others; medians and quartiles of the rounds are reported, and ratios are of the times of one round. Recall is
+against the scan of the same round. `cases` in graph.json are as in index.json: a ratio over 1 there is faster than the peer.
+
+Then rows of another bank are replaced and moved while a sampler draws, graphs are built beside that, and the same anchors are
+asked for exact answers at the same sequence. Fails below its bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from graph_bench.growth import bars_of, beside_peers, grown
+from graph_bench.moving import bars_of_churn, moved
+from graph_bench.picture import draw_picture
+
+
+def main() -> None:
+    """Prints a line a figure, and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reports", type=Path)
+    parser.add_argument("--entries", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    parser.add_argument("--churn-entries", type=int, default=100_000, help="0: that part is left out")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a case, once it has had 15 rounds")
+    parser.add_argument("--churn-seconds", type=float, default=40.0, help="over which rows are replaced, and are moved")
+    parser.add_argument("--threads", type=int, default=1, help="compute.threads of the growing banks' server; 0: one a core")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    bars: dict[str, bool] = {}
+    report: dict[str, Any] = {"cpus": os.cpu_count(), "compute_threads": arguments.threads, "sizes": [], "cases": []}
+    for entries in sorted(arguments.entries):
+        size = grown(entries, arguments.threads, arguments.seconds)
+        report["sizes"].append(size)
+        report["cases"] += [shown for case in size["cases"] for shown in beside_peers(entries, case)]
+        bars |= bars_of(size, largest=entries == max(arguments.entries))
+    if arguments.churn_entries:
+        report["churn"] = moved(arguments.churn_entries, arguments.churn_seconds)
+        bars |= bars_of_churn(report["churn"])
+    report |= {"seconds": time.perf_counter() - began, "bars": bars}
+    if arguments.reports:
+        arguments.reports.mkdir(parents=True, exist_ok=True)
+        (arguments.reports / "graph.json").write_text(json.dumps(report, indent=2) + "\n")
+        draw_picture(arguments.reports / "graph-growth.png", report)
+    sys.exit("".join(f"*** {name} misses its bar ***\n" for name, met in bars.items() if not met) or None)
+
+
+if __name__ == "__main__":
+    main()
