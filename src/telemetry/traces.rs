@@ -1,7 +1,7 @@
 //! Spans of calls, sent to a collector by OTLP over gRPC.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
@@ -11,7 +11,9 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, IdGenerator as _, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider, Span,
+};
 
 /// Settings of the traces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,14 @@ const EXPORT_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Where spans go. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Traces(Option<(SdkTracerProvider, SdkTracer)>);
+pub struct Traces(Option<Arc<Started>>);
+
+struct Started {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    /// Of 2^63 calls that come without a trace, how many begin one.
+    begin_below: u64,
+}
 
 impl Traces {
     /// Starts the thread that sends spans, if the settings say where. To be called where tokio runs; the collector need not be there.
@@ -60,14 +69,14 @@ impl Traces {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_AT_MOST).build();
         let exporter = exporter.map_err(|source| TracesError { endpoint: endpoint.clone(), source })?;
         let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(BATCH_EVERY).build();
-        let ratio = config.sample_per_million as f64 / 1e6;
         let provider = SdkTracerProvider::builder()
             .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))))
+            .with_sampler(Sampler::AlwaysOn)
             .with_resource(Resource::builder().with_service_name(config.service_name.clone()).build())
             .build();
         let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
-        Ok(Self(Some((provider, tracer))))
+        let begin_below = (config.sample_per_million as f64 / 1e6 * (1u64 << 63) as f64) as u64;
+        Ok(Self(Some(Arc::new(Started { provider, tracer, begin_below }))))
     }
 
     /// True if calls may be traced.
@@ -77,12 +86,16 @@ impl Traces {
 
     /// Begins the span of a call of `method`, `package.Service/Method`; `None` if it is not recorded.
     pub(super) fn begin(&self, method: &str, headers: &HeaderMap) -> Option<CallSpan> {
-        let (_, tracer) = self.0.as_ref()?;
-        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
-        let span = SpanBuilder::from_name(method.to_owned()).with_kind(SpanKind::Server).start_with_context(tracer, &parent);
-        if !span.is_recording() {
+        let Started { tracer, begin_below, .. } = self.0.as_deref()?;
+        let parent = parent(headers);
+        // Drawn before anything is made for a span: by default ninety-nine calls of a hundred have none.
+        let begins = || random() >> 1 < *begin_below;
+        let is_traced = parent.as_ref().map_or_else(begins, |parent| parent.span().span_context().is_sampled());
+        if !is_traced {
             return None;
         }
+        let builder = SpanBuilder::from_name(method.to_owned()).with_kind(SpanKind::Server);
+        let span = builder.start_with_context(tracer, &parent.unwrap_or_default());
         let began = opentelemetry::time::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let context = Context::new().with_remote_span_context(span.span_context().clone());
         let call = CallSpan { tracer: tracer.clone(), began, context, span: Mutex::new(span) };
@@ -98,8 +111,8 @@ impl Traces {
     /// # Errors
     /// What kept it from that.
     pub fn finish(&self, limit: Duration) -> Result<(), String> {
-        let Some((provider, _)) = &self.0 else { return Ok(()) };
-        provider.shutdown_with_timeout(limit).map_err(|fault| fault.to_string())
+        let Some(started) = &self.0 else { return Ok(()) };
+        started.provider.shutdown_with_timeout(limit).map_err(|fault| fault.to_string())
     }
 }
 
@@ -107,6 +120,20 @@ impl fmt::Debug for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Traces").field(&self.is_on()).finish()
     }
+}
+
+/// What a trace's number would be, of which SDKs draw by the last 64 bits.
+fn random() -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = RandomIdGenerator::default().new_trace_id().to_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The span of its caller that a call came with.
+fn parent(headers: &HeaderMap) -> Option<Context> {
+    // Most calls come without, and are asked no more.
+    headers.get("traceparent")?;
+    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
+    parent.span().span_context().is_valid().then_some(parent)
 }
 
 struct Headers<'a>(&'a HeaderMap);
