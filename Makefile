@@ -24,6 +24,9 @@ PY := $(VENV)/bin/python
 PINNED := -c python/constraints.txt
 TOOLS := target/tools
 WHEELS := target/wheels
+# The package's profile: `release`, as users get it, or `dev`, which shares what the tests are built of (.ci/run). There is one at a time.
+WHEEL ?= release
+PACKAGE := $(VENV)/package$(filter-out -release,-$(WHEEL))
 GRPCURL_VERSION := v1.9.3
 HELM_VERSION := v3.19.2
 OPERATOR_VERSION := v0.85.0
@@ -34,7 +37,7 @@ CYCLONEDX_VERSION := 0.5.9
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test verify fix crash-test overload-test drain-test bench bench-index bench-python bench-durability bench-graph bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
+.PHONY: demo test ready test-binaries verify fix crash-test overload-test drain-test bench bench-index bench-python bench-durability bench-graph bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -52,11 +55,18 @@ crash-test:
 	NEGBANK_CRASH_CYCLES=$(CYCLES) NEGBANK_CRASH_REPORT=$(REPORTS)/crash.json \
 		$(CARGO) test --locked --package negbank --test service -- crash::a_killed_server --nocapture
 
+# What verify and test install and build. With --jobs side by side, as much of it is one thread, or the network. The package is built first:
+# Cargo locks target/debug, and what else goes into the environment waits for it.
+ready: test-binaries $(VENV)/test $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/grpcurl $(TOOLS)/bin/helm $(TOOLS)/crds
+
+test-binaries: | $(PACKAGE)
+	$(CARGO) test --locked --package negbank --no-run
+
 # Read-only: what CI runs before the tests.
 verify: $(TOOLS)/bin/cargo-deny $(VENV)/test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --package negbank
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --package negbank --lib --examples
 	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) test --locked --package negbank --test architecture
 	cd python && ../$(PY) -m ruff check . ../examples && ../$(PY) -m ruff format --check . ../examples
@@ -69,7 +79,7 @@ fix: $(VENV)/test
 	cd python && ../$(PY) -m ruff check --fix . ../examples && ../$(PY) -m ruff format . ../examples
 
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
-bench: $(VENV)/package
+bench: $(PACKAGE)
 	$(CARGO) bench --locked --bench engine
 	$(CARGO) bench --locked --bench index
 	$(CARGO) bench --locked --bench service
@@ -97,18 +107,18 @@ soak:
 	MINUTES=$(MINUTES) $(CARGO) bench --locked --bench soak
 
 # What reaches a Python trainer: rows a second into numpy, and what of this process's CPU a call takes.
-bench-python: $(VENV)/package
+bench-python: $(PACKAGE)
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench.py --reports $(REPORTS)
 
-# What metrics, logs and traces cost sampling: three servers in turns, until it is known, twelve minutes at most; writes telemetry.json,
-# and fails above 3 %, or where it can't be told on this machine.
+# What metrics, logs and traces cost sampling: four servers in turns of milliseconds, until it is known, twelve minutes at most; writes
+# telemetry.json, and fails above 3 %, or where it can't be told on this machine. How: python/telemetry_bench/__main__.py.
 bench-telemetry: $(VENV)/test
 	$(CARGO) build --release --locked --bin negbank
-	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_telemetry.py --reports $(REPORTS)
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m telemetry_bench --reports $(REPORTS)
 
 # What durability costs on the disk below this folder; writes 60 GiB in all, and durability.json; fails below its bars. GIB and ENTRIES make it smaller.
-bench-durability: $(VENV)/package
+bench-durability: $(PACKAGE)
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_durability.py --reports $(REPORTS) --gib $(GIB) --entries $(ENTRIES) --spool $(SPOOL)
 
@@ -168,7 +178,8 @@ sbom: $(TOOLS)/bin/cargo-cyclonedx
 $(TOOLS)/bin/grpcurl:
 	$(call go_install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 
-$(TOOLS)/bin/helm:
+# After the other, for whom Go builds its library too.
+$(TOOLS)/bin/helm: | $(TOOLS)/bin/grpcurl
 	$(call go_install,helm.sh/helm/v3/cmd/helm@$(HELM_VERSION))
 
 # What the Prometheus operator takes, from its Go module.
@@ -195,7 +206,7 @@ endef
 
 # A tool run once a day need not be optimised: this halves its build.
 define cargo_install
-	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		$(CARGO) install --locked --root $(TOOLS) $(1)
 endef
 
@@ -213,32 +224,32 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 
-# The package, built as users get it.
-$(VENV)/package: $(VENV)/bin/python $(PYTHON_SOURCES) $(CLIENT_SOURCES)
+$(PACKAGE): $(VENV)/bin/python $(PYTHON_SOURCES) $(CLIENT_SOURCES)
 	$(PY) -m pip install --quiet $(PINNED) -r python/requirements-build.txt
 	rm -rf $(WHEELS)
-	cd python && ../$(VENV)/bin/maturin build --release --quiet --locked --out ../$(WHEELS)
+	cd python && ../$(VENV)/bin/maturin build --profile $(WHEEL) --quiet --locked --out ../$(WHEELS)
 	$(PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/negbank-*.whl
 	$(PY) -m pip install --quiet $(PINNED) 'numpy>=1.24'
+	rm -f $(VENV)/package*
 	touch $@
 
-$(VENV)/demo: $(VENV)/package python/demo/requirements.txt
+$(VENV)/demo: $(PACKAGE) python/demo/requirements.txt
 	$(PY) -m pip install --quiet $(PINNED) -r python/demo/requirements.txt
 	touch $@
 
 # Apart from the other one: Reverb wants the numpy of its day.
-$(PEERS_VENV)/ready: $(VENV)/package python/peers/requirements.txt
+$(PEERS_VENV)/ready: $(PACKAGE) python/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet -r python/peers/requirements.txt
 	$(PEERS_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/negbank-*.whl
 	touch $@
 
-# 540 MB: the tests of tensors want the real thing.
-$(VENV)/torch: $(VENV)/bin/python python/install_torch.py
+# 540 MB: the tests of tensors want the real thing. After the package, as two of pip must not write to one environment at once.
+$(VENV)/torch: $(VENV)/bin/python python/install_torch.py | $(PACKAGE)
 	$(PY) python/install_torch.py
 	touch $@
 
-$(VENV)/test: $(VENV)/package $(VENV)/torch python/constraints.txt python/requirements-test.txt python/requirements-alone.txt python/demo/requirements.txt
+$(VENV)/test: $(PACKAGE) $(VENV)/torch python/constraints.txt python/requirements-test.txt python/requirements-alone.txt python/demo/requirements.txt
 	$(PY) -m pip install --quiet $(PINNED) -r python/requirements-test.txt -r python/demo/requirements.txt
 	$(PY) -m pip install --quiet --no-deps -r python/requirements-alone.txt
 	touch $@
