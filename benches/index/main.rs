@@ -8,6 +8,7 @@ mod graph;
 mod report;
 mod scan;
 mod timing;
+mod together;
 
 fn main() {
     // For whoever tunes one part: `cargo bench --bench index -- scan`.
@@ -16,6 +17,9 @@ fn main() {
     let mut cases = Vec::new();
     if wanted("scan") {
         scan::measure(&mut cases);
+    }
+    if wanted("together") {
+        together::measure(&mut cases);
     }
     if wanted("graph") {
         graph::measure(&mut cases);

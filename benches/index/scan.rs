@@ -18,10 +18,10 @@ use crate::data::Clustered;
 use crate::report::Case;
 use crate::timing::{median_us, time_us};
 
-const ENTRIES: usize = 65_536;
-const DIM: usize = 128;
-const K: usize = 64;
-const ROUNDS: usize = 31;
+pub(crate) const ENTRIES: usize = 65_536;
+pub(crate) const DIM: usize = 128;
+pub(crate) const K: usize = 64;
+pub(crate) const ROUNDS: usize = 31;
 
 pub(crate) fn measure(cases: &mut Vec<Case>) {
     let entries = Clustered::new(ENTRIES, DIM, 1);
@@ -59,7 +59,7 @@ pub(crate) fn measure(cases: &mut Vec<Case>) {
 }
 
 /// The entries as plain rows, numbered by slot.
-struct Flat<'d> {
+pub(crate) struct Flat<'d> {
     entries: &'d Clustered,
     rows: Rows,
 }
@@ -75,7 +75,7 @@ impl Admit for OtherLabels<'_> {
         self.entries.labels[slot as usize] != self.anchors.labels[self.first + probe]
     }
 
-    fn out_of_range(&mut self) {}
+    fn out_of_range(&mut self, _probe: usize) {}
 
     fn identity(&self, slot: u32) -> Option<Identity> {
         Some(Identity { id: u64::from(slot), occupied_at: 1, revision: 1 })
@@ -86,7 +86,7 @@ impl Admit for OtherLabels<'_> {
 const LARGEST_NORM: f64 = 1.000_001;
 
 impl<'d> Flat<'d> {
-    fn new(entries: &'d Clustered) -> Self {
+    pub(crate) fn new(entries: &'d Clustered) -> Self {
         let mut rows = Rows::new(DIM, Dtype::F32).with_codes();
         rows.reserve(ENTRIES).unwrap();
         for at in 0..ENTRIES {
@@ -121,7 +121,7 @@ impl<'d> Flat<'d> {
         found
     }
 
-    fn by_rows(&self, anchors: &Clustered) -> Vec<Found> {
+    pub(crate) fn by_rows(&self, anchors: &Clustered) -> Vec<Found> {
         let mut found = Vec::new();
         for (probes, mut admit) in self.blocks(anchors) {
             let mut scan = Scan::new(Metric::Cosine, DIM, probes);
@@ -171,7 +171,7 @@ impl<'d> Flat<'d> {
 }
 
 /// Share of the true top k that is served.
-fn recall(served: &SampleAnswer, expected: &[Found]) -> f64 {
+pub(crate) fn recall(served: &SampleAnswer, expected: &[Found]) -> f64 {
     let mut hits = 0;
     let mut start = 0;
     for (found, &count) in expected.iter().zip(&served.draws[0].counts) {
@@ -183,7 +183,7 @@ fn recall(served: &SampleAnswer, expected: &[Found]) -> f64 {
     hits as f64 / expected.iter().map(|found| found.ranking.len()).sum::<usize>() as f64
 }
 
-fn answer(bank: &Shared<Bank>, query: &SampleQuery, anchors: usize) -> SampleAnswer {
+pub(crate) fn answer(bank: &Shared<Bank>, query: &SampleQuery, anchors: usize) -> SampleAnswer {
     let recycler = Recycler::default();
     let mut merge = Merge::new(1, usize::MAX);
     for (number, start) in (0..anchors).step_by(BLOCK).enumerate() {
@@ -192,7 +192,7 @@ fn answer(bank: &Shared<Bank>, query: &SampleQuery, anchors: usize) -> SampleAns
     merge.finish(query.seed()).unwrap()
 }
 
-fn bank(entries: &Clustered) -> Shared<Bank> {
+pub(crate) fn bank(entries: &Clustered) -> Shared<Bank> {
     let spec = BankSpec::new(DIM as u32, Metric::Cosine, BankKind::Keyed { momentum: 0.5, capacity: None }, 8).unwrap();
     let mut bank = Bank::new(spec);
     let labels = entries.labels.iter().copied().map(Some).collect();
@@ -205,7 +205,7 @@ fn bank(entries: &Clustered) -> Shared<Bank> {
 }
 
 /// Top k of each anchor, its own label excluded; ids and scores.
-fn query(anchors: &Clustered) -> SampleQuery {
+pub(crate) fn query(anchors: &Clustered) -> SampleQuery {
     let nearest = Nearest::top(K);
     let filters = Filters { exclude_same_label: true, ..Filters::default() };
     let draw = Draw { k: K, strategy: Strategy::Nearest(nearest), filters, scope: Scope::PerAnchor };

@@ -1,5 +1,7 @@
 //! The only place where an error of the client becomes an exception of `negbank.errors`.
 
+use std::time::Duration;
+
 use negbank::client::{ClientError, Code, FieldViolation};
 use pyo3::prelude::*;
 
@@ -19,9 +21,13 @@ pub(crate) fn invalid(parameter: &str, reason: String) -> ClientError {
 /// `fault` as a caller of the server at `address` should read it, where the transport's own words or code don't say enough.
 pub(crate) fn located(fault: ClientError, address: &str) -> ClientError {
     match fault {
-        ClientError::Unavailable(cause) => ClientError::Unavailable(format!(
-            "the server at {address} is away ({cause}); the connection mends itself, so call again once it is back"
-        )),
+        // A server that says when to call again is there.
+        ClientError::Unavailable { message, retry_after: None } => ClientError::Unavailable {
+            message: format!(
+                "the server at {address} is away ({message}); the connection mends itself, so call again once it is back"
+            ),
+            retry_after: None,
+        },
         other => other,
     }
 }
@@ -29,18 +35,19 @@ pub(crate) fn located(fault: ClientError, address: &str) -> ClientError {
 fn instance(py: Python<'_>, error: ClientError) -> PyResult<Bound<'_, PyAny>> {
     let classes = py.import("negbank.errors")?;
     let plain = |class: &str, message: String| classes.getattr(class)?.call1((message,));
+    let told = |class: &str, message: String, when: Option<Duration>| {
+        classes.getattr(class)?.call1((message, when.map(|when| when.as_secs_f64())))
+    };
     match error {
         ClientError::InvalidArgument { message, violations } => {
             let violations: Vec<_> = violations.into_iter().map(|fault| (fault.field, fault.reason)).collect();
             classes.getattr("InvalidArgument")?.call1((message, violations))
         }
-        ClientError::ResourceExhausted { message, retry_after } => {
-            classes.getattr("ResourceExhausted")?.call1((message, retry_after.map(|delay| delay.as_secs_f64())))
-        }
+        ClientError::ResourceExhausted { message, retry_after } => told("ResourceExhausted", message, retry_after),
         ClientError::NotFound(message) => plain("NotFound", message),
         ClientError::AlreadyExists(message) => plain("AlreadyExists", message),
         ClientError::FailedPrecondition(message) => plain("FailedPrecondition", message),
-        ClientError::Unavailable(message) => plain("Unavailable", message),
+        ClientError::Unavailable { message, retry_after } => told("Unavailable", message, retry_after),
         ClientError::DeadlineExceeded(message) => {
             plain("DeadlineExceeded", format!("{message}; give the call more time (timeout=, in seconds) or ask for less"))
         }

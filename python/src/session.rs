@@ -258,7 +258,8 @@ fn connect(py: Python<'_>, address: &str, options: &Options) -> PyResult<Client>
     let work = async {
         match timeout(within, answered).await {
             Ok(Err(ClientError::DeadlineExceeded(_))) | Err(_) => {
-                Err(ClientError::Unavailable(format!("{address} answered nothing within {within:?}; is it a negbank server?")))
+                let message = format!("{address} answered nothing within {within:?}; is it a negbank server?");
+                Err(ClientError::Unavailable { message, retry_after: None })
             }
             Ok(outcome) => outcome,
         }

@@ -19,11 +19,11 @@ STARTS_WITHIN = 20.0
 class ServerProcess:
     """`negbank serve` on a free port of 127.0.0.1, with settings such as "limits.max_banks=1".
 
-    All its banks are recovered. With "http.listen=127.0.0.1:0" it answers probes at `probes`. `program` takes the
-    place of `negbank`.
+    All its banks are recovered, unless `recovered` is False: then it may still be reading them. With
+    "http.listen=127.0.0.1:0" it answers probes at `probes`. `program` takes the place of `negbank`.
     """
 
-    def __init__(self, *settings: str, port: int | None = None, program: Sequence[str] = ()) -> None:
+    def __init__(self, *settings: str, port: int | None = None, program: Sequence[str] = (), recovered: bool = True) -> None:
         flags = [part for setting in settings for part in ("--set", setting)]
         listen = ["--listen", f"127.0.0.1:{port or 0}", "--set", "http.listen=none"]
         command = [*(program or [str(binary())]), "serve", *listen, *flags]
@@ -31,7 +31,8 @@ class ServerProcess:
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         try:
             self.port = int(self._announced(r"serving address=127\.0\.0\.1:(\d+)")[1])
-            self._announced(r"ready banks=\d+")
+            if recovered:
+                self._announced(r"ready banks=\d+")
             self.pid = self._process.pid
             self.address = f"127.0.0.1:{self.port}"
             probes = re.search(r"probes=(\S+)", self._output())

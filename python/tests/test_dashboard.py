@@ -75,6 +75,7 @@ FIGURES: dict[str, tuple[str, set[str]]] = {
     "recall": ("negbank_index_recall", {"bank"}),
     "served hardness": ("negbank_served_distance_bucket", {"bank", "le"}),
     "duplicates": ("negbank_duplicates_total", {"bank"}),
+    "requests that shared a scan": ("negbank_joined_requests_total", {"bank"}),
     "shortfalls by reason": ("negbank_shortfalls_total", {"bank", "reason"}),
     "rejections by reason": ("negbank_rejections_total", {"bank", "reason"}),
     "memory by part": ("negbank_memory_bytes", {"part"}),

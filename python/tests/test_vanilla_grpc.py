@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,23 +167,37 @@ def test_refusals_name_their_fields(stubs: Stubs) -> None:
     assert "there are docs" in missing.value.details()
 
 
-def test_a_full_queue_says_when_to_come_back(generated: tuple[Any, ...]) -> None:
+def test_what_has_no_room_now_says_when_to_come_back_and_what_never_has_says_nothing_of_it(generated: tuple[Any, ...]) -> None:
     bank, sampling, bank_grpc, sampling_grpc = generated
-    server = ServerProcess("compute.queue=1", "compute.threads=1")
+    server = ServerProcess("compute.queue=1", "compute.threads=1", "limits.max_stages=1")
+
+    def staged(step: int, rank: int) -> Any:
+        stage = bank.Stage(step=step, rank=rank, world_size=2)
+        return bank.WriteRequest(bank="busy", ids=[1], embeddings=bank.Matrix(values=[1, 0]), stage=stage)
+
     try:
         with grpc.insecure_channel(server.address) as channel:
-            bank_grpc.BanksStub(channel).CreateBank(bank.CreateBankRequest(name="busy", dim=2), timeout=10)
+            banks = bank_grpc.BanksStub(channel)
+            banks.CreateBank(bank.CreateBankRequest(name="busy", dim=2), timeout=10)
+            waiting = banks.Write.future(staged(1, 0), timeout=60)
+            while not banks.GetBank(bank.GetBankRequest(name="busy"), timeout=10).stages:
+                time.sleep(0.01)
+            with pytest.raises(grpc.RpcError) as busy:
+                banks.Write(staged(2, 0), timeout=10)
             many = sampling.SampleRequest(
                 bank="busy",
                 anchors=sampling.Anchors(rows=10_000),
                 draws=[sampling.Draw(k=1, uniform=sampling.Uniform())],
             )
-            with pytest.raises(grpc.RpcError) as busy:
+            with pytest.raises(grpc.RpcError) as never:
                 sampling_grpc.SamplingStub(channel).Sample(many, timeout=10)
-        assert busy.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert banks.Write(staged(1, 1), timeout=10).position == waiting.result(timeout=60).position
+        assert busy.value.code() == never.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         status, retry = rpc_status.from_call(busy.value), error_details_pb2.RetryInfo()
         assert status is not None
         assert status.details[0].Unpack(retry)
         assert 0 < retry.retry_delay.ToTimedelta().total_seconds() < 10
+        assert "trying again won't help" in never.value.details()
+        assert rpc_status.from_call(never.value) is None
     finally:
         server.stop()

@@ -119,18 +119,6 @@ def test_a_server_that_dies_during_a_call_is_unavailable(own_server: ServerProce
     death.join()
 
 
-def test_a_full_queue_says_when_to_come_back() -> None:
-    server = ServerProcess("compute.queue=1", "compute.threads=1")
-    try:
-        bank = negbank.connect(server.address, retries=0).create_bank("busy", dim=2)
-        with pytest.raises(negbank.ResourceExhausted, match=r"compute\.queue") as busy:
-            bank.sample(10_000, negbank.Uniform(1))
-        assert busy.value.retry_after is not None
-        assert 0.0 < busy.value.retry_after < 10.0
-    finally:
-        server.stop()
-
-
 def test_threads_sample_at_the_same_time(client: negbank.Client, name: str, rng: np.random.Generator) -> None:
     bank = client.create_bank(name, dim=32)
     filled(bank, rng, 500)

@@ -66,7 +66,7 @@ impl Checkpointing {
                 return Ok(reading);
             }
         }
-        Err(ClientError::Unavailable("the server ended before the checkpoint was done".into()))
+        Err(ClientError::away("the server ended before the checkpoint was done"))
     }
 }
 

@@ -43,9 +43,14 @@ pub enum ClientError {
         /// When to try again; `None`: trying again won't help.
         retry_after: Option<Duration>,
     },
-    /// No server answers at the address, or it is starting or draining.
-    #[error("{0}")]
-    Unavailable(String),
+    /// No server answers at the address, or it is stopping, or recovering the bank.
+    #[error("{message}")]
+    Unavailable {
+        /// Why, as far as it is known.
+        message: String,
+        /// When to try again, where a server says so.
+        retry_after: Option<Duration>,
+    },
     /// Give the call more time, or ask for less.
     #[error("{0}")]
     DeadlineExceeded(String),
@@ -68,10 +73,23 @@ impl ClientError {
             Self::AlreadyExists(_) => Code::AlreadyExists,
             Self::FailedPrecondition(_) => Code::FailedPrecondition,
             Self::ResourceExhausted { .. } => Code::ResourceExhausted,
-            Self::Unavailable(_) => Code::Unavailable,
+            Self::Unavailable { .. } => Code::Unavailable,
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
             Self::Other { code, .. } => *code,
         }
+    }
+
+    /// When to try again, where a server that refused the call and did nothing of it says so (google.rpc.RetryInfo).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::ResourceExhausted { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Nobody answers, or answered.
+    pub(super) fn away(message: impl Into<String>) -> Self {
+        Self::Unavailable { message: message.into(), retry_after: None }
     }
 }
 
@@ -84,19 +102,18 @@ impl From<Status> for ClientError {
             Code::AlreadyExists => Self::AlreadyExists(message),
             Code::FailedPrecondition => Self::FailedPrecondition(message),
             Code::ResourceExhausted => Self::ResourceExhausted { message, retry_after: told(&status) },
-            Code::Unavailable => Self::Unavailable(message),
+            Code::Unavailable => Self::Unavailable { message, retry_after: told(&status) },
             Code::DeadlineExceeded => Self::DeadlineExceeded(message),
             // tonic's client reports its own expired deadline as cancelled.
             Code::Cancelled if causes(&status).any(|cause| cause.is::<TimeoutExpired>()) || status.source().is_none() => {
                 Self::DeadlineExceeded(message)
             }
-            Code::Internal if is_other_protocol(&status) => Self::Unavailable(
-                "what answers there speaks no gRPC in the clear; if it speaks TLS, give its address as https://host:port"
-                    .to_owned(),
+            Code::Internal if is_other_protocol(&status) => Self::away(
+                "what answers there speaks no gRPC in the clear; if it speaks TLS, give its address as https://host:port",
             ),
             // A status with a cause was made on this side: the transport failed under the call, or a draining server closed it.
-            Code::Unknown | Code::Cancelled if status.source().is_some() => Self::Unavailable(lost(&status)),
-            Code::Internal if causes(&status).any(|cause| cause.is::<h2::Error>()) => Self::Unavailable(lost(&status)),
+            Code::Unknown | Code::Cancelled if status.source().is_some() => Self::away(lost(&status)),
+            Code::Internal if causes(&status).any(|cause| cause.is::<h2::Error>()) => Self::away(lost(&status)),
             // Only the message size limits answer so, this side's and the server's.
             Code::OutOfRange => {
                 let message = format!(

@@ -96,7 +96,7 @@ impl Client {
             .await
             .map_err(|fault| {
                 let cause = deepest(&fault);
-                ClientError::Unavailable(format!("no negbank answers at {address}: {cause}{}", what_to_do(&cause)))
+                ClientError::away(format!("no negbank answers at {address}: {cause}{}", what_to_do(&cause)))
             })?;
         Ok(Self {
             line: Line::new(channel, authorization),

@@ -97,7 +97,7 @@ impl Tries {
     fn wait(&self, backoff: &mut Backoff, again: Again, failed: &Failed, at: Moment) -> Option<Duration> {
         match (failed.told, &failed.fault, again) {
             (Some(when), ..) => self.budget.turn(at.now, backoff.told(when, at.share)?, at.left),
-            (None, ClientError::Unavailable(_), Again::Always) => backoff.untold(at.share).filter(|wait| *wait < at.left),
+            (None, ClientError::Unavailable { .. }, Again::Always) => backoff.untold(at.share).filter(|wait| *wait < at.left),
             (None, ..) => None,
         }
     }

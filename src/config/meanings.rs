@@ -104,7 +104,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("server.listen", "Address for gRPC; none: no TCP."),
     (
         "server.max_connection_age_seconds",
-        "A connection that lasts longer is asked to end, and cut server.drain_seconds later; 0: never.",
+        "A connection that lasts longer, a tenth more or less, is asked to end, and cut server.drain_seconds later; 0: never.",
     ),
     (
         "server.max_connections",

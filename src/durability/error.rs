@@ -34,6 +34,9 @@ pub enum StoreError {
         /// What could not be had.
         what: String,
     },
+    /// Of two banks of a name nobody may be served yet.
+    #[error("it was to take the place of another bank of its name, and could not: {0}")]
+    Unsettled(String),
     /// Another server has the folder.
     #[error("{} is in use by another server{by} (setting durability.dir): two servers can't share it", dir.display())]
     Locked {
@@ -69,6 +72,12 @@ impl From<String> for Complaint {
 }
 
 impl StoreError {
+    /// True if there was no room on the disk: what is there is as good as before.
+    pub fn wants_room(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// For `map_err` of what the system refused.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }

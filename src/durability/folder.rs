@@ -69,11 +69,9 @@ impl Folder {
     /// [`StoreError::Io`]
     pub fn renew(&self, sequence: u64) -> Result<Self, StoreError> {
         let (path, nascent) = (self.path.join(Self::RENEWED), self.path.join(".renewed"));
-        let incarnation = drawn(&path)?;
-        let last = Position { incarnation: self.record.incarnation, sequence };
-        let record = BankRecord { incarnation, lineage: self.record.lineage.and(last), ..self.record.clone() };
+        let renewed = self.renewed_for_now(sequence)?;
         let mut content = Vec::new();
-        let written = frames::write(&mut content, 0, 0, &record.encode()).and_then(|_| {
+        let written = frames::write(&mut content, 0, 0, &renewed.record.encode()).and_then(|_| {
             let mut file = File::create(&nascent)?;
             file.write_all(&content)?;
             file.sync_all()?;
@@ -81,6 +79,17 @@ impl Folder {
         });
         written.map_err(StoreError::io("write", &path))?;
         sync::folder(&self.path)?;
+        Ok(renewed)
+    }
+
+    /// The same for as long as the server runs, of a bank that takes no writes: no later one has this incarnation.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the system gives no entropy.
+    pub fn renewed_for_now(&self, sequence: u64) -> Result<Self, StoreError> {
+        let incarnation = drawn(&self.path.join(Self::RENEWED))?;
+        let last = Position { incarnation: self.record.incarnation, sequence };
+        let record = BankRecord { incarnation, lineage: self.record.lineage.and(last), ..self.record.clone() };
         Ok(Self { record, ..self.clone() })
     }
 
@@ -164,11 +173,12 @@ impl Folder {
     }
 
     /// Opens the log and replays what comes after sequence `after`: each record with the sequence it was appended under. Whatever
-    /// `apply` complains about is reported with that record's place.
+    /// `apply` complains about is reported with that record's place. Where the disk has no room to go on with what was read, the log is
+    /// that error.
     ///
     /// # Errors
     /// [`StoreError`]: anything but a log of which all is whole that was known to be on disk.
-    pub fn replay(&self, after: u64, apply: Apply<'_>) -> Result<(Log, Replayed), StoreError> {
+    pub fn replay(&self, after: u64, apply: Apply<'_>) -> Result<(Result<Log, StoreError>, Replayed), StoreError> {
         Log::open(self, after, apply)
     }
 }

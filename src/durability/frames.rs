@@ -16,18 +16,19 @@
 //! All numbers are little-endian. Every bit is covered: the magic number and the padding by what they must be, the rest by the checksums.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::appender::BLOCK;
+use super::behind::Behind;
 
 const MAGIC: [u8; 4] = *b"nbf1";
 const MAGIC_OF_CLAIM: [u8; 4] = *b"nbf2";
 const HEADER: usize = 32;
-const HEADER_WITH_CLAIM: usize = 48;
-const ALIGNMENT: usize = 8;
+pub(super) const HEADER_WITH_CLAIM: usize = 48;
+pub(super) const ALIGNMENT: usize = 8;
 
 /// What a frame tells of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +39,14 @@ pub(super) struct Claim {
     pub(super) synced: u64,
 }
 
+/// What stands before a payload.
 #[derive(Debug, Clone, Copy)]
-struct Header {
-    length: u64,
+pub(super) struct Header {
+    pub(super) length: u64,
     sequence: u64,
     predecessor: u32,
-    payload: u32,
-    claim: Option<Claim>,
+    pub(super) payload: u32,
+    pub(super) claim: Option<Claim>,
 }
 
 impl Header {
@@ -67,7 +69,7 @@ impl Header {
     }
 
     /// The header that `bytes` begin with, and its checksum; `None` if it is none.
-    fn decode(bytes: &[u8]) -> Option<(Self, u32)> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, u32)> {
         let claims = match *bytes.first_chunk()? {
             MAGIC => false,
             MAGIC_OF_CLAIM => true,
@@ -82,12 +84,12 @@ impl Header {
         (crc32fast::hash(&bytes[8..]) == checksum).then_some((header, checksum))
     }
 
-    fn len(claims: bool) -> usize {
+    pub(super) fn len(claims: bool) -> usize {
         if claims { HEADER_WITH_CLAIM } else { HEADER }
     }
 
     /// Bytes of the frame, if so many can be.
-    fn whole(&self) -> Option<u64> {
+    pub(super) fn whole(&self) -> Option<u64> {
         let around = Self::len(self.claim.is_some()) + padding(self.length);
         self.length.checked_add(around as u64)
     }
@@ -148,15 +150,6 @@ pub(super) struct Frames {
     checksum: Option<u32>,
     /// The file's number, if its frames have one.
     number: Option<u64>,
-}
-
-/// What lies behind a frame that is not whole.
-#[derive(Debug, Default)]
-pub(super) struct Behind {
-    /// Bytes of the file that were on disk when one of the frames behind it was written.
-    pub(super) synced: u64,
-    /// How many of them are whole.
-    pub(super) whole: u64,
 }
 
 /// Why there is no further frame.
@@ -247,39 +240,9 @@ impl Frames {
         Ok(rest.iter().all(|&byte| byte == 0))
     }
 
-    /// What lies behind the frame at byte `at`, which is not whole. Where frames have a number, only those count that have it; else whatever
-    /// looks like one, and tells that all before it was on disk.
+    /// What lies behind the frame at byte `at`, which is not whole.
     pub(super) fn behind(&self, at: u64) -> Result<Behind, StoreError> {
-        let rest = || {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(at))?;
-            let mut rest = Vec::new();
-            file.read_to_end(&mut rest)?;
-            Ok(rest)
-        };
-        let rest = rest().map_err(StoreError::io("read", &self.path))?;
-        let end = |header: &Header| header.whole().and_then(|whole| usize::try_from(whole).ok()).unwrap_or(usize::MAX);
-        let mut behind = Behind::default();
-        // If its header is whole, it is known what is its own: a payload may look like frames.
-        let mut from = self.header_in(&rest).map_or(ALIGNMENT, |header| end(&header));
-        while let Some(bytes) = rest.get(from..).filter(|bytes| !bytes.is_empty()) {
-            let Some(header) = self.header_in(bytes) else {
-                from += ALIGNMENT;
-                continue;
-            };
-            let claimed = self.number.and(header.claim).map(|claim| claim.synced);
-            behind.synced = behind.synced.max(claimed.unwrap_or(at + from as u64));
-            let payload = Header::len(header.claim.is_some())..end(&header) - padding(header.length);
-            behind.whole += u64::from(bytes.get(payload).is_some_and(|payload| crc32fast::hash(payload) == header.payload));
-            from = from.saturating_add(end(&header));
-        }
-        Ok(behind)
-    }
-
-    /// The header of a frame of this file that `bytes` begin with.
-    fn header_in(&self, bytes: &[u8]) -> Option<Header> {
-        let (header, _) = Header::decode(bytes)?;
-        self.number.is_none_or(|number| header.claim.is_some_and(|claim| claim.file == number)).then_some(header)
+        Behind::of(self.file.get_ref(), at, self.number).map_err(StoreError::io("read", &self.path))
     }
 
     fn fault(&self, source: io::Error) -> Broken {

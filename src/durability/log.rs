@@ -8,7 +8,7 @@ use super::StoreError;
 use super::appender::Appender;
 use super::folder::Folder;
 use super::frames::{self, Around};
-use super::mark::{Beyond, Mark};
+use super::mark::{Beyond, Found, Mark};
 use super::replay::{Apply, Replay, Replayed};
 use super::segment::Segment;
 use super::unsynced::{Unsynced, Until};
@@ -72,7 +72,12 @@ impl Log {
 
     /// Opens a log and gives `apply` the records after sequence `after`, in order, each with the sequence it was appended under. From the first
     /// record on that is not whole its end is cut off, if nothing of that was known to be on disk: so it was not acknowledged, or not yet synced.
-    pub(super) fn open(folder: &Folder, after: u64, apply: Apply<'_>) -> Result<(Self, Replayed), StoreError> {
+    /// A log that was read, and which the disk has no room to go on with, is that error.
+    pub(super) fn open(
+        folder: &Folder,
+        after: u64,
+        apply: Apply<'_>,
+    ) -> Result<(Result<Self, StoreError>, Replayed), StoreError> {
         let mut segments = Segment::list(&folder.path)?;
         // What a snapshot has taken the place of may be there in part: its removal was under way.
         segments.drain(..Segment::behind(&segments, after));
@@ -99,19 +104,36 @@ impl Log {
         let mut replayed = replay.found;
         // A killed server leaves no hole in what it appended; a disk that failed may.
         let has_no_hole = replayed.torn.as_ref().is_none_or(|torn| torn.records == 0);
-        replayed.may_lack = folder.record.durability != Durability::Always && !(is_there && has_no_hole);
+        let may_lose = folder.record.durability != Durability::Always;
+        replayed.may_lack = may_lose && !(is_there && has_no_hole);
         let beyond = if replayed.may_lack { Beyond::Unknown } else { Beyond::now() };
-        let (Some(current), Some(checksum)) = (segments.last(), before) else {
-            return Ok((Self::begin(folder, after + 1, beyond)?, replayed));
+        let is_unsynced = segments.last().is_some_and(|current| found.within(current.first) < current.bytes);
+        let log = match segments.last().zip(before) {
+            Some((current, checksum)) => {
+                let files = Self::settled(folder, current, (found, beyond));
+                files.map(|files| Self::of(folder, segments, files, checksum))
+            }
+            None => Self::begin(folder, after + 1, beyond),
         };
+        match log {
+            Err(full) if full.wants_room() => {
+                // Then nobody syncs what a killed server had only appended.
+                replayed.may_lack |= !may_lose && is_unsynced;
+                Ok((Err(full), replayed))
+            }
+            log => Ok((Ok(log?), replayed)),
+        }
+    }
+
+    /// What a log goes on in: all of its last file is on disk, and marked as such.
+    fn settled(folder: &Folder, current: &Segment, (found, beyond): (Found, Beyond)) -> Result<(Appender, Mark), StoreError> {
         let file = current.appender()?;
         // What a killed server had only appended may be acknowledged when it is sent again. After a sync that failed the system may take
         // for written what is not: it is, once it was written again.
         let synced = found.within(current.first).min(current.bytes);
         file.rewrite(synced).map_err(StoreError::io("write", &current.path))?;
         file.sync().map_err(StoreError::io("sync", &current.path))?;
-        let mark = Mark::begin(folder, current.point(current.bytes), beyond)?;
-        Ok((Self::of(folder, segments, (file, mark), checksum), replayed))
+        Ok((file, Mark::begin(folder, current.point(current.bytes), beyond)?))
     }
 
     /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once

@@ -4,6 +4,7 @@
 //! record means. Decision 0012 tells why this is not a library's.
 
 mod appender;
+mod behind;
 mod config;
 mod doomed;
 mod error;

@@ -48,24 +48,25 @@ impl Nascent {
         if !names.is_empty() {
             sync::new_file(&self.folder.path.join(REPLACES), names.join("\n").as_bytes())?;
         }
-        let path = self.banks.join(Self::name_of(&self.folder.record));
+        let path = self.banks.join(name_of(&self.folder.record));
         let named = fs::rename(&self.folder.path, &path).map_err(StoreError::io("rename", &self.folder.path));
         let folder = Folder { path, ..self.folder.clone() };
         let is_in_the_way = || replaced.iter().any(|path| path.exists());
         let begun = named.and_then(|()| sync::folder(&self.banks)).and_then(|()| {
-            let begun = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))?;
+            let (log, _) = folder.replay(sequence, &mut |_, _| Err("there must be nothing yet".to_owned().into()))?;
+            let log = log?;
             // The next start would do the rest: only what still has its name could come in its way before.
             match take_places(&self.banks, &folder.path, &names) {
                 Err(fault) if is_in_the_way() => Err(fault),
-                _ => Ok(begun),
+                _ => Ok(log),
             }
         });
         match begun {
-            Ok((log, _)) => Ok((folder, log)),
+            Ok(log) => Ok((folder, log)),
             Err(fault) => {
                 if let Err(again) = self.take_back(&folder.path) {
                     let folder = folder.path.display();
-                    tracing::error!(%folder, %fault, %again, "it was to replace a bank, which failed and could not be taken back: the next start may remove that bank");
+                    tracing::error!(%folder, %fault, %again, "the bank's folder was begun, which failed and could not be taken back: the next start may take it for the bank, and remove what it was to replace");
                     self.folder.doomed.add(replaced);
                 }
                 Err(fault)
@@ -73,25 +74,27 @@ impl Nascent {
         }
     }
 
-    /// Sees to it that no start takes the folder, by the name it was to have, for one that replaces others.
+    /// Sees to it that no start takes the folder, by the name it was to have, for one that replaces others. Without its name it is swept away,
+    /// by drop or by the next start.
     fn take_back(&self, named: &Path) -> Result<(), StoreError> {
         if matches!(named.try_exists(), Ok(false)) {
             return Ok(());
         }
-        let note = named.join(REPLACES);
+        // One that keeps the name keeps the note: of two banks of a name, without it, no start could tell which counts.
+        fs::rename(named, &self.folder.path).map_err(StoreError::io("rename", named))?;
+        let unnamed = sync::folder(&self.banks);
+        let note = self.folder.path.join(REPLACES);
         let unsaid = match fs::remove_file(&note) {
             Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &note)(fault)),
-            _ => sync::folder(named),
+            _ => sync::folder(&self.folder.path),
         };
-        // Without its name it is swept away, by drop or by the next start.
-        let unnamed = fs::rename(named, &self.folder.path).map_err(StoreError::io("rename", named));
-        let unnamed = unnamed.and_then(|()| sync::folder(&self.banks));
-        unsaid.or(unnamed)
+        unnamed.or(unsaid)
     }
+}
 
-    fn name_of(record: &BankRecord) -> String {
-        format!("{}@{:016x}", record.name, record.incarnation)
-    }
+/// What the folder of a bank is called.
+pub(super) fn name_of(record: &BankRecord) -> String {
+    format!("{}@{:016x}", record.name, record.incarnation)
 }
 
 impl Drop for Nascent {
@@ -103,8 +106,14 @@ impl Drop for Nascent {
 
 /// Removes the siblings that a folder says it replaces.
 pub(super) fn settle(banks: &Path, path: &Path) -> Result<(), StoreError> {
-    let Ok(names) = fs::read_to_string(path.join(REPLACES)) else { return Ok(()) };
-    take_places(banks, path, &names.lines().collect::<Vec<_>>())
+    use io::ErrorKind::{InvalidData, NotADirectory, NotFound};
+    let note = path.join(REPLACES);
+    match fs::read_to_string(&note) {
+        Ok(names) => take_places(banks, path, &names.lines().collect::<Vec<_>>()),
+        // There is none, or it is no note.
+        Err(none) if matches!(none.kind(), NotFound | NotADirectory | InvalidData) => Ok(()),
+        Err(fault) => Err(StoreError::io("read", &note)(fault)),
+    }
 }
 
 fn take_places(banks: &Path, path: &Path, names: &[&str]) -> Result<(), StoreError> {

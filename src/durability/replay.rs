@@ -26,7 +26,7 @@ pub struct Replayed {
     /// Why nothing tells how far the log was on disk, though it should.
     pub unmarked: Option<&'static str>,
     /// Writes that were acknowledged may be missing, as the bank's policy allows: [`Folder::renew`], and then
-    /// [`Log::vouch`](super::Log::vouch).
+    /// [`Log::vouch`](super::Log::vouch). Without a log also: some that were read may yet be lost ([`Folder::renewed_for_now`]).
     pub may_lack: bool,
 }
 

@@ -1,7 +1,9 @@
 //! The folder of all banks.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub struct Store {
     segment_bytes: u64,
     lock: Arc<File>,
     doomed: Doomed,
+    /// Folders that were to take the place of others, and could not when the store was opened: why.
+    unsettled: BTreeMap<PathBuf, String>,
 }
 
 /// A bank's folder, as it was found.
@@ -51,7 +55,8 @@ impl Store {
             sync::folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
         }
         let lock = Arc::new(lock(dir)?);
-        let store = Self { banks, segment_bytes: config.segment_bytes, lock, doomed: Doomed::default() };
+        let (doomed, unsettled) = (Doomed::default(), BTreeMap::new());
+        let mut store = Self { banks, segment_bytes: config.segment_bytes, lock, doomed, unsettled };
         for path in store.list()? {
             // A file of that kind is another program's: of a file system that keeps what is still open, say.
             if is_passing(&path)
@@ -61,8 +66,10 @@ impl Store {
                 tracing::warn!(folder = %path.display(), %fault, "what was left of a bank that was made or removed can't be removed, and takes room");
             }
         }
-        for path in store.list()?.iter().filter(|path| !is_passing(path)) {
-            nascent::settle(&store.banks, path)?;
+        for path in store.list()?.into_iter().filter(|path| !is_passing(path)) {
+            if let Err(fault) = nascent::settle(&store.banks, &path) {
+                store.unsettled.insert(path, fault.to_string());
+            }
         }
         Ok(store)
     }
@@ -85,6 +92,9 @@ impl Store {
                 continue;
             };
             let folder = Folder::read_record(&path).and_then(|record| {
+                if let Some(why) = self.unsettled.get(&path) {
+                    return Err(StoreError::Unsettled(why.clone()));
+                }
                 if (&record.name, record.incarnation) == (&name, incarnation) {
                     return self.folder(path.clone(), record).renewed();
                 }
@@ -118,6 +128,12 @@ impl Store {
     /// [`StoreError::Io`]
     pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
         nascent::remove(&self.banks, path)
+    }
+
+    /// Where the bank lies, if a folder has its name: one that was begun may have it though it failed.
+    pub fn place_of(&self, record: &BankRecord) -> Option<PathBuf> {
+        let path = self.banks.join(nascent::name_of(record));
+        (!matches!(path.try_exists(), Ok(false))).then_some(path)
     }
 
     fn folder(&self, path: PathBuf, record: BankRecord) -> Folder {
@@ -169,7 +185,20 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", &path)(source)),
     }
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(StoreError::io("write", &path))?;
+    match sign(&file).map_err(StoreError::io("write", &path)) {
+        Err(full) if full.wants_room() => {
+            tracing::warn!(fault = %full, "the folder is locked, and the file does not tell by which process");
+            // Nor is another named in its place.
+            file.set_len(0).map_err(StoreError::io("write", &path))?;
+        }
+        signed => signed?,
+    }
     Ok(file)
+}
+
+/// Writes down who has the lock, over who had it: a disk that is full has room for that.
+fn sign(file: &File) -> io::Result<()> {
+    let process = format!("{:<10}\n", std::process::id());
+    file.write_all_at(process.as_bytes(), 0)?;
+    file.set_len(process.len() as u64)
 }

@@ -79,6 +79,26 @@ impl Effort {
         effort
     }
 
+    /// Reading each row of a bank once, for a scan.
+    pub(super) fn of_reading(entries: usize, dim: usize) -> Self {
+        let mut effort = Self::default();
+        effort.add(Kind::Nearest, ROW_READ * entries as f64 * dim as f64);
+        effort
+    }
+
+    /// What is left of it if the rows are read by somebody else, for each of so many draws.
+    pub(super) fn without(mut self, reading: &Self, draws: usize) -> Self {
+        let less = |(units, read): (&mut f64, &f64)| *units = (*units - read * draws as f64).max(0.0);
+        self.0.iter_mut().zip(&reading.0).for_each(less);
+        self
+    }
+
+    /// Both.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(&other.0).for_each(|(units, more)| *units += more);
+        self
+    }
+
     fn add(&mut self, kind: Kind, units: f64) {
         self.0[kind as usize] += units;
     }

@@ -7,7 +7,7 @@ use super::staging::OpenStage;
 use crate::archive::ArchiveError;
 use crate::bank::Overrun;
 use crate::gather::GatherError;
-use crate::model::{BankName, Invalid, StageAt, Tag};
+use crate::model::{BankName, Excess, Invalid, StageAt, Tag};
 use crate::rows::Poisoned;
 use crate::sampling::SampleError;
 
@@ -108,6 +108,9 @@ pub enum EngineError {
         /// The setting that changes it.
         setting: &'static str,
     },
+    /// Ask for less at a time, or raise the limit: nothing that ends makes room for it.
+    #[error("{0}")]
+    NeverFits(#[from] Excess),
     /// Try again soon.
     #[error("{queue} is full: its limit is {limit} (setting {setting}); try again")]
     Busy {
@@ -161,15 +164,12 @@ pub enum EngineError {
     /// Delete something, or let the server have more.
     #[error("the system starts no more threads: let the server have more, or delete banks that nobody needs")]
     NoThreads,
-    /// Restore a checkpoint into it, or delete it.
-    #[error(
-        "bank {name} takes no writes: its files are damaged and it was opened as it was before the damage (setting durability.damaged): \
-         {what}. Restore a checkpoint into it, or delete it"
-    )]
+    /// Do what the message says.
+    #[error("bank {name} takes no writes: {what}")]
     ReadOnly {
         /// The bank.
         name: BankName,
-        /// The file, the offset and what is wrong there.
+        /// What is wrong, with the file, and what to do.
         what: String,
     },
     /// Restart the server; what is wrong with the disk is in the message and in the logs.
@@ -291,6 +291,7 @@ impl From<GatherError> for EngineError {
             GatherError::Invalid(invalid) => Self::Invalid(invalid),
             GatherError::Taken { .. } => Self::GatherTaken(error),
             GatherError::Full { room, limit, setting } => Self::full(room, limit, setting),
+            GatherError::NeverFits(excess) => Self::NeverFits(excess),
             GatherError::Stopping => Self::Stopping("what waited for other ranks is gone"),
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::job::Job;
 use super::progress::{Progress, Wish};
 use super::query::{self, Of, Wanted};
 use super::recovery::{self, Recovery};
@@ -58,7 +59,7 @@ impl SmallBank {
         let answer = Box::new(move |answer: Result<_, _>| *reply.lock().unwrap_or_else(PoisonError::into_inner) = answer.ok());
         let of = Of { bank: &self.state, index: None, served: &self.served, costs: &Arc::default() };
         let jobs = must(query::jobs(of, query, &self.recycler, &wanted, answer));
-        jobs.into_iter().for_each(|job| (job.run)());
+        jobs.into_iter().for_each(Job::go);
         answered.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -144,7 +145,8 @@ pub(crate) fn log_file(bytes: &[u8]) {
 /// Whole files, and one of them cut short.
 pub(crate) fn log_files() -> Vec<Vec<u8>> {
     let scratch = Scratch::new("seeds");
-    let (mut log, _) = must(scratch.folder.replay(0, &mut |_, _| Ok(())));
+    let (log, _) = must(scratch.folder.replay(0, &mut |_, _| Ok(())));
+    let mut log = must(log);
     for (mutation, sequence) in history(&scratch.folder.record().spec).iter().zip(1..) {
         let record = encode_group([mutation].into_iter()).to_vec();
         must(log.append(sequence, &[&record]));

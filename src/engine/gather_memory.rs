@@ -1,6 +1,6 @@
 //! What gathers take of the ledger.
 
-use super::ledger::{Ledger, Part, ROOM, SETTING, Share};
+use super::ledger::{Ledger, Part, Share};
 use crate::gather::{GatherError, Memory, Room};
 
 impl Memory for Ledger {
@@ -18,8 +18,9 @@ impl Room for Share {
         Share::bytes(self)
     }
 
-    fn grow(&self, more: usize) -> Result<(), GatherError> {
-        self.try_grow(more).map_err(|limit| GatherError::Full { room: ROOM, limit, setting: SETTING })
+    fn grow(&self, more: usize, held: usize) -> Result<(), GatherError> {
+        let needed = Share::bytes(self).saturating_add(more).saturating_add(held);
+        self.try_grow(more, needed).map_err(GatherError::from)
     }
 
     fn shrink(&self, to: usize) {

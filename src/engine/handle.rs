@@ -31,9 +31,10 @@ use super::acknowledge::Acknowledge;
 use super::bank_memory::BankMemory;
 use super::committer::Committer;
 use super::costs::{Costs, Effort, Kind};
+use super::job::Job;
 use super::ledger::Ledger;
 use super::maintenance::{BankIndex, Maintenance};
-use super::pool::{Job, Pool, Ticket};
+use super::pool::{Pool, Ticket};
 use super::query::{self, Of, Wanted};
 use super::reading::{BankInfo, Fetched};
 use super::scan::{Cursor, ScanQuery};
@@ -273,7 +274,7 @@ impl Engine {
         let mut leave = Leave { wanted: wanted.clone(), queued: None };
         let (reply, answer) = oneshot::channel();
         let estimate = costs.estimate(&effort);
-        let run = Box::new(move || {
+        let job = Job::new(estimate, move || {
             let began = clock::now();
             let result = if wanted.holds() { job(&wanted) } else { Err(EngineError::DeadlineExceeded) };
             if result.is_ok() {
@@ -282,7 +283,7 @@ impl Engine {
             // One who has hung up hears nothing.
             let _gone = reply.send(result);
         });
-        leave.queued = Some((&self.inner.pool, &call.caller, self.inner.pool.submit(call, vec![Job { estimate, run }])?));
+        leave.queued = Some((&self.inner.pool, &call.caller, self.inner.pool.submit(call, vec![job])?));
         leave.unless(wait(answer, call.deadline).await)
     }
 }

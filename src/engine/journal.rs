@@ -61,6 +61,11 @@ pub(super) enum Keeping {
         folder: Folder,
         what: String,
     },
+    /// The disk has no room to go on with its log: it is whole, and takes no writes.
+    Full {
+        folder: Folder,
+        what: String,
+    },
 }
 
 impl From<Option<Kept>> for Keeping {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::EngineError;
+use super::no_room::NoRoom;
+use crate::model::Excess;
 use crate::rows::Recycler;
 
 /// How much memory may be used.
@@ -149,10 +151,18 @@ impl Ledger {
     /// Takes memory that is needed for a while.
     ///
     /// # Errors
-    /// [`EngineError::Busy`] if it is not there now.
+    /// [`EngineError::Busy`] if it is not there now, [`EngineError::NeverFits`] if it can't ever be.
     pub fn take(&self, part: Part, bytes: usize) -> Result<Share, EngineError> {
+        self.take_beside(part, bytes, 0)
+    }
+
+    /// The same for somebody who holds `held` bytes elsewhere meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Self::take`].
+    pub fn take_beside(&self, part: Part, bytes: usize, held: usize) -> Result<Share, EngineError> {
         let share = self.share(part);
-        share.grow(bytes).map(|()| share)
+        share.grow_for(bytes, bytes.saturating_add(held)).map(|()| share)
     }
 
     /// Whether a bank may grow by so many bytes. Nothing is taken for it: banks that grow at once may pass the mark by a batch each.
@@ -164,8 +174,7 @@ impl Ledger {
         if self.fits(bytes, most) {
             return Ok(());
         }
-        let lasting: usize = LASTING.iter().map(|&part| self.taken(part)).sum();
-        if lasting.saturating_add(bytes) <= most {
+        if self.0.lasting().saturating_add(bytes) <= most {
             // Builds, copies, requests and answers end.
             return Err(EngineError::full("the memory that banks grow into, in bytes,", most, SETTING));
         }
@@ -180,6 +189,16 @@ const LASTING: [Part; 2] = [Part::Rows, Part::Graphs];
 impl Book {
     fn limit(&self) -> Option<usize> {
         Some(self.config.max_bytes).filter(|&limit| limit > 0)
+    }
+
+    /// What only deleting gives back.
+    fn lasting(&self) -> usize {
+        LASTING.iter().map(|&part| self.taken[part as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Why there is never room for `needed` bytes at once, where there is none.
+    fn excess(&self, needed: usize) -> Option<Excess> {
+        NoRoom::ever((needed, self.lasting()), self.limit()?)
     }
 
     /// Frees what is only kept, no more than is enough: first buffers, which cost whoever wants one only page faults.
@@ -240,18 +259,27 @@ impl Share {
         *own = bytes;
     }
 
-    /// Takes more, unless that passes the limit.
+    /// Refuses what needs `needed` bytes at once, if there can never be as many.
     ///
     /// # Errors
-    /// [`EngineError::Busy`]; nothing more is taken then.
-    pub fn grow(&self, more: usize) -> Result<(), EngineError> {
-        self.try_grow(more).map_err(|limit| EngineError::full(ROOM, limit, SETTING))
+    /// [`EngineError::NeverFits`]
+    pub fn may_ever_be(&self, needed: usize) -> Result<(), EngineError> {
+        self.book.excess(needed).map_or(Ok(()), |excess| Err(excess.into()))
     }
 
-    /// As [`Self::grow`]; refused, the limit.
-    pub(super) fn try_grow(&self, more: usize) -> Result<(), usize> {
+    /// Takes more for what will need `needed` bytes at once, these among them, unless that passes the limit.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`], or [`EngineError::NeverFits`] where `needed` can't ever be there; nothing more is taken then.
+    pub fn grow_for(&self, more: usize, needed: usize) -> Result<(), EngineError> {
+        self.try_grow(more, needed).map_err(EngineError::from)
+    }
+
+    /// As [`Self::grow_for`].
+    pub(super) fn try_grow(&self, more: usize, needed: usize) -> Result<(), NoRoom> {
         if !self.book.make_room(|| self.book.take(self.part, more)) {
-            return Err(self.book.limit().unwrap_or(usize::MAX));
+            let limit = self.book.limit().unwrap_or(usize::MAX);
+            return Err(self.book.excess(needed).map_or(NoRoom::Now { limit }, NoRoom::Ever));
         }
         let mut own = self.own();
         *own = own.saturating_add(more);
@@ -270,110 +298,4 @@ impl Drop for Share {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex, Weak};
-
-    use super::{Ledger, MemoryConfig, Part, Reserve, Share};
-    use crate::engine::EngineError;
-    use crate::rows::{Buffer, Recycler};
-
-    #[test]
-    fn what_is_taken_is_given_back_and_never_passes_the_limit() {
-        let recycler = Recycler::default();
-        let ledger = Ledger::new(MemoryConfig { max_bytes: 100_000, write_percent: 80 }, recycler.clone());
-        let rows = ledger.share(Part::Rows);
-        ledger.may_grow(80_000).unwrap();
-        rows.set(70_000);
-        let refused = ledger.may_grow(10_001).unwrap_err();
-        assert!(matches!(refused, EngineError::MemoryFull { used: 70_000, most: 80_000, .. }), "{refused}");
-        assert!(refused.to_string().contains("(setting memory.max_bytes)"), "{refused}");
-        let answer = ledger.take(Part::Answers, 20_000).unwrap();
-        assert!(matches!(ledger.take(Part::Answers, 10_001), Err(EngineError::Busy { limit: 100_000, .. })));
-        answer.set(5_000);
-        assert_eq!((ledger.taken(Part::Answers), ledger.total()), (5_000, 75_000));
-        drop(answer);
-        drop(recycler.buffer(20_000));
-        assert_eq!((ledger.taken(Part::Buffers), ledger.total()), (20_000, 90_000));
-        ledger.take(Part::Answers, 20_000).expect("buffers that are only kept make room");
-        drop(rows);
-        assert_eq!(ledger.total(), 0);
-        let unbounded = Ledger::new(MemoryConfig::default(), Recycler::default());
-        unbounded.may_grow(usize::MAX).unwrap();
-    }
-
-    /// An answer that was sent and may be asked for again, in memory that can be recycled.
-    #[derive(Debug, Default)]
-    struct Kept(Mutex<Option<(Buffer, Share)>>);
-
-    impl Reserve for Kept {
-        fn free(&self) {
-            drop(self.0.lock().unwrap().take());
-        }
-    }
-
-    #[test]
-    fn what_is_kept_for_others_is_given_up_before_anybody_is_refused() {
-        let recycler = Recycler::default();
-        let ledger = Ledger::new(MemoryConfig { max_bytes: 100_000, write_percent: 80 }, recycler.clone());
-        let keep = || {
-            let kept = Arc::new(Kept::default());
-            *kept.0.lock().unwrap() = Some((recycler.buffer(40_000), ledger.take(Part::Answers, 40_000).unwrap()));
-            let reserve: Weak<Kept> = Arc::downgrade(&kept);
-            ledger.has_reserve(reserve);
-            kept
-        };
-        let kept = keep();
-        let others = ledger.take(Part::Answers, 60_000).unwrap();
-        assert!(kept.0.lock().unwrap().is_some(), "while there is room, it is kept");
-        let more = ledger.take(Part::Answers, 40_000).unwrap();
-        assert!(kept.0.lock().unwrap().is_none());
-        assert_eq!((ledger.taken(Part::Buffers), ledger.total()), (0, 100_000), "its buffer was no use in another place");
-        drop(more);
-        let kept = keep();
-        assert_eq!(ledger.missing(50_000), 10_000);
-        assert!(kept.0.lock().unwrap().is_none(), "it was given up all the same");
-        drop(keep());
-        assert_eq!(ledger.missing(40_000), 0);
-        drop(others);
-        assert_eq!(ledger.total(), 0);
-    }
-
-    #[test]
-    fn callers_that_take_at_once_never_pass_the_limit_together() {
-        let ledger = Ledger::new(MemoryConfig { max_bytes: 1_000, write_percent: 80 }, Recycler::default());
-        let took = || {
-            let mut most = 0;
-            for round in 0..2_000 {
-                let part = if round % 2 == 0 { Part::Requests } else { Part::Answers };
-                let share = ledger.take(part, 300);
-                most = most.max(ledger.total());
-                drop(share);
-            }
-            most
-        };
-        let most = std::thread::scope(|scope| {
-            let callers: Vec<_> = (0..8).map(|_| scope.spawn(took)).collect();
-            callers.into_iter().map(|caller| caller.join().unwrap()).max()
-        });
-        assert!(most.is_some_and(|most| (300..=1_000).contains(&most)), "{most:?}");
-        assert_eq!((ledger.total(), ledger.taken(Part::Requests), ledger.taken(Part::Answers)), (0, 0, 0));
-    }
-
-    #[test]
-    fn a_share_that_many_set_at_once_never_has_the_account_below_nothing() {
-        let ledger = Ledger::new(MemoryConfig { max_bytes: 1 << 20, write_percent: 80 }, Recycler::default());
-        let share = ledger.share(Part::Rows);
-        let set = |first: usize| (0..20_000).for_each(|round| share.set(1_000 * ((round + first) % 2)));
-        let most = std::thread::scope(|scope| {
-            let setters: Vec<_> = (0..4).map(|first| scope.spawn(move || set(first))).collect();
-            let mut most = 0;
-            while !setters.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-                most = most.max(ledger.total()).max(ledger.taken(Part::Rows));
-            }
-            most
-        });
-        assert!(most <= 1_000, "{most}");
-        share.set(7);
-        assert_eq!((ledger.total(), ledger.taken(Part::Rows), share.bytes()), (7, 7, 7));
-    }
-}
+mod tests;

@@ -1,46 +1,15 @@
 //! The compute pool: threads of its own, so that no scan ever runs on an async worker.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fair::FairQueue;
+use super::job::{Job, Run};
+use super::small::{Company, Small, answer_together};
 use super::{EngineError, retry};
 use crate::model::clock;
-use crate::model::{Call, Caller};
-use crate::telemetry::{Piece, Work};
-
-/// One single-threaded piece of work.
-pub(super) struct Job {
-    /// What it is expected to take.
-    pub(super) estimate: Duration,
-    pub(super) run: Box<dyn FnOnce() + Send>,
-}
-
-impl Job {
-    /// The same; its wait from now on, and its run, are noted of the call on whose behalf this is.
-    pub(super) fn noted(self) -> Self {
-        let work = Work::current();
-        if !work.is_noted() {
-            return self;
-        }
-        let (came, run) = (clock::now(), self.run);
-        let run = Box::new(move || {
-            let began = clock::now();
-            work.within(run);
-            work.computed(Piece { came, began, ended: clock::now() });
-        });
-        Self { run, ..self }
-    }
-
-    /// Runs it. One that panics drops its reply channel, which its caller hears as an internal error; the thread lives on.
-    pub(super) fn run(self) {
-        if catch_unwind(AssertUnwindSafe(self.run)).is_err() {
-            tracing::error!("a compute job panicked: this is a defect of negbank");
-        }
-    }
-}
+use crate::model::{Call, Caller, Excess};
 
 /// Threads that run jobs, the callers' in turn. Dropping the pool ends them after what is queued.
 #[derive(Debug)]
@@ -72,7 +41,7 @@ impl std::fmt::Debug for State {
 }
 
 struct Queued {
-    run: Box<dyn FnOnce() + Send>,
+    run: Run,
     /// Whose it is, if that call may take it back.
     ticket: Option<Ticket>,
 }
@@ -117,6 +86,11 @@ impl Pool {
         let own: Duration = jobs.iter().map(|job| job.estimate).sum();
         let longest = jobs.iter().map(|job| job.estimate).max().unwrap_or_default();
         let several = jobs.len() > 1;
+        let limit = self.shared.bound;
+        if jobs.len() > limit {
+            let what = format!("the request is of {} pieces of work, a block of anchors each", jobs.len());
+            return Err(Excess { what, limit, setting: "compute.queue", instead: "ask for fewer anchors at a time" }.into());
+        }
         let mut state = self.shared.lock();
         let threads = state.at_work.len() as u32;
         let left = call.deadline.instant().saturating_duration_since(now);
@@ -125,7 +99,7 @@ impl Pool {
         if state.queue.has_room(&call.caller, jobs.len()).is_err() {
             drop(state);
             let retry_after = retry::after(waits / 2);
-            let (queue, limit, setting) = ("the compute queue", self.shared.bound, "compute.queue");
+            let (queue, setting) = ("the compute queue", "compute.queue");
             return Err(EngineError::Busy { queue, limit, setting, retry_after });
         }
         let done = waits + (own / threads).max(longest).min(promised / 2);
@@ -178,7 +152,68 @@ impl Drop for Pool {
     }
 }
 
+/// A job that a thread has taken, and small requests that are done with it.
+struct Taken {
+    caller: Caller,
+    job: Job,
+    others: Vec<(Caller, Duration, Small)>,
+}
+
+/// What a job took, whose it was.
+struct Done {
+    caller: Caller,
+    estimate: Duration,
+    took: Duration,
+}
+
+/// Waiting jobs that are looked at for whether they can be done with another.
+const LOOKED_AT: usize = 128;
+
+impl Taken {
+    fn run(self, done: &mut Vec<Done>) {
+        let Self { caller, job, others } = self;
+        let estimate = job.estimate;
+        let first = match job.run {
+            Run::Small(small) if !others.is_empty() => *small,
+            run => {
+                let began = clock::now();
+                Job { estimate, run }.run();
+                return done.push(Done { caller, estimate, took: clock::now().duration_since(began) });
+            }
+        };
+        let (mut of, mut small) = (vec![(caller, estimate)], vec![first]);
+        for (caller, estimate, other) in others {
+            of.push((caller, estimate));
+            small.push(other);
+        }
+        let each = of.into_iter().zip(answer_together(&small));
+        done.extend(each.map(|((caller, estimate), took)| Done { caller, estimate, took }));
+    }
+}
+
 impl State {
+    /// Small requests that wait now and are done with one that a thread has taken, and what all are expected to take. Each thread takes its
+    /// share of what waits: the others may be free as soon.
+    fn company(&mut self, small: &Small, estimate: Duration, now: Instant) -> (Vec<(Caller, Duration, Small)>, Duration) {
+        let mut company = Company::of(small, estimate, self.queue.len() / self.at_work.len(), now);
+        if company.is_full() {
+            return (Vec::new(), estimate);
+        }
+        let fits = |queued: &Queued| matches!(&queued.run, Run::Small(other) if company.admits(other));
+        let joined = self.queue.join(LOOKED_AT, fits).into_iter().filter_map(|(caller, estimate, queued)| match queued.run {
+            Run::Small(other) => Some((caller, estimate, *other)),
+            Run::Alone(_) => None,
+        });
+        (joined.collect(), company.expected)
+    }
+
+    /// Notes what a thread is at.
+    fn at_work(&mut self, thread: usize, what: Option<(Instant, Duration)>) {
+        if let Some(at_work) = self.at_work.get_mut(thread) {
+            *at_work = what;
+        }
+    }
+
     /// How long work of a caller that is `own` waits before it begins.
     fn wait(&self, caller: &Caller, own: Duration, now: Instant) -> Duration {
         let left = |at_work: &Option<(Instant, Duration)>| {
@@ -194,28 +229,29 @@ impl State {
 
 impl Shared {
     fn work(&self, thread: usize) {
-        let mut done = None;
-        while let Some((caller, job)) = self.next(thread, done.take()) {
-            let (estimate, began) = (job.estimate, clock::now());
-            job.run();
-            done = Some((caller, estimate, clock::now().duration_since(began)));
+        let mut done = Vec::new();
+        while let Some(taken) = self.next(thread, &mut done) {
+            taken.run(&mut done);
         }
     }
 
-    /// Hears of the job that a thread has done, and gives it the next.
-    fn next(&self, thread: usize, done: Option<(Caller, Duration, Duration)>) -> Option<(Caller, Job)> {
+    /// Hears of the jobs that a thread has done, and gives it the next, with others that can be done with it.
+    fn next(&self, thread: usize, done: &mut Vec<Done>) -> Option<Taken> {
         let mut state = self.lock();
-        if let Some((caller, estimate, took)) = done {
+        for Done { caller, estimate, took } in done.drain(..) {
             state.queue.ended(&caller, estimate, took, clock::now());
         }
         loop {
-            let next = state.queue.pop();
-            if let Some(at_work) = state.at_work.get_mut(thread) {
-                *at_work = next.as_ref().map(|(_, estimate, _)| (clock::now(), *estimate));
+            if let Some((caller, estimate, Queued { run, .. })) = state.queue.pop() {
+                let now = clock::now();
+                let (others, takes) = match &run {
+                    Run::Small(small) if state.queue.len() > 0 => state.company(small, estimate, now),
+                    Run::Small(_) | Run::Alone(_) => (Vec::new(), estimate),
+                };
+                state.at_work(thread, Some((now, takes)));
+                return Some(Taken { caller, job: Job { estimate, run }, others });
             }
-            if let Some((caller, estimate, queued)) = next {
-                return Some((caller, Job { estimate, run: queued.run }));
-            }
+            state.at_work(thread, None);
             if state.closed {
                 return None;
             }
@@ -234,14 +270,15 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
-    use super::{Job, Pool};
+    use super::Pool;
     use crate::engine::EngineError;
+    use crate::engine::job::Job;
     use crate::model::clock::{self, Deadline};
     use crate::model::{Call, Caller};
     use crate::telemetry::{Metrics, Piece, Traces, Work};
 
     fn job(millis: u64, run: impl FnOnce() + Send + 'static) -> Job {
-        Job { estimate: Duration::from_millis(millis), run: Box::new(run) }
+        Job::new(Duration::from_millis(millis), run)
     }
 
     fn call(caller: &str, millis: u64) -> Call {
@@ -268,9 +305,12 @@ mod tests {
         let (done, results) = mpsc::channel();
         let late = done.clone();
         let of = call("a", 60_000);
-        let refused = pool.submit(&of, (0..3).map(|_| job(1, || ())).collect());
-        assert!(matches!(refused, Err(EngineError::Busy { limit: 2, .. })), "{refused:?}");
+        let jobs = |count: usize| (0..count).map(|_| job(1, || ())).collect();
+        let refused = pool.submit(&of, jobs(3)).unwrap_err();
+        assert!(matches!(&refused, EngineError::NeverFits(excess) if excess.limit == 2), "whatever ends: {refused}");
         pool.submit(&of, vec![job(1, || panic!("on purpose")), job(1, move || late.send(7).unwrap())]).unwrap();
+        let refused = pool.submit(&call("b", 60_000), jobs(1)).unwrap_err();
+        assert!(matches!(refused, EngineError::Busy { limit: 2, .. }), "{refused}");
         drop(release);
         assert_eq!(results.recv().unwrap(), 7);
     }

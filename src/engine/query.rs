@@ -2,17 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::EngineError;
 use super::costs::{Costs, Effort};
+use super::job::{Job, Run};
 use super::maintenance::BankIndex;
-use super::pool::Job;
 use super::served::Served;
+use super::small::{Efforts, Small};
 use crate::bank::Bank;
 use crate::model::clock::{self, Deadline};
 use crate::model::{BankKind, BankSpec, Draw, Filters, SampleAnswer, SampleQuery, Scope, Strategy};
 use crate::rows::{Recycler, Shared};
-use crate::sampling::{BLOCK, Merge, Part, SampleError, Source, answer_block, answer_shared};
+use crate::sampling::{BLOCK, Block, Merge, Part, Pass, SampleError, Source, answer_block, answer_shared};
 
 /// Called with the answer.
 pub(super) type Answer = Box<dyn FnOnce(Result<SampleAnswer, EngineError>) + Send>;
@@ -35,6 +37,12 @@ impl Wanted {
 
     pub(super) fn holds(&self) -> bool {
         !self.abandoned.load(Ordering::Relaxed) && !self.deadline.has_passed()
+    }
+
+    /// How much longer somebody waits, at most.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        let gone = self.abandoned.load(Ordering::Relaxed);
+        if gone { Duration::ZERO } else { self.deadline.instant().saturating_duration_since(now) }
     }
 }
 
@@ -90,11 +98,11 @@ pub(super) fn jobs(
     answer: Answer,
 ) -> Result<Vec<Job>, EngineError> {
     let query = if of.served.is_on() { query } else { query.without_duplicates_counted() };
-    let standing = {
+    let (standing, spec, shared) = {
         let bank = of.bank.read()?;
-        (bank.entries(), of.index.is_some_and(|index| index.indexed.standing().is_some()))
+        let walks = of.index.is_some_and(|index| index.indexed.standing().is_some());
+        ((bank.entries(), walks), *bank.spec(), Pass::shared(&bank, walks, &query))
     };
-    let spec = *of.bank.read()?.spec();
     let of_scope = |scope| query.draws().iter().any(|draw| draw.scope == scope);
     let blocks = if of_scope(Scope::PerAnchor) { query.anchors().count.div_ceil(BLOCK) } else { 0 };
     let parts = blocks + usize::from(of_scope(Scope::Shared));
@@ -103,7 +111,7 @@ pub(super) fn jobs(
         count => Effort::of_draws(&query, Scope::PerAnchor, BLOCK.min(count - part * BLOCK), &spec, standing),
     };
     let efforts: Vec<Effort> = (0..parts).map(effort_of).collect();
-    let joint = Arc::new(Joint {
+    let request = Arc::new(Request {
         bank: Arc::clone(of.bank),
         index: of.index.cloned(),
         served: Arc::clone(of.served),
@@ -111,7 +119,7 @@ pub(super) fn jobs(
         recycler: recycler.clone(),
         wanted: wanted.clone(),
         blocks,
-        joined: Mutex::new(Joined {
+        parts: Mutex::new(Parts {
             merge: Merge::new(query.draws().len(), query.form().most_bytes),
             refused: None,
             running: parts,
@@ -119,27 +127,36 @@ pub(super) fn jobs(
         }),
         query,
     });
+    let estimate = |effort: &Effort| request.costs.estimate(effort);
+    if let (Some(shared), [alone]) = (shared, efforts.as_slice()) {
+        let searches = request.query.draws().iter().filter(|draw| draw.strategy.is_scored()).count();
+        let reading = Effort::of_reading(standing.0, spec.dim());
+        let efforts = Efforts { alone: *alone, beside: alone.without(&reading, searches), reading };
+        let (estimate, small) = (estimate(alone), Small::new(&request, shared, efforts));
+        return Ok(vec![Job { estimate, run: Run::Small(Box::new(small)) }]);
+    }
     let job_of = |(part, effort): (usize, Effort)| {
-        let joint = Arc::clone(&joint);
-        Job { estimate: joint.costs.estimate(&effort), run: Box::new(move || joint.run(part, &effort)) }
+        let (estimate, request) = (estimate(&effort), Arc::clone(&request));
+        Job::new(estimate, move || request.run(part, &effort))
     };
     Ok(efforts.into_iter().enumerate().map(job_of).collect())
 }
 
-struct Joint {
-    bank: Arc<Shared<Bank>>,
+/// A request that is being answered, part by part.
+pub(super) struct Request {
+    pub(super) bank: Arc<Shared<Bank>>,
     index: Option<Arc<BankIndex>>,
-    served: Arc<Served>,
-    costs: Arc<Costs>,
+    pub(super) served: Arc<Served>,
+    pub(super) costs: Arc<Costs>,
     query: SampleQuery,
     recycler: Recycler,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// Parts that are blocks of anchors; the one after them, if any, is the shared draws.
     blocks: usize,
-    joined: Mutex<Joined>,
+    parts: Mutex<Parts>,
 }
 
-struct Joined {
+struct Parts {
     merge: Merge,
     /// The refusal of the first part that was refused.
     refused: Option<(usize, SampleError)>,
@@ -147,28 +164,34 @@ struct Joined {
     answer: Option<Answer>,
 }
 
-impl Joint {
-    fn run(&self, part: usize, effort: &Effort) {
+impl Request {
+    /// Does a part.
+    pub(super) fn run(&self, part: usize, effort: &Effort) {
         let began = clock::now();
         let result = self.part(part);
         if result.is_ok() {
             self.costs.learn(effort, clock::now().duration_since(began));
         }
-        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-        joined.running -= 1;
-        match result.and_then(|answer| joined.merge.add(part, answer)) {
+        self.ended(part, result);
+    }
+
+    /// Hears what a part came to; the last one makes the answer.
+    pub(super) fn ended(&self, part: usize, result: Result<Part, SampleError>) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.running -= 1;
+        match result.and_then(|answer| parts.merge.add(part, answer)) {
             Ok(()) => {}
-            Err(refused) if joined.refused.as_ref().is_none_or(|(first, there)| outranks(&refused, part, there, *first)) => {
-                joined.refused = Some((part, refused));
+            Err(refused) if parts.refused.as_ref().is_none_or(|(first, there)| outranks(&refused, part, there, *first)) => {
+                parts.refused = Some((part, refused));
             }
             Err(_) => {}
         }
-        if joined.running > 0 {
+        if parts.running > 0 {
             return;
         }
-        let merge = std::mem::replace(&mut joined.merge, Merge::new(0, 0));
-        let (refused, answer) = (joined.refused.take(), joined.answer.take());
-        drop(joined);
+        let merge = std::mem::replace(&mut parts.merge, Merge::new(0, 0));
+        let (refused, answer) = (parts.refused.take(), parts.answer.take());
+        drop(parts);
         let whole = match refused {
             Some((_, refused)) => Err(refused.into()),
             None => merge.finish(self.query.seed()).ok_or(EngineError::Internal("a part of an answer is missing")),
@@ -184,8 +207,25 @@ impl Joint {
         }
     }
 
+    /// The only block of a small request, looked up.
+    pub(super) fn block(&self) -> Result<Block<'_>, SampleError> {
+        if !self.wanted.holds() {
+            return Err(SampleError::Unwanted);
+        }
+        Block::new(self.source(), &self.query, 0..self.query.anchors().count)
+    }
+
+    /// What that block comes to.
+    pub(super) fn answer(&self, block: Block<'_>) -> Result<Part, SampleError> {
+        block.answer(&self.recycler, &|| self.wanted.holds())
+    }
+
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { bank: &self.bank, indexed: self.index.as_ref().map(|index| &index.indexed) }
+    }
+
     fn part(&self, part: usize) -> Result<Part, SampleError> {
-        let refused = || self.joined.lock().unwrap_or_else(PoisonError::into_inner).refused.is_some();
+        let refused = || self.parts.lock().unwrap_or_else(PoisonError::into_inner).refused.is_some();
         if !self.wanted.holds() || refused() {
             return Err(SampleError::Unwanted);
         }
@@ -195,8 +235,7 @@ impl Joint {
         }
         let start = part * BLOCK;
         let anchors = start..self.query.anchors().count.min(start + BLOCK);
-        let source = Source { bank: &self.bank, indexed: self.index.as_ref().map(|index| &index.indexed) };
-        answer_block(source, &self.query, anchors, &self.recycler, &wanted)
+        answer_block(self.source(), &self.query, anchors, &self.recycler, &wanted)
     }
 }
 

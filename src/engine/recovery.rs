@@ -13,7 +13,7 @@ use crate::model::{Applied, clock};
 /// What could be made of a bank's folder.
 pub(super) struct Recovered {
     pub(super) bank: Bank,
-    /// The log to go on with, or what is wrong with it: then the bank is as it was before the damage.
+    /// The log to go on with, or what is wrong with it: then the bank is as it was before the damage, or whole and there is no room to go on.
     pub(super) log: Result<Log, StoreError>,
     pub(super) snapshot: Snapshot,
     /// The bank's, as it is to be served.
@@ -37,7 +37,7 @@ pub(super) fn recover(folder: &Folder, progress: &Progress) -> Result<Recovered,
         recovery.apply(sequence, payload)
     });
     let bank = recovery.into_bank();
-    let (mut log, replayed) = match replayed {
+    let (log, replayed) = match replayed {
         Ok(replayed) => replayed,
         Err(damage @ StoreError::Damaged { .. }) => {
             return Ok(Recovered { bank, log: Err(damage), snapshot, folder: folder.clone() });
@@ -62,17 +62,41 @@ pub(super) fn recover(folder: &Folder, progress: &Progress) -> Result<Recovered,
         bank = %record.name, entries = bank.entries(), sequence = bank.sequence(), snapshot = snapshot.sequence, records = replayed.records, zeros = replayed.zeros,
         bytes = replayed.bytes, seconds = began.elapsed().as_secs_f64(), "recovered"
     );
-    let mut folder = folder.clone();
-    if replayed.may_lack {
-        // Before the log takes new writes under the numbers of those that may be lost.
-        folder = folder.renew(bank.sequence())?;
-        log.vouch()?;
-        tracing::warn!(
-            bank = %folder.record().name, sequence = bank.sequence(),
-            "writes that were acknowledged and not synced may be lost: the system has ended since, or nothing tells that it has not; positions after this sequence are refused"
-        );
+    if !replayed.may_lack {
+        return Ok(Recovered { bank, log, snapshot, folder: folder.clone() });
     }
-    Ok(Recovered { bank, log: Ok(log), snapshot, folder })
+    let (folder, log) = renewed(folder, bank.sequence(), log)?;
+    let (name, sequence) = (&folder.record().name, bank.sequence());
+    match &log {
+        Ok(_) => tracing::warn!(
+            bank = %name, sequence,
+            "writes that were acknowledged and not synced may be lost: the system has ended since, or nothing tells that it has not; positions after this sequence are refused"
+        ),
+        Err(_) => tracing::warn!(
+            bank = %name, sequence,
+            "what was not synced may be lost, and there is no room to write down that the bank is another since: its positions hold until the server ends"
+        ),
+    }
+    Ok(Recovered { bank, log, snapshot, folder })
+}
+
+/// Another incarnation for a bank that may lack writes, before its log takes new ones under the numbers of those that may be lost. If there is
+/// no room to write that down there is none for writes, and it is one for this life only.
+fn renewed(
+    folder: &Folder,
+    sequence: u64,
+    log: Result<Log, StoreError>,
+) -> Result<(Folder, Result<Log, StoreError>), StoreError> {
+    let written = log.and_then(|mut log| {
+        let renewed = folder.renew(sequence)?;
+        log.vouch()?;
+        Ok((renewed, log))
+    });
+    match written {
+        Ok((renewed, log)) => Ok((renewed, Ok(log))),
+        Err(full) if full.wants_room() => Ok((folder.renewed_for_now(sequence)?, Err(full))),
+        Err(fault) => Err(fault),
+    }
 }
 
 pub(super) struct Recovery {

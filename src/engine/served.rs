@@ -20,6 +20,8 @@ pub(super) struct Tally {
     pub(super) draws: [u64; PLANS.len()],
     pub(super) picks: u64,
     pub(super) duplicates: u64,
+    /// Scans that were for several requests, and those requests.
+    pub(super) joined: (u64, u64),
     pub(super) shortfalls: ReasonCounts,
     pub(super) rejections: ReasonCounts,
     /// Cosine banks: picks that are at most as far, 1 less the cosine, as each of [`Tally::edges`], and farther than the one before.
@@ -71,6 +73,14 @@ impl Served {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&more);
     }
 
+    /// Counts a scan that was for so many requests.
+    pub(super) fn joined(&self, requests: usize) {
+        if self.on {
+            let more = Tally { joined: (1, requests as u64), ..Tally::default() };
+            self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&more);
+        }
+    }
+
     pub(super) fn tally(&self) -> Tally {
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,6 +104,7 @@ impl Tally {
         pairs.for_each(|(mine, more)| *mine += more);
         self.picks += more.picks;
         self.duplicates += more.duplicates;
+        self.joined = (self.joined.0 + more.joined.0, self.joined.1 + more.joined.1);
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
         self.distance_sum += more.distance_sum;

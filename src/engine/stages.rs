@@ -36,13 +36,13 @@ impl Stages {
         Self { staging: Arc::new(Mutex::new(Staging::new(limits, staged))), committer, memory: Arc::new(memory) }
     }
 
-    /// Adds a rank's batch, once there is memory for it; `reply` hears what came of its stage, or at once that the batch was refused or
-    /// applied before. Returns until when the stage waits: whoever waits calls [`Self::settle`] then.
+    /// Adds a rank's batch, once there is memory for it beside its request of `held` bytes; `reply` hears what came of its stage, or at
+    /// once that the batch was refused or applied before. Returns until when the stage waits: whoever waits calls [`Self::settle`] then.
     pub(super) fn contribute(
         &self,
         bank: &Shared<Bank>,
         stage: Stage,
-        batch: WriteBatch,
+        (batch, held): (WriteBatch, usize),
         deadline: Instant,
         reply: Reply,
     ) -> Instant {
@@ -53,7 +53,10 @@ impl Stages {
                 false => bank.read().map_err(EngineError::from).and_then(|bank| committer::known(&bank, &batch)),
             };
             let (until, refused) = match known {
-                Ok(None) => staging.contribute(stage, batch, deadline, reply, |bytes| self.memory.grow(bytes)),
+                Ok(None) => {
+                    let take = |bytes, of_stage: usize| self.memory.grow_for(bytes, of_stage.saturating_add(held));
+                    staging.contribute(stage, batch, deadline, reply, take)
+                }
                 Ok(Some(done)) => (deadline, Some((reply, Ok(done)))),
                 Err(error) => (deadline, Some((reply, Err(error)))),
             };

@@ -1,7 +1,7 @@
 //! Why rows were not gathered.
 
 use super::GatherId;
-use crate::model::Invalid;
+use crate::model::{Excess, Invalid};
 
 /// What a caller is told instead of the rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum GatherError {
         /// The rank.
         rank: u32,
     },
+    /// Bring less, or raise the limit: nothing that ends makes room for it.
+    #[error("{0}")]
+    NeverFits(#[from] Excess),
     /// Try again soon.
     #[error("{room} is full (limit {limit}, setting {setting})")]
     Full {

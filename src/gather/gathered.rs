@@ -103,7 +103,7 @@ impl Gathered {
     }
 
     /// Memory that all of it takes, its answer included.
-    pub(super) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.room.bytes()
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::cost::check_size;
 use super::finished::Finished;
 use super::open::Open;
-use super::{Config, Contribution, GatherError, GatherId, GatherInfo, Gathered, Memory, Part, Seat};
+use super::{Config, Contribution, GatherError, GatherId, GatherInfo, Gathered, Memory};
 
 /// Gathers by name. Whoever contributes, or tells the time, is told what to pass on.
 ///
@@ -41,8 +41,8 @@ impl<W> Gathering<W> {
     pub fn contribute(&mut self, from: Contribution, until: Instant, now: Instant, caller: W) -> (Ticket, Vec<Answer<W>>) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let Contribution { id, seat, part, .. } = from;
-        let answers = match self.admit(&id, seat, part, until) {
+        let id = from.id.clone();
+        let answers = match self.admit(from, until) {
             Ok(Some(gathered)) => vec![(caller, Ok(gathered))],
             Err(error) => vec![(caller, Err(error))],
             Ok(None) => {
@@ -99,7 +99,8 @@ impl<W> Gathering<W> {
     }
 
     /// The answer, where there is one; else sees to it that the rows are in an open gather.
-    fn admit(&mut self, id: &GatherId, seat: Seat, part: Part, until: Instant) -> Result<Option<Arc<Gathered>>, GatherError> {
+    fn admit(&mut self, from: Contribution, until: Instant) -> Result<Option<Arc<Gathered>>, GatherError> {
+        let Contribution { ref id, seat, part, held, .. } = from;
         if self.stopped {
             return Err(GatherError::Stopping);
         }
@@ -118,12 +119,12 @@ impl<W> Gathering<W> {
         self.finished.give_way(self.memory.missing(more));
         match self.open.entry(id.clone()) {
             Entry::Occupied(mut there) => {
-                there.get().room().grow(more)?;
+                there.get().room().grow(more, held)?;
                 there.get_mut().put(seat, part);
             }
             Entry::Vacant(place) => {
                 let room = self.memory.room();
-                room.grow(more)?;
+                room.grow(more, held)?;
                 place.insert(Open::new(seat.world_size(), until, room)).put(seat, part);
             }
         }
@@ -137,7 +138,8 @@ impl<W> Gathering<W> {
         self.open.values().map(Open::bytes).sum()
     }
 
-    /// Refuses what would pass the limits on gathers that wait for ranks: `bytes` more, and one more gather if it is `new`.
+    /// Refuses what would pass the limits on gathers that wait for ranks: `bytes` more, and one more gather if it is `new`. One alone is
+    /// within `max_bytes`, so that there is room for it once others end.
     fn check_room(&self, bytes: usize, new: bool) -> Result<(), GatherError> {
         let Config { max_gathers, max_total_bytes, .. } = self.config;
         if self.bytes_of_open() + bytes > max_total_bytes {
@@ -168,8 +170,9 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{Answer, Config, Contribution, GatherError, GatherId, Gathering, Part, Seat, Ticket};
+    use super::{Answer, Config, Contribution, GatherError, GatherId, Gathering, Ticket};
     use crate::gather::memory::tests::Purse;
+    use crate::gather::{Part, Seat};
     use crate::model::Dtype;
     use crate::model::clock::now;
 
@@ -185,7 +188,7 @@ mod tests {
     }
 
     fn from(group: &str, step: u64, rank: u32, value: f32) -> Contribution {
-        Contribution { id: id(group, step), seat: Seat::new(rank, 3).unwrap(), part: part(value), wait: None }
+        Contribution { id: id(group, step), seat: Seat::new(rank, 3).unwrap(), part: part(value), held: 0, wait: None }
     }
 
     fn gathering(max_gathers: usize, max_total_bytes: usize) -> Gathering<&'static str> {

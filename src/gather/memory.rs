@@ -18,11 +18,11 @@ pub trait Room: fmt::Debug + Send + Sync {
     /// What is taken.
     fn bytes(&self) -> usize;
 
-    /// Takes more; nothing more is always there.
+    /// Takes more, for somebody who has `held` bytes elsewhere until then; nothing more is always there.
     ///
     /// # Errors
-    /// [`GatherError::Full`]; nothing more is taken then.
-    fn grow(&self, more: usize) -> Result<(), GatherError>;
+    /// [`GatherError::Full`], [`GatherError::NeverFits`]; nothing more is taken then.
+    fn grow(&self, more: usize, held: usize) -> Result<(), GatherError>;
 
     /// Gives back what is more than this.
     fn shrink(&self, to: usize);
@@ -76,7 +76,7 @@ pub(super) mod tests {
             self.bytes.load(Ordering::Relaxed)
         }
 
-        fn grow(&self, more: usize) -> Result<(), GatherError> {
+        fn grow(&self, more: usize, _held: usize) -> Result<(), GatherError> {
             let limit = self.of.left();
             if more > limit {
                 return Err(GatherError::Full { room: "the purse", limit, setting: "none" });
@@ -107,7 +107,7 @@ pub(super) mod tests {
 
     fn from(group: &str, rank: u32, part: Part) -> Contribution {
         let (id, seat) = (GatherId::new(group, 1, 0).unwrap(), Seat::new(rank, WORLD).unwrap());
-        Contribution { id, seat, part, wait: None }
+        Contribution { id, seat, part, held: 0, wait: None }
     }
 
     fn send(gathering: &mut Gathering<u32>, from: Contribution, at: Instant) -> Vec<Answer<u32>> {

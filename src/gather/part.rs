@@ -16,6 +16,8 @@ pub struct Contribution {
     pub seat: Seat,
     /// The rows.
     pub part: Part,
+    /// Memory of the request that brings them, which is free again when they are in or refused.
+    pub held: usize,
     /// How long the caller waits for the other ranks; `None`: until shortly before its deadline.
     pub wait: Option<Duration>,
 }

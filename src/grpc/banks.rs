@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::access::{self, Role};
 use super::convert::{self, Limits};
+use super::inbound::Received;
 use super::outbound::Held;
 use super::scan::{self, Chunks};
 use super::writing::Write;
@@ -125,6 +126,7 @@ impl Banks for BanksService {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let access = access::of(&request)?;
         let call = call::of(&request, &access);
+        let received = request.extensions().get::<Received>().cloned();
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Read, &request.bank)?;
         let at_least = convert::position(&request.at_least).map_err(|e| status::invalid(&e))?;
@@ -132,7 +134,8 @@ impl Banks for BanksService {
         let (ids, encoding) = convert::fetch_ids(request, bank.spec(), &self.limits).map_err(|e| status::invalid(&e))?;
         self.engine.await_condition(&bank, condition, call.deadline).await.map_err(|e| status::engine(&e))?;
         let most = ids.len() * (encoding.bytes() * bank.spec().dim() + BYTES_OF_ENTRY);
-        let held = self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e))?;
+        let held = self.engine.ledger().take_beside(MemoryPart::Answers, most, Received::held(received.as_ref()));
+        let held = held.map_err(|e| status::engine(&e))?;
         let fetched = self.engine.fetch(&bank, ids, encoding, &call).await.map_err(|e| status::engine(&e))?;
         let mut response = Response::new(v1::FetchResponse::default());
         response.extensions_mut().insert(convert::fetched(fetched, bank.spec().dim(), encoding).held_by(held));

@@ -25,7 +25,8 @@ pub struct Config {
     pub insecure_listen: bool,
     /// Connections at once, over all listeners; what comes when there are as many is closed. Default 4,096.
     pub max_connections: usize,
-    /// A connection that lasts longer is asked to end, and has as long as a drain may take; zero: never.
+    /// A connection that lasts longer, each up to a tenth more or less, is asked to end, and has as long as a drain may take;
+    /// zero: never.
     pub max_connection_age: Duration,
     /// A client that has said nothing for so long is asked whether it still lives; default 30 s.
     pub keepalive: Duration,

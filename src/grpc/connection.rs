@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
 use super::farewell::Farewell;
@@ -89,14 +90,18 @@ pub(super) struct Connection<S> {
     /// Once the last word is written.
     farewell: Option<Farewell>,
     verdicts: Verdicts,
+    /// Hears that it is over, until somebody asks for it.
+    gone: Option<oneshot::Receiver<()>>,
+    _alive: oneshot::Sender<()>,
     _place: Place,
 }
 
 impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
-    pub(super) fn new(inner: S, terms: Terms, place: Place) -> Self {
+    pub(super) fn new(inner: S, (terms, age): (Terms, Option<Duration>), place: Place) -> Self {
         let line = Line { peer: inner.connect_info().peer(), cut: Arc::default() };
-        let (lifespan, verdicts) = (Lifespan::new(terms), Verdicts::default());
-        Self { inner, line, lifespan, farewell: None, verdicts, _place: place }
+        let (lifespan, verdicts) = (Lifespan::new(terms, age), Verdicts::default());
+        let (alive, gone) = oneshot::channel();
+        Self { inner, line, lifespan, farewell: None, verdicts, gone: Some(gone), _alive: alive, _place: place }
     }
 
     pub(super) fn line(&self) -> &Line {
@@ -105,6 +110,21 @@ impl<S: Connected<ConnectInfo: Origin>> Connection<S> {
 }
 
 impl<S> Connection<S> {
+    /// After how long it is to be asked to end; `None`: never.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.lifespan.age()
+    }
+
+    /// Ready when it is over; to be asked once.
+    pub(super) fn gone(&mut self) -> impl Future<Output = ()> + Send + use<S> {
+        let gone = self.gone.take();
+        async move {
+            if let Some(gone) = gone {
+                gone.await.unwrap_or_default();
+            }
+        }
+    }
+
     /// Fails once it was cut, or when it is to be.
     fn check(&mut self, waker: fn(&Cut) -> &AtomicWaker, context: &mut Context<'_>) -> io::Result<()> {
         let cut = &self.line.cut;

@@ -8,7 +8,7 @@ use super::frame::Frame;
 use super::inbound::Received;
 use super::outbound::Held;
 use super::{deadline, status};
-use crate::engine::{Engine, MemoryPart};
+use crate::engine::{Contribution, Engine, MemoryPart};
 use crate::proto::v1;
 use crate::proto::v1::gathering_server::Gathering;
 
@@ -27,13 +27,15 @@ impl Gathering for GatheringService {
         let request = request.into_inner();
         let readable = request.readable;
         let contribution = convert::contribution(request, &self.limits).map_err(|e| status::invalid(&e))?;
+        let contribution = Contribution { held: Received::held(received.as_ref()), ..contribution };
         let gathered = self.engine.gather(contribution, deadline);
         // The rows are in the gather's account now, or were refused.
         received.iter().for_each(Received::pass_on);
         let gathered = gathered.await.map_err(|e| status::engine(&e))?;
         let frame = if readable {
             let bytes = convert::bytes_of_readable(&gathered);
-            let copy = self.engine.ledger().take(MemoryPart::Answers, bytes).map_err(|e| status::engine(&e))?;
+            let copy = self.engine.ledger().take_beside(MemoryPart::Answers, bytes, gathered.memory());
+            let copy = copy.map_err(|e| status::engine(&e))?;
             convert::readable(&gathered).holding(Held::of((gathered, copy)))
         } else {
             let pieces = gathered.encoded(|gathered| convert::gathered(gathered).into_pieces());

@@ -16,6 +16,7 @@ use super::connection::Line;
 use super::sparing::Sparing;
 use super::status;
 use crate::engine::{EngineError, Ledger, MemoryPart, MemoryShare};
+use crate::model::Excess;
 use crate::model::clock::Deadline;
 
 /// Counts the bytes of all requests that are being received, wait or are worked on, and refuses what would pass the limit: many
@@ -72,8 +73,8 @@ where
         let most = request.uri().path().starts_with(OURS).then_some(most);
         let (deadline, line) = (request.extensions().get().copied(), request.extensions().get().cloned());
         let upload = Upload { deadline, line, whole: AtomicBool::new(false), cut: AtomicBool::new(false) };
-        let (own, memory) = (AtomicUsize::new(0), ledger.share(MemoryPart::Requests));
-        let share = Arc::new(Share { all, own, limit, memory, upload });
+        let (own, whole, memory) = (AtomicUsize::new(0), AtomicUsize::new(0), ledger.share(MemoryPart::Requests));
+        let share = Arc::new(Share { all, own, whole, limit, memory, upload });
         let of_body = Arc::clone(&share);
         request.extensions_mut().insert(Received(Arc::clone(&share)));
         let answer = self.inner.call(request.map(|body| Body::new(Counted { body, share: of_body, most, late: None })));
@@ -91,6 +92,8 @@ where
 struct Share {
     all: Arc<AtomicUsize>,
     own: AtomicUsize,
+    /// What it says it will be, where it may be that much.
+    whole: AtomicUsize,
     limit: usize,
     memory: MemoryShare,
     upload: Upload,
@@ -101,6 +104,11 @@ struct Share {
 pub(super) struct Received(Arc<Share>);
 
 impl Received {
+    /// Bytes that a request takes, as far as it is known.
+    pub(super) fn held(of: Option<&Self>) -> usize {
+        of.map_or(0, |received| received.0.memory.bytes())
+    }
+
     /// The request's memory is no longer the request's: somebody accounts for it who has taken it in, or it is free.
     pub(super) fn pass_on(&self) {
         self.0.memory.set(0);
@@ -139,15 +147,36 @@ impl Upload {
 }
 
 impl Share {
-    fn take(&self, bytes: usize) -> Result<(), Status> {
-        self.memory.grow(bytes).map_err(|full| status::engine(&full))?;
+    /// Takes the next piece in. What there can never be room for is refused by its head.
+    fn take(&self, piece: &[u8]) -> Result<(), Status> {
+        let (bytes, before) = (piece.len(), self.own.load(Ordering::Relaxed));
+        if before == 0 {
+            // More than all requests may have is more than one may: that is told of by who reads it.
+            let whole = announced(piece).filter(|&whole| whole <= self.limit).unwrap_or(0);
+            self.whole.store(whole, Ordering::Relaxed);
+            self.memory.may_ever_be(whole).map_err(|excess| status::engine(&excess))?;
+        }
+        let needed = self.whole.load(Ordering::Relaxed).max(before + bytes);
+        self.memory.grow_for(bytes, needed).map_err(|full| status::engine(&full))?;
         self.own.fetch_add(bytes, Ordering::Relaxed);
         if self.all.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit {
             return Ok(());
         }
-        let (queue, setting) = ("the room for requests, in bytes,", "server.max_inbound_bytes");
-        Err(status::engine(&EngineError::full(queue, self.limit, setting)))
+        let (limit, setting) = (self.limit, "server.max_inbound_bytes");
+        if needed > limit {
+            let what = format!("the request is of {needed} bytes with what frames it");
+            let excess = Excess { what, limit, setting, instead: "send less at a time" };
+            return Err(status::engine(&excess.into()));
+        }
+        Err(status::engine(&EngineError::full("the room for requests, in bytes,", limit, setting)))
     }
+}
+
+/// Bytes of a message with its prefix, as that says.
+fn announced(piece: &[u8]) -> Option<usize> {
+    let (_compressed, prefix) = piece.split_first()?;
+    let bytes = u32::from_be_bytes(*prefix.first_chunk()?);
+    Some(bytes as usize + 5)
 }
 
 impl Drop for Share {
@@ -192,7 +221,7 @@ impl http_body::Body for Counted {
             self.share.upload.whole.store(true, Ordering::Relaxed);
             return Poll::Ready(frame);
         };
-        let taken = self.share.take(frame.data_ref().map_or(0, Bytes::len));
+        let taken = self.share.take(frame.data_ref().map_or(&[], |piece| &**piece));
         Poll::Ready(Some(taken.map(|()| frame)))
     }
 

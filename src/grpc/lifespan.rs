@@ -15,8 +15,8 @@ use crate::model::clock;
 /// What every connection is given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
-    /// From its beginning on; `None`: for ever.
-    longest: Option<Duration>,
+    /// Until one that is old and was asked to end has.
+    grace: Duration,
     /// While something can't be written.
     unwritten: Duration,
     /// Until an answer to a keep-alive.
@@ -31,12 +31,11 @@ const FAREWELL: Duration = Duration::from_secs(10);
 impl Terms {
     /// Of these settings.
     pub(super) fn of(config: &Config) -> Self {
-        let (age, grace) = (config.max_connection_age, config.drain);
         // A client that is gone answers no keep-alive. One that lives and reads nothing can't even be told that it is late with its answer:
         // HTTP/2 would wait until that is written.
-        let (longest, silence) = ((!age.is_zero()).then(|| age + grace), config.keepalive_timeout);
+        let (grace, silence) = (config.drain, config.keepalive_timeout);
         // Half, so that a drain in which all calls have ended ends in time.
-        Self { longest, unwritten: config.keepalive + silence, silence, farewell: FAREWELL.min(grace / 2) }
+        Self { grace, unwritten: config.keepalive + silence, silence, farewell: FAREWELL.min(grace / 2) }
     }
 }
 
@@ -44,6 +43,8 @@ impl Terms {
 #[derive(Debug)]
 pub(super) struct Lifespan {
     terms: Terms,
+    /// When it is asked to end; `None`: never.
+    age: Option<Duration>,
     end: Option<Pin<Box<Sleep>>>,
     /// Since something can't be written.
     unwritten: Option<Pin<Box<Sleep>>>,
@@ -55,10 +56,15 @@ static OLD: Sparing = Sparing::new();
 static UNWRITTEN: Sparing = Sparing::new();
 
 impl Lifespan {
-    /// Begins now.
-    pub(super) fn new(terms: Terms) -> Self {
-        let end = terms.longest.map(|longest| Box::pin(sleep(longest)));
-        Self { terms, end, unwritten: None, heard: clock::now() }
+    /// Begins now; `age`: after which it is asked to end, by whoever serves it.
+    pub(super) fn new(terms: Terms, age: Option<Duration>) -> Self {
+        let end = age.map(|age| Box::pin(sleep(age + terms.grace)));
+        Self { terms, age, end, unwritten: None, heard: clock::now() }
+    }
+
+    /// After how long it is asked to end; `None`: never.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.age
     }
 
     /// True once, when it is over, which is logged; until then the task is woken for it.

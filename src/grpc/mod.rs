@@ -1,6 +1,7 @@
 //! The service as the wire sees it: protobuf becomes a domain value once, on the way in, and an answer once, on the way out.
 
 mod access;
+mod ages;
 mod amiss;
 mod authority;
 mod banks;
@@ -31,6 +32,7 @@ mod reloaded;
 mod sampling;
 mod scan;
 pub mod server;
+mod serving;
 mod shared_frames;
 mod small_requests;
 mod sparing;

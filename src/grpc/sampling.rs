@@ -48,7 +48,8 @@ impl Sampling for SamplingService {
         let whole = entries <= self.limits.max_scored_entries;
         let query = if whole { query } else { query.over_candidates(self.limits.softmax_candidates) };
         let most = convert::check_size(&query, bank.spec(), entries, &self.limits).map_err(|e| status::invalid(&e))?;
-        let take = || self.engine.ledger().take(MemoryPart::Answers, most).map_err(|e| status::engine(&e));
+        let held = Received::held(received.as_ref()) + key.as_ref().map_or(0, Vec::len);
+        let take = || self.engine.ledger().take_beside(MemoryPart::Answers, most, held).map_err(|e| status::engine(&e));
         let frame = match key {
             Some(key) => {
                 self.shared

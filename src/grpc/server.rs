@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tower::layer::util::{Identity, Stack};
 
 use super::access::{AccessLayer, Tokens};
+use super::ages::Ages;
 use super::banks::BanksService;
 use super::checkpoints::CheckpointsService;
 use super::connection::{Connection, Origin, Place};
-use super::endless::{EndlessLayer, until_dropped};
+use super::endless::EndlessLayer;
 use super::expiry::Expiries;
 use super::frame::Framed;
 use super::gathering::GatheringService;
@@ -29,12 +30,14 @@ use super::local_stream::LocalStream;
 use super::readers::Readers;
 use super::reloaded::{File, Reloaded};
 use super::sampling::SamplingService;
+use super::serving::{self, Transport};
 use super::shared_frames::SharedFrames;
 use super::sparing::Sparing;
 use super::tls::{self, Loaded};
 use super::unix_socket::{self, SocketError, SocketFile};
 use super::{Config, Limits, methods, stack};
 use crate::engine::{Engine, Ledger};
+use crate::model::Seed;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::banks_server::BanksServer;
 use crate::proto::v1::checkpoints_server::CheckpointsServer;
@@ -55,9 +58,6 @@ const MEETING: Duration = Duration::from_secs(1);
 static NOT_TAKEN: Sparing = Sparing::new();
 static TOO_MANY: Sparing = Sparing::new();
 
-/// What carries the calls.
-type Transport = tonic::transport::Server<Stack<stack::Layers, Identity>>;
-
 /// A server that listens and doesn't serve yet.
 #[derive(Debug)]
 pub struct Server {
@@ -67,6 +67,7 @@ pub struct Server {
     unix: Option<(UnixListener, SocketFile)>,
     tls: Option<Arc<Reloaded<Loaded>>>,
     tokens: Option<Arc<Reloaded<Tokens>>>,
+    ages: Arc<Ages>,
     traces: Traces,
 }
 
@@ -100,9 +101,9 @@ pub enum ServeError {
         /// Why not.
         source: SocketError,
     },
-    /// The transport failed.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
+    /// The system gives no randomness.
+    #[error("connections can't be given ages: the system gives no randomness: {0}")]
+    Entropy(String),
     /// The descriptors in the binary can't be read.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -112,7 +113,7 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServeError::Insecure`], [`ServeError::Credentials`], [`ServeError::Listen`], [`ServeError::Socket`]
+    /// [`ServeError::Insecure`], [`ServeError::Credentials`], [`ServeError::Listen`], [`ServeError::Socket`], [`ServeError::Entropy`]
     pub async fn bind(config: Config, limits: Limits) -> Result<Self, ServeError> {
         refuse_open_door(&config)?;
         let tls = config.tls.as_ref().map(tls::load).transpose().map_err(ServeError::Credentials)?;
@@ -138,7 +139,7 @@ impl Server {
             }
         }
         let tcp = match config.listen {
-            Some(address) => Some(TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?),
+            Some(address) => Some(listen(address).map_err(|source| ServeError::Listen { address, source })?),
             None => None,
         };
         let unix = match &config.unix_socket {
@@ -148,7 +149,9 @@ impl Server {
             }
             None => None,
         };
-        Ok(Self { config, limits, tcp, unix, tls, tokens, traces: Traces::default() })
+        let seed = Seed::from_entropy().map_err(|none| ServeError::Entropy(none.to_string()))?;
+        let ages = Arc::new(Ages::new(config.max_connection_age, seed));
+        Ok(Self { config, limits, tcp, unix, tls, tokens, ages, traces: Traces::default() })
     }
 
     /// The address it listens on, with the port that the system chose where port 0 was asked for; `None`: not over TCP.
@@ -197,7 +200,7 @@ impl Server {
         let of_transport = (engine.ledger().clone(), readers.clone());
         let watch = tokio::spawn(readers.clone().watch(self.config.answer, engine.metrics().clone()));
         let (of_tcp, of_unix) = (readers.clone(), readers);
-        let terms = Terms::of(&self.config);
+        let (terms, of_tcp_ages, of_unix_ages) = (Terms::of(&self.config), Arc::clone(&self.ages), Arc::clone(&self.ages));
         let (most, places) = (self.config.max_connections, Arc::new(Semaphore::new(self.config.max_connections)));
         let places_of_tcp = Arc::clone(&places);
         let (stopping, stopped) = watch::channel(());
@@ -209,12 +212,10 @@ impl Server {
             // Whoever watches has been told: from now on those streams end.
             drop(stopping);
             engine.stop(grace).await;
-            Ok(())
         };
         self.follow_files();
-        let router = self
-            .transport(metrics, of_transport, stopped.clone())
-            .add_service(health_service)
+        let transport = self.transport(metrics, of_transport, stopped.clone());
+        let routes = Routes::new(health_service)
             .add_service(reflection_builder().build_v1()?)
             .add_service(reflection_builder().build_v1alpha()?)
             .add_service(Framed(BanksServer::new(banks).max_decoding_message_size(taken).max_encoding_message_size(sent)))
@@ -223,29 +224,29 @@ impl Server {
             .add_service(Framed(
                 GatheringServer::new(gathering).max_decoding_message_size(taken).max_encoding_message_size(sent),
             ));
+        let calls = (transport, routes.prepare());
         let over_tcp = {
-            let (router, stopped) = (router.clone(), until_dropped(stopped.clone()));
+            let (calls, stopped) = (calls.clone(), stopped.clone());
             async move {
-                let Some(listener) = self.tcp else { return Ok(()) };
+                let Some(listener) = self.tcp else { return };
                 let incoming = placed(unhurried(TcpIncoming::from(listener).with_nodelay(Some(true))), places_of_tcp, most);
                 match self.tls {
                     Some(tls) => {
-                        let incoming = watched(handshakes::secured(incoming, tls), of_tcp, terms);
-                        router.serve_with_incoming_shutdown(incoming, stopped).await
+                        let incoming = watched(handshakes::secured(incoming, tls), of_tcp, (terms, of_tcp_ages));
+                        serving::serve(incoming, calls, stopped).await;
                     }
-                    None => router.serve_with_incoming_shutdown(watched(incoming, of_tcp, terms), stopped).await,
+                    None => serving::serve(watched(incoming, of_tcp, (terms, of_tcp_ages)), calls, stopped).await,
                 }
             }
         };
         let over_unix = async move {
-            let Some((listener, _file)) = self.unix else { return Ok(()) };
+            let Some((listener, _file)) = self.unix else { return };
             let incoming = unhurried(UnixListenerStream::new(listener)).map(|accepted| accepted.map(LocalStream::new));
             let incoming = placed(incoming, places, most);
-            router.serve_with_incoming_shutdown(watched(incoming, of_unix, terms), until_dropped(stopped)).await
+            serving::serve(watched(incoming, of_unix, (terms, of_unix_ages)), calls, stopped).await;
         };
-        let ended = tokio::try_join!(stop, over_tcp, over_unix);
+        tokio::join!(stop, over_tcp, over_unix);
         watch.abort();
-        ended?;
         Ok(())
     }
 
@@ -261,13 +262,8 @@ impl Server {
 
     /// HTTP/2 and the layers, without services.
     fn transport(&self, metrics: Metrics, of_answers: (Ledger, Readers), stopped: watch::Receiver<()>) -> Transport {
-        let mut builder = tonic::transport::Server::builder();
-        if !self.config.max_connection_age.is_zero() {
-            // Told of the grace as well, tonic (0.14) asks nobody to end and only cuts; so that is done by `Lifespan`.
-            builder = builder.max_connection_age(self.config.max_connection_age);
-        }
         let of_calls = (AccessLayer { tokens: self.tokens.clone() }, EndlessLayer::new(stopped));
-        builder
+        tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES)
@@ -277,6 +273,18 @@ impl Server {
             .http2_max_header_list_size(Some(stack::METADATA_BYTES))
             .layer(stack::layers(&self.config, (metrics, self.traces.clone()), of_calls, of_answers))
     }
+}
+
+/// Connections that the system may make before they are accepted, if it allows as many (Linux: net.core.somaxconn): all ranks of a large training
+/// connect at once. Of the 128 that are usual whoever comes later is made to wait for seconds, or reset.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted server takes its port back though old connections are still being closed.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Refuses an address that others can reach unless calls are encrypted and callers known, or somebody does without by name.
@@ -345,11 +353,11 @@ fn placed<C>(
 fn watched<C: Connected<ConnectInfo: Origin>>(
     incoming: impl Stream<Item = io::Result<(C, Place)>>,
     readers: Readers,
-    terms: Terms,
+    (terms, ages): (Terms, Arc<Ages>),
 ) -> impl Stream<Item = io::Result<Connection<C>>> {
     incoming.map(move |accepted| {
         let (connection, place) = accepted?;
-        let connection = Connection::new(connection, terms, place);
+        let connection = Connection::new(connection, (terms, ages.next()), place);
         readers.connected(connection.line());
         Ok(connection)
     })

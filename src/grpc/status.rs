@@ -80,6 +80,7 @@ pub(super) fn engine(error: &EngineError) -> Status {
             Status::data_loss(message)
         }
         EngineError::LimitReached { .. }
+        | EngineError::NeverFits(_)
         | EngineError::MemoryFull { .. }
         | EngineError::OutOfMemory(_)
         | EngineError::NoThreads

@@ -39,7 +39,8 @@ impl Write {
     pub(super) async fn apply(self, engine: &Engine, deadline: Deadline) -> Result<v1::WriteResponse, Status> {
         let applied = match self.stage {
             Some(stage) => {
-                let staged = engine.stage(&self.bank, stage, self.batch, deadline);
+                let held = Received::held(self.received.as_ref());
+                let staged = engine.stage(&self.bank, stage, (self.batch, held), deadline);
                 // The rows are in the stage's account now, or were refused.
                 self.received.iter().for_each(Received::pass_on);
                 staged.await

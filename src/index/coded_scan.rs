@@ -39,13 +39,19 @@ pub struct CodedScan<'a> {
 }
 
 /// Rows scanned between two looks at the bars: few at first, when each row raises them.
-const ROWS_AT_ONCE: std::ops::RangeInclusive<usize> = 64..=512;
+const ROWS_AT_ONCE: std::ops::RangeInclusive<usize> = 64..=CodedScan::MOST_AT_ONCE;
 
 /// A scan whose candidates are more than one in so many of the rows that it has seen is no faster than one over the rows themselves.
 const TOO_MANY: usize = 24;
 
 /// Hits announced before they are judged: with few anchors they lie far apart.
 const HITS_AHEAD: usize = 8;
+
+impl CodedScan<'_> {
+    /// Rows scanned between two looks at the bars at most. Runs of whole multiples of it are all scanned in the same steps, so that the same
+    /// entries are examined.
+    pub const MOST_AT_ONCE: usize = 512;
+}
 
 impl<'a> CodedScan<'a> {
     /// A scan for `probes`, all padded to `stride` floats, that count nothing.
@@ -153,7 +159,7 @@ mod tests {
             slot as usize % self.0 != probe % self.0
         }
 
-        fn out_of_range(&mut self) {}
+        fn out_of_range(&mut self, _probe: usize) {}
 
         fn identity(&self, slot: u32) -> Option<Identity> {
             // Ids repeat, so that ties are broken by slot too; every ninth slot is free.

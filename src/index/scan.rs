@@ -23,8 +23,8 @@ pub trait Admit {
         false
     }
 
-    /// Hears that the score rules dropped an admitted entry.
-    fn out_of_range(&mut self);
+    /// Hears that the score rules dropped an entry that was admitted to `probe`.
+    fn out_of_range(&mut self, probe: usize);
 
     /// Who lies in `slot`; `None` if it is free.
     fn identity(&self, slot: u32) -> Option<Identity>;
@@ -209,7 +209,7 @@ impl<'a> Scan<'a> {
             self.counts[probe].note(shard, slot);
         }
         if !self.probes[probe].range.keeps(score) {
-            admit.out_of_range();
+            admit.out_of_range(probe);
         } else if takes {
             self.rankings[probe].offer(ranked);
         }

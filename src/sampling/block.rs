@@ -21,6 +21,15 @@ pub const BLOCK: usize = 64;
 /// are searched for in their closing holds.
 const SEARCHES_AGAIN: usize = 2;
 
+/// A block of anchors that have been looked up; what their draws need may be searched for with other requests', by
+/// [`search_together`](super::search_together).
+pub struct Block<'a> {
+    query: &'a SampleQuery,
+    pub(super) observed: Observed<'a>,
+    pub(super) anchors: Vec<Anchor>,
+    pub(super) drawings: Vec<Option<Drawing<'a>>>,
+}
+
 /// Answers the anchors `block` of `query`, gathering rows into memory of `recycler`. Asks `wanted` between holds, and gives up
 /// when it says no.
 ///
@@ -31,48 +40,67 @@ const SEARCHES_AGAIN: usize = 2;
 /// [`SampleError`]
 pub fn answer_block<'a>(
     source: impl Into<Source<'a>>,
-    query: &SampleQuery,
+    query: &'a SampleQuery,
     block: Range<usize>,
     recycler: &Recycler,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Part, SampleError> {
-    let mut observed = Observed::new(source.into());
-    let mut anchors = resolve(&mut observed, query, block)?;
-    let mut drawings = Vec::with_capacity(query.draws().len());
-    for (number, draw) in query.draws().iter().enumerate() {
-        drawings.push((draw.scope == Scope::PerAnchor).then(|| Drawing::new(query, number, draw)));
+    Block::new(source, query, block)?.answer(recycler, wanted)
+}
+
+impl<'a> Block<'a> {
+    /// Looks up the anchors `block` of `query`.
+    ///
+    /// # Errors
+    /// [`SampleError`]
+    pub fn new(source: impl Into<Source<'a>>, query: &'a SampleQuery, block: Range<usize>) -> Result<Self, SampleError> {
+        let mut observed = Observed::new(source.into());
+        let anchors = resolve(&mut observed, query, block)?;
+        let mut drawings = Vec::with_capacity(query.draws().len());
+        for (number, draw) in query.draws().iter().enumerate() {
+            drawings.push((draw.scope == Scope::PerAnchor).then(|| Drawing::new(query, number, draw)));
+        }
+        Ok(Self { query, observed, anchors, drawings })
     }
-    let mut rows = room(&mut observed, query, &drawings, anchors.len(), recycler)?;
-    let mut patience = SEARCHES_AGAIN;
-    let mut at = 0;
-    while at < anchors.len() {
-        if !wanted() {
-            return Err(SampleError::Unwanted);
-        }
-        for drawing in drawings.iter_mut().flatten().filter(|drawing| !drawing.covers(at)) {
-            drawing.search(&mut observed, (&anchors, at), wanted)?;
-        }
-        let bank = observed.read()?;
-        let now = observed.anchor_now(&bank, query, &anchors[at]);
-        let moved = now.is_some();
-        if let Some(now) = now {
-            anchors[at] = now;
-        }
-        if patience > 0 && drawings.iter().flatten().any(|drawing| drawing.is_stale(&bank, moved)) {
-            // In short holds again, for all that are left, rather than one by one under the lock.
-            drop(bank);
-            patience -= 1;
-            for drawing in drawings.iter_mut().flatten() {
+
+    /// The second half of [`answer_block`].
+    ///
+    /// # Errors
+    /// [`SampleError`]
+    pub fn answer(self, recycler: &Recycler, wanted: &dyn Fn() -> bool) -> Result<Part, SampleError> {
+        let Self { query, mut observed, mut anchors, mut drawings } = self;
+        let mut rows = room(&mut observed, query, &drawings, anchors.len(), recycler)?;
+        let mut patience = SEARCHES_AGAIN;
+        let mut at = 0;
+        while at < anchors.len() {
+            if !wanted() {
+                return Err(SampleError::Unwanted);
+            }
+            for drawing in drawings.iter_mut().flatten().filter(|drawing| !drawing.covers(at)) {
                 drawing.search(&mut observed, (&anchors, at), wanted)?;
             }
-            continue;
+            let bank = observed.read()?;
+            let now = observed.anchor_now(&bank, query, &anchors[at]);
+            let moved = now.is_some();
+            if let Some(now) = now {
+                anchors[at] = now;
+            }
+            if patience > 0 && drawings.iter().flatten().any(|drawing| drawing.is_stale(&bank, moved)) {
+                // In short holds again, for all that are left, rather than one by one under the lock.
+                drop(bank);
+                patience -= 1;
+                for drawing in drawings.iter_mut().flatten() {
+                    drawing.search(&mut observed, (&anchors, at), wanted)?;
+                }
+                continue;
+            }
+            close(&bank, query, &mut drawings, &anchors[at], (at, moved), &mut rows);
+            rows.check_size(&query.form())?;
+            at += 1;
         }
-        close(&bank, query, &mut drawings, &anchors[at], (at, moved), &mut rows);
-        rows.check_size(&query.form())?;
-        at += 1;
+        let draws = drawings.into_iter().map(|drawing| drawing.map(|drawing| drawing.answer)).collect();
+        Ok(Part { rows, draws, seen: observed.seen()? })
     }
-    let draws = drawings.into_iter().map(|drawing| drawing.map(|drawing| drawing.answer)).collect();
-    Ok(Part { rows, draws, seen: observed.seen()? })
 }
 
 /// The closing hold of one anchor.

@@ -3,11 +3,11 @@
 use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
-use super::filtered::{Filtered, Sieve};
+use super::filtered::{OfOneDraw, Sieve, Sift};
 use super::observed::Observed;
 use super::search::{identity, probe, search_depth};
 use crate::bank::{Bank, Shard};
-use crate::index::{CodedRun, CodedScan, Found, Shortlist};
+use crate::index::{Admit, CodedRun, CodedScan, Found, Probe, Shortlist};
 use crate::kernels::stride;
 use crate::model::{Nearest, Reason, ReasonCounts};
 
@@ -37,21 +37,37 @@ pub(super) fn search(
     rejections: &mut ReasonCounts,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Found>>, SampleError> {
+    let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
+    let mut rejected = ReasonCounts::default();
+    let mut sift = OfOneDraw { sieve: Sieve::new(anchors, eligibility), rejections: &mut rejected };
+    let found = search_for(observed, probes.collect(), &mut sift, began, wanted)?;
+    if found.is_some() {
+        rejections.merge(&rejected);
+    }
+    Ok(found)
+}
+
+/// The same for probes of whatever draws.
+pub(super) fn search_for(
+    observed: &mut Observed<'_>,
+    probes: Vec<Probe<'_>>,
+    sift: &mut impl Sift,
+    began: u64,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Option<Vec<Found>>, SampleError> {
     let (shards, stride) = {
         let bank = observed.read()?;
         (bank.shards().len(), stride(bank.spec().dim()))
     };
-    let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
-    let mut scan = CodedScan::new(stride, probes.collect());
-    let tile = (WORK_PER_HOLD / (stride * anchors.len().max(1))).clamp(64, 1 << 14) as u32;
-    let (sieve, mut rejected) = (Sieve::new(anchors, eligibility), ReasonCounts::default());
+    let tile = rows_per_hold(stride, probes.len());
+    let mut scan = CodedScan::new(stride, probes);
     for shard in 0..shards {
         let mut slot = 0;
         loop {
             go_on(wanted)?;
             let bank = observed.read()?;
             let state = &bank.shards()[shard];
-            let mut admit = sieve.of(state.columns(), &mut rejected);
+            let mut admit = sift.over(state.columns());
             let Some(next) = scan_run(&mut scan, (state, shard as u32), slot, tile, &mut admit) else { break };
             if scan.is_lost() {
                 return Ok(None);
@@ -59,7 +75,6 @@ pub(super) fn search(
             slot = next;
         }
     }
-    rejections.merge(&rejected);
     let mut shortlists: Vec<Shortlist<'_>> = scan.shortlists().collect();
     let mut at = 0;
     while at < shortlists.len() {
@@ -67,14 +82,20 @@ pub(super) fn search(
         let bank = observed.read()?;
         let mut budget = RESCORED_PER_HOLD;
         while budget > 0 && at < shortlists.len() {
-            rescore(&mut shortlists[at], &bank, began, &mut budget, rejections);
+            rescore(&mut shortlists[at], &bank, began, &mut budget, sift.rejections(at));
             at += usize::from(shortlists[at].is_done());
         }
     }
     Ok(Some(shortlists.into_iter().map(Shortlist::found).collect()))
 }
 
-/// The same for one anchor in one hold, to its full depth.
+/// Rows scanned for so many probes in one hold: whole steps of the scan, where there is time for one.
+fn rows_per_hold(stride: usize, probes: usize) -> u32 {
+    let rows = (WORK_PER_HOLD / (stride * probes.max(1))).clamp(64, 1 << 14);
+    (if rows < CodedScan::MOST_AT_ONCE { rows } else { rows - rows % CodedScan::MOST_AT_ONCE }) as u32
+}
+
+/// What [`search`] finds for one anchor, in one hold and to its full depth.
 pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Option<Found> {
     let probe = probe(anchor, nearest, nearest.depth())?;
     let mut scan = CodedScan::new(stride(bank.spec().dim()), vec![probe]);
@@ -100,7 +121,7 @@ fn scan_run(
     (state, shard): (&Shard, u32),
     slot: u32,
     most: u32,
-    admit: &mut Filtered<'_>,
+    admit: &mut impl Admit,
 ) -> Option<u32> {
     let end = (state.columns().len() as u32).min(slot.saturating_add(most));
     let codes = state.rows().codes().filter(|_| slot < end)?;

@@ -9,10 +9,11 @@ use super::picked::Picked;
 use super::repeats::Repeats;
 use super::route;
 use super::search::{Searched, own_lists};
+use super::together::Pass;
 use super::unscored::Unscored;
 use super::whole::{self, Whole};
 use crate::bank::{Bank, Place};
-use crate::model::{Draw, DrawAnswer, Nearest, Plan, SampleQuery, Strategy};
+use crate::model::{Draw, DrawAnswer, Nearest, Plan, ReasonCounts, SampleQuery, Strategy};
 
 /// How it is drawn, with what was found for it so far.
 enum Kind<'q> {
@@ -102,6 +103,40 @@ impl<'q> Drawing<'q> {
             }
         }
         Ok(())
+    }
+
+    /// Of a draw of the nearest: why a search for all of the block's `anchors` is a scan of all rows by such a `pass`; `None` if
+    /// it is not.
+    pub(super) fn scans(
+        &self,
+        observed: &mut Observed<'_>,
+        anchors: &[Anchor],
+        pass: Pass,
+    ) -> Result<Option<String>, SampleError> {
+        let Kind::Nearest(nearest, None) = &self.kind else { return Ok(None) };
+        let fits = |anchor: &Anchor| anchor.row.is_some() && !self.eligibility.is_narrow(anchor);
+        if !anchors.iter().all(fits) || Pass::of(&*observed.read()?, nearest) != pass {
+            return Ok(None);
+        }
+        route::scan_reason(observed, anchors.len(), &self.eligibility, nearest)
+    }
+
+    /// The draw, if it is one of the nearest.
+    pub(super) fn nearest(&self) -> Option<&'q Nearest> {
+        match self.kind {
+            Kind::Nearest(nearest, _) => Some(nearest),
+            Kind::Unscored(_) | Kind::Whole(_) => None,
+        }
+    }
+
+    /// Takes what a scan found that was made for others, too.
+    pub(super) fn searched(&mut self, found: Searched, rejected: &ReasonCounts, reason: String) {
+        if let Kind::Nearest(_, searched) = &mut self.kind {
+            self.answer.plan = found.plan;
+            self.answer.plan_reason = reason;
+            self.answer.rejections.merge(rejected);
+            *searched = Some(found);
+        }
     }
 
     /// Picks for the block's anchor number `at`; `moved` says that it is not the one that was searched for. The log_q of its `positives` is

@@ -8,6 +8,32 @@ use crate::index::{Admit, Identity};
 use crate::kernels::coded::CodedHits;
 use crate::model::{Reason, ReasonCounts};
 
+/// The filters of all probes of a scan, and where it is noted what they reject.
+pub(super) trait Sift {
+    /// The filters for entries of these columns.
+    fn over<'s>(&'s mut self, columns: &'s Columns) -> impl Admit;
+
+    /// What is rejected on behalf of a probe.
+    fn rejections(&mut self, probe: usize) -> &mut ReasonCounts;
+}
+
+/// One draw's sieve, and what it has rejected.
+#[derive(Debug)]
+pub(super) struct OfOneDraw<'r, 'a> {
+    pub(super) sieve: Sieve<'a>,
+    pub(super) rejections: &'r mut ReasonCounts,
+}
+
+impl Sift for OfOneDraw<'_, '_> {
+    fn over<'s>(&'s mut self, columns: &'s Columns) -> impl Admit {
+        self.sieve.of(columns, self.rejections)
+    }
+
+    fn rejections(&mut self, _probe: usize) -> &mut ReasonCounts {
+        self.rejections
+    }
+}
+
 /// A draw's filters for the anchors that are searched for.
 #[derive(Debug)]
 pub(super) struct Sieve<'a> {
@@ -67,7 +93,7 @@ impl Admit for Filtered<'_> {
         self.columns.prefetch_filtered(slot);
     }
 
-    fn out_of_range(&mut self) {
+    fn out_of_range(&mut self, _probe: usize) {
         self.rejections.add(Reason::Score, 1);
     }
 

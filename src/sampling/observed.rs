@@ -72,6 +72,11 @@ impl<'a> Observed<'a> {
         Ok(bank)
     }
 
+    /// Takes note of what another has read for the same answer.
+    pub(super) fn saw(&mut self, seen: Seen) {
+        self.seen = Some(self.seen.map_or(seen, |mine| mine.and(seen)));
+    }
+
     /// What was read; reads once if nothing was.
     pub(super) fn seen(mut self) -> Result<Seen, Poisoned> {
         if self.seen.is_none() {

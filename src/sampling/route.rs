@@ -1,5 +1,7 @@
 //! Searching for a block of anchors the way that costs least: by the graph where there is one and the draw may be approximate.
 
+use std::time::Duration;
+
 use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
@@ -82,6 +84,29 @@ pub(super) fn search(
     let found = found.into_iter().map(Option::unwrap_or_default).collect();
     let searched = Searched::new(first, found, view.known, plan);
     Ok(Routed { searched, reason, graph: walked.then_some(graph) })
+}
+
+/// Why a search for so many anchors is a scan of all rows, in no words where there is no choice; `None` where it is not.
+pub(super) fn scan_reason(
+    observed: &mut Observed<'_>,
+    anchors: usize,
+    eligibility: &Eligibility,
+    nearest: &Nearest,
+) -> Result<Option<String>, SampleError> {
+    let (_, route) = route(observed, anchors, eligibility, nearest)?;
+    let is_scan = search::plan(&*observed.read()?, eligibility, nearest) == Plan::Scan;
+    Ok(match route {
+        Route::Only => is_scan.then(String::new),
+        Route::Exact { reason } => is_scan.then_some(reason),
+        Route::Walk { .. } => None,
+    })
+}
+
+/// Hears what one scan for `anchors` of several requests took.
+pub(super) fn scanned_together(observed: &Observed<'_>, (anchors, entries): (usize, usize), took: Duration) {
+    if let Some(indexed) = observed.indexed() {
+        indexed.planner.scanned(Task { anchors, entries, beside: 0, ef: 0 }, took);
+    }
 }
 
 enum Route {

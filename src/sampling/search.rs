@@ -4,7 +4,7 @@ use super::SampleError;
 use super::anchors::Anchor;
 use super::coded_search;
 use super::eligibility::Eligibility;
-use super::filtered::Sieve;
+use super::filtered::{OfOneDraw, Sieve, Sift};
 use super::observed::Observed;
 use super::universe::Universe;
 use crate::bank::{Bank, Columns, Shard};
@@ -68,15 +68,9 @@ pub(super) fn search(
             return Ok(Searched { first, found: found.into_iter().map(Some).collect(), began, plan });
         }
     }
-    let (scan, tile) = {
-        let bank = observed.read()?;
-        let stride = stride(bank.spec().dim());
-        let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
-        let scan = Scan::new(bank.spec().metric(), stride, probes.collect());
-        (scan, rows_per_hold(stride, anchors.len()))
-    };
-    let sieve = Sieve::new(anchors, eligibility);
-    let mut search = Search { observed, sieve, rejections, wanted, scan, tile };
+    let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
+    let mut sift = OfOneDraw { sieve: Sieve::new(anchors, eligibility), rejections };
+    let mut search = Search::new(observed, probes.collect(), &mut sift, wanted)?;
     match (plan, eligibility.only_labels()) {
         (Plan::PostingList, Some(labels)) => search.lists(labels)?,
         _ => search.rows()?,
@@ -84,7 +78,19 @@ pub(super) fn search(
     Ok(Searched { first, found: search.scan.found().map(Some).collect(), began, plan })
 }
 
-/// The same for one anchor in one hold: nothing can change under it, whatever it costs the writers.
+/// What a scan of all rows finds for probes of whatever draws, in short holds.
+pub(super) fn search_rows(
+    observed: &mut Observed<'_>,
+    probes: Vec<Probe<'_>>,
+    sift: &mut impl Sift,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Vec<Found>, SampleError> {
+    let mut search = Search::new(observed, probes, sift, wanted)?;
+    search.rows()?;
+    Ok(search.scan.found().collect())
+}
+
+/// What [`search`] finds for one anchor, in one hold: nothing can change under it, whatever it costs the writers.
 pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibility, nearest: &Nearest) -> Found {
     if eligibility.is_narrow(anchor) {
         return search_own(bank, anchor, eligibility, nearest);
@@ -192,17 +198,30 @@ pub(super) fn plan(bank: &Bank, eligibility: &Eligibility, nearest: &Nearest) ->
     if listed.saturating_mul(2) < bank.entries() { Plan::PostingList } else { Plan::Scan }
 }
 
-struct Search<'s, 'o, 'a> {
+struct Search<'s, 'o, 'a, S> {
     observed: &'s mut Observed<'o>,
-    sieve: Sieve<'a>,
-    rejections: &'s mut ReasonCounts,
+    sift: &'s mut S,
     wanted: &'s dyn Fn() -> bool,
     scan: Scan<'a>,
     /// Rows in one hold.
     tile: usize,
 }
 
-impl Search<'_, '_, '_> {
+impl<'s, 'o, 'a, S: Sift> Search<'s, 'o, 'a, S> {
+    fn new(
+        observed: &'s mut Observed<'o>,
+        probes: Vec<Probe<'a>>,
+        sift: &'s mut S,
+        wanted: &'s dyn Fn() -> bool,
+    ) -> Result<Self, SampleError> {
+        let (stride, metric) = {
+            let bank = observed.read()?;
+            (stride(bank.spec().dim()), bank.spec().metric())
+        };
+        let tile = rows_per_hold(stride, probes.len());
+        Ok(Self { observed, sift, wanted, scan: Scan::new(metric, stride, probes), tile })
+    }
+
     fn rows(&mut self) -> Result<(), SampleError> {
         let shards = self.observed.read()?.shards().len();
         for shard in 0..shards {
@@ -245,7 +264,7 @@ impl Search<'_, '_, '_> {
     }
 
     fn scan_run(&mut self, state: &Shard, shard: u32, rows: Stored<'_>, slots: Slots<'_>) {
-        let mut admit = self.sieve.of(state.columns(), self.rejections);
+        let mut admit = self.sift.over(state.columns());
         self.scan.run(Run { rows, slots, shard, largest_norm: state.largest_norm() }, &mut admit);
     }
 

@@ -182,7 +182,7 @@ impl LongCalls {
         for (of, wait) in self.waits {
             let told = tokio::time::timeout(Duration::from_secs(LIMIT / 2), wait).await;
             let told = told.unwrap_or_else(|_| panic!("the wait for {of} goes on in the drain")).unwrap().unwrap_err();
-            let ClientError::Unavailable(message) = told else { panic!("{of}: {told:?}") };
+            let ClientError::Unavailable { message, .. } = told else { panic!("{of}: {told:?}") };
             assert!(message.contains("the server is stopping") && message.contains("send it again"), "{of}: {message}");
             report.waits_told += 1;
         }
@@ -257,7 +257,7 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
             report.reads += seen.reads;
             expected.extend(seen.acknowledged);
             for (began, fault) in seen.failed {
-                assert!(matches!(fault, ClientError::Unavailable(_)), "{fault:?}");
+                assert!(matches!(fault, ClientError::Unavailable { .. }), "{fault:?}");
                 cut += u64::from(began < signalled);
             }
         }
@@ -394,7 +394,7 @@ async fn ranks_whose_calls_have_begun_meet_in_the_drain_and_who_waits_in_vain_is
     }
     for wait in in_vain {
         let told = tokio::time::timeout(Duration::from_secs(LIMIT / 2), wait).await.expect("it is told").unwrap();
-        let Err(ClientError::Unavailable(message)) = told else { panic!("{told:?}") };
+        let Err(ClientError::Unavailable { message, .. }) = told else { panic!("{told:?}") };
         assert!(message.contains("the server is stopping"), "{message}");
     }
     assert!(signalled.elapsed() >= Duration::from_secs(1), "who might have come had {:?}", signalled.elapsed());

@@ -334,7 +334,7 @@ async fn a_server_that_stops_tells_those_who_wait_at_once() {
     server.signal("-TERM");
     for rank in waiting {
         let told = tokio::time::timeout(Duration::from_secs(30), rank).await.expect("at once").unwrap();
-        let Err(ClientError::Unavailable(message)) = told else { panic!("{told:?}") };
+        let Err(ClientError::Unavailable { message, .. }) = told else { panic!("{told:?}") };
         assert!(message.contains("the server is stopping"), "{message}");
     }
     drop(client);

@@ -150,7 +150,7 @@ async fn what_a_power_cut_takes_is_what_the_policy_says() {
 }
 
 /// No sync is due while a test lasts.
-const UNSYNCED: [&str; 1] = ["durability.interval_ms=600000"];
+pub(crate) const UNSYNCED: [&str; 1] = ["durability.interval_ms=600000"];
 
 /// Writes from number `from` on, so many.
 async fn write_all(client: &Client, bank: &str, from: u64, count: u64) {
@@ -247,7 +247,7 @@ async fn what_was_synced_and_is_missing_refuses_the_bank() {
 }
 
 /// Whether the bank has what a position tells of; else why not.
-async fn has(client: &Client, bank: &str, position: &[u8]) -> Result<(), String> {
+pub(crate) async fn has(client: &Client, bank: &str, position: &[u8]) -> Result<(), String> {
     let at_least = position.to_vec().into();
     let request = v1::FetchRequest { bank: bank.into(), ids: vec![1], at_least, ..Default::default() };
     let fetched = client.fetch(request).await;
@@ -258,7 +258,7 @@ async fn has(client: &Client, bank: &str, position: &[u8]) -> Result<(), String>
 }
 
 /// True if a scan of what changed since a position sends the whole bank.
-async fn is_whole(client: &Client, bank: &str, since: &[u8]) -> Result<bool, ClientError> {
+pub(crate) async fn is_whole(client: &Client, bank: &str, since: &[u8]) -> Result<bool, ClientError> {
     let request = v1::ScanRequest { bank: bank.into(), since: since.to_vec().into(), ..Default::default() };
     let mut scan = client.scan(request).await?;
     let mut whole = false;

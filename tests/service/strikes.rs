@@ -2,6 +2,7 @@
 //! error or goes on, and after a restart without faults each bank and checkpoint is a right one. `strikes.c` is the disk.
 
 mod checkpoints;
+mod held;
 mod histories;
 mod names;
 mod page_cache;

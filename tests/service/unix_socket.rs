@@ -48,7 +48,7 @@ async fn the_file_of_a_killed_server_is_replaced() {
     Process::start_on_socket(&path).killed();
     assert!(path.exists(), "a killed server leaves its file");
     let away = Client::connect(&format!("unix:{}", path.display()), Options::default()).await;
-    let Err(ClientError::Unavailable(message)) = away else { panic!("{away:?}") };
+    let Err(ClientError::Unavailable { message, .. }) = away else { panic!("{away:?}") };
     assert!(message.contains(&*path.to_string_lossy()), "{message}");
     let server = Process::start_on_socket(&path);
     let client = Client::connect(&server.address, Options::default()).await.unwrap();

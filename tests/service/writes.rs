@@ -327,8 +327,15 @@ async fn a_stage_that_the_bank_refuses_is_refused_to_every_rank() {
 
     let waiting = [send(staged("docs", 5, 0, 2, &[1], &[1.0])), send(staged("docs", 6, 0, 2, &[1], &[1.0]))];
     until(&live.client, |bank| bank.stages.len() == 2).await;
-    refused(live.client.write(staged("docs", 7, 0, 2, &[1], &[1.0])).await, "limits.max_stages");
-    refused(live.client.write(staged("docs", 5, 1, 2, &[1, 2], &[1.0, 1.0])).await, "limits.max_staged_rows");
+    let once = live.client.with_retries(0);
+    for (request, setting) in [
+        (staged("docs", 7, 0, 2, &[1], &[1.0]), "limits.max_stages"),
+        (staged("docs", 5, 1, 2, &[1, 2], &[1.0, 1.0]), "limits.max_staged_rows"),
+    ] {
+        let full = once.write(request).await;
+        assert!(full.as_ref().is_err_and(|full| full.retry_after().is_some()), "those that wait may end: {full:?}");
+        refused(full, setting);
+    }
     for (step, waiting) in (5..).zip(waiting) {
         let last = live.client.write(staged("docs", step, 1, 2, &[2], &[1.0])).await.unwrap();
         assert_eq!(waiting.await.unwrap().unwrap().position, last.position);

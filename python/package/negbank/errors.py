@@ -17,7 +17,9 @@ class Error(Exception):
             no one field.
         limit: the limit that was passed, where one was.
         setting: the server's setting that changes that limit (`limits.max_k`), where there is one.
-        retry_after: seconds after which to call again, where the server named them.
+        retry_after: seconds (a float, above 0) after which to call again, where the server, which refused the call and did
+            nothing of it, named them (google.rpc.RetryInfo); else None. Only `ResourceExhausted` and `Unavailable` have it,
+            and by then the call has come back as often as `retries` and `timeout` of `connect` allowed.
     """
 
     field: str | None = None
@@ -73,7 +75,8 @@ class FailedPrecondition(Error):
 class ResourceExhausted(Error):
     """The server is at a limit.
 
-    `retry_after`: seconds after which to call again; None: calling again won't help, the message names the limit.
+    `retry_after`: seconds after which there may be room; None: calling again as it is won't help, however long the wait, and
+    was not tried: the message names the limit, its setting, and what to do.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -83,7 +86,14 @@ class ResourceExhausted(Error):
 
 class Unavailable(Error, ConnectionError):
     """No server answers: it is not started, stopping, or elsewhere; or it has not recovered the bank within `timeout`. The
-    client reconnects by itself: call again."""
+    client reconnects by itself: call again.
+
+    `retry_after`: seconds after which the bank may be recovered; None: no server that answers said when.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class DeadlineExceeded(Error, TimeoutError):

@@ -90,10 +90,10 @@ mod tests {
         assert!(is_taken(other(Code::Internal), true).is_err());
         let late = || Err(ClientError::DeadlineExceeded("too late".to_owned()));
         assert_eq!(is_taken(late(), true), Err("too late".to_owned()));
-        let busy = || Err(ClientError::Unavailable("the server is stopping".to_owned()));
+        let away = |message: &str| Err(ClientError::Unavailable { message: message.to_owned(), retry_after: None });
+        let busy = || away("the server is stopping");
         assert!(is_taken(busy(), true).is_err());
-        let alert =
-            || Err(ClientError::Unavailable("no negbank answers: received fatal alert: CertificateRequired".to_owned()));
+        let alert = || away("no negbank answers: received fatal alert: CertificateRequired");
         assert_eq!(is_taken(alert(), true), Ok(false));
         assert!(is_taken(alert(), false).is_err(), "no certificate was left out");
     }

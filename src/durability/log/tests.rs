@@ -47,7 +47,7 @@ fn read(folder: &Folder, after: u64) -> Result<(Vec<u64>, Log, Replayed), StoreE
         sequences.push(sequence);
         if bytes == payload(sequence) { Ok(()) } else { Err("another payload".to_owned().into()) }
     })?;
-    Ok((sequences, log, replayed))
+    Ok((sequences, log?, replayed))
 }
 
 fn mark(folder: &Folder) -> PathBuf {

@@ -133,7 +133,8 @@ impl Inner {
         let record = BankRecord { name, spec, incarnation, durability, lineage: Lineage::default() };
         let kept = match &self.store {
             Some(store) if durability != Durability::Memory => {
-                let (folder, log) = store.create(&record)?;
+                let created = store.create(&record);
+                let (folder, log) = created.map_err(|fault| self.hold(&record, Vec::new(), fault.into()))?;
                 Keeping::Kept(Kept { folder, log, snapshot: Snapshot::default() })
             }
             _ => Keeping::Not,
@@ -143,6 +144,20 @@ impl Inner {
             _ => None,
         };
         self.open(&record, Bank::new(spec), kept).inspect_err(|_| self.unmake(&record.name, folder))
+    }
+
+    /// Keeps the name of a bank that was to be made and failed, if its folder has the name all the same, or if there are `others` of that name
+    /// which the next start may remove: a bank that was made now would be one too many then. Returns what to answer.
+    pub(super) fn hold(&self, record: &BankRecord, others: Vec<PathBuf>, fault: EngineError) -> EngineError {
+        let left = self.store.as_ref().and_then(|store| store.place_of(record));
+        let paths: Vec<PathBuf> = left.into_iter().chain(others.into_iter().filter(|path| path.exists())).collect();
+        if paths.is_empty() {
+            return fault;
+        }
+        let then = "after a restart the bank is as it was, or as it was to be";
+        let why = format!("{fault}, and what was begun could not be taken back: {then}");
+        self.refuse(record.name.clone(), Refused::of(paths, &EngineError::Storage(why.clone())));
+        EngineError::NotServed { name: record.name.clone(), why }
     }
 
     /// Takes back the folder of a bank that can't be served after all: with it the name would have two banks once it is made again.
@@ -184,14 +199,16 @@ impl Inner {
             let acknowledged = acknowledged.clone();
             Box::new(move |sequence| acknowledged.send_modify(|last| *last = sequence))
         };
-        let (folder, kept, damage) = match keeping {
-            Keeping::Not => (None, None, None),
-            Keeping::Kept(kept) => (Some(kept.folder.clone()), Some(kept), None),
-            Keeping::Damaged { folder, what } => (Some(folder), None, Some(what)),
+        let (folder, kept, damage, full) = match keeping {
+            Keeping::Not => (None, None, None, None),
+            Keeping::Kept(kept) => (Some(kept.folder.clone()), Some(kept), None, None),
+            Keeping::Damaged { folder, what } => (Some(folder), None, Some(what), None),
+            Keeping::Full { folder, what } => (Some(folder), None, None, Some(what)),
         };
         let deleted = watch::Sender::new(false);
         let alarm = self.alarm((&name, incarnation), &deleted);
-        let index = keyed.then(|| self.maintenance.watch(&state, kept.as_ref().map(|kept| kept.folder.clone())));
+        // What was kept may be of a bank that is not damaged.
+        let index = keyed.then(|| self.maintenance.watch(&state, folder.clone().filter(|_| damage.is_none())));
         let kept = kept.zip(self.snapshots.clone());
         let journal = kept
             .map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, Arc::clone(&alarm)))
@@ -203,7 +220,7 @@ impl Inner {
             bank: Arc::clone(&state),
             memory: Arc::clone(&memory),
             index: index.clone(),
-            damage: damage.clone(),
+            damage: damage.as_deref().map(of_damaged).or_else(|| full.as_deref().map(of_full)),
             max_entries,
             announce,
             alarm,
@@ -230,6 +247,9 @@ impl Inner {
             deleted,
             health: self.health.clone(),
         });
+        if let Some(what) = full {
+            self.alarm((&bank.name, incarnation), &bank.deleted)(&format!("there was no room to go on with its log: {what}"));
+        }
         self.banks.insert(bank.name.clone(), Arc::clone(&bank));
         Ok(bank)
     }
@@ -302,6 +322,18 @@ impl BankHandle {
     pub(super) fn has_lost_its_folder(&self) -> bool {
         self.folder.as_ref().is_some_and(Folder::is_lost)
     }
+}
+
+/// What to say of writes to a bank that is served as it was before a damage.
+fn of_damaged(damage: &str) -> String {
+    let opened = "its files are damaged and it was opened as it was before the damage (setting durability.damaged)";
+    format!("{opened}: {damage}. Restore a checkpoint into it, or delete it")
+}
+
+/// What to say of writes to a bank whose log can't be gone on with.
+fn of_full(fault: &str) -> String {
+    let then = "It is whole and is read: make room on the disk and restart the server";
+    format!("when it was opened there was no room to go on with its log: {fault}. {then}")
 }
 
 /// Entries that a bank of these settings may hold; `None`: any number.

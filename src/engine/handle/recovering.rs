@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use super::banks::{Refused, capacity};
 use super::{Engine, Inner};
 use crate::bank::Bank;
-use crate::durability::{Damaged, Folder, Found};
+use crate::durability::{Damaged, Folder, Found, StoreError};
 use crate::engine::journal::{Keeping, Kept};
 use crate::engine::ledger::{Part, Share};
 use crate::engine::progress::{Progress, Wish};
@@ -157,7 +157,13 @@ impl Inner {
         store.banks()?.into_iter().for_each(|found| by_name.entry(found.name.clone()).or_default().push(found));
         for (name, mut found) in by_name {
             let paths: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
-            let readable = match found.pop().filter(|_| found.is_empty()) {
+            // The one that is not settled tells of the others.
+            let unsettled = found.iter().position(|found| matches!(found.folder, Err(StoreError::Unsettled(_))));
+            let only = match unsettled {
+                Some(at) => Some(found.swap_remove(at)),
+                None => found.pop().filter(|_| found.is_empty()),
+            };
+            let readable = match only {
                 None => Err(EngineError::Damaged(format!("there are several banks of that name: {}", named(&paths)))),
                 Some(found) => found.folder.and_then(|folder| Ok((folder.bytes()?, folder))).map_err(why_not),
             };
@@ -206,6 +212,11 @@ impl Inner {
         let record = folder.record().clone();
         let keeping = match log {
             Ok(log) => Keeping::Kept(Kept { folder, log, snapshot }),
+            Err(full) if full.wants_room() => {
+                let sequence = bank.sequence();
+                tracing::error!(bank = %record.name, fault = %full, sequence, "the bank is served as it is, and takes no writes: make room on the disk and restart the server");
+                Keeping::Full { folder, what: full.to_string() }
+            }
             Err(damage) if self.config.durability.damaged == Damaged::ReadOnly => {
                 let sequence = bank.sequence();
                 tracing::error!(bank = %record.name, %damage, sequence, "the bank is served as it was before the damage, and takes no writes");

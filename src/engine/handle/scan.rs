@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::{BankHandle, Engine, Leave, wait};
 use crate::engine::EngineError;
 use crate::engine::costs::{Effort, Kind};
-use crate::engine::pool::Job;
+use crate::engine::job::Job;
 use crate::engine::query::Wanted;
 use crate::engine::scan::{Cursor, ScanPart};
 use crate::model::{Call, clock};
@@ -93,7 +93,7 @@ pub(super) fn job((bank, mut cursor): ScanWork, wanted: Wanted) -> (Job, NextPar
     let (reply, next) = oneshot::channel();
     let effort = Effort::of(Kind::Read, cursor.rows() * (bank.spec.dim() + 32));
     let estimate = bank.costs.estimate(&effort);
-    let run = Box::new(move || {
+    let job = Job::new(estimate, move || {
         let began = clock::now();
         let part = cursor.next(&bank.state, &wanted);
         if part.is_ok() {
@@ -101,5 +101,5 @@ pub(super) fn job((bank, mut cursor): ScanWork, wanted: Wanted) -> (Job, NextPar
         }
         drop(reply.send(part.map(|part| ((bank, cursor), part))));
     });
-    (Job { estimate, run }, next)
+    (job, next)
 }

@@ -145,6 +145,8 @@ impl Figures<'_, '_> {
         self.counter("picks", "Entries served", |bank, add| add(&[], bank.tally.picks))?;
         let duplicates = "Picks of an entry that the draw had picked for the same anchor before";
         self.counter("duplicates", duplicates, |bank, add| add(&[], bank.tally.duplicates))?;
+        self.counter("joined_scans", "Scans that were for several requests", |bank, add| add(&[], bank.tally.joined.0))?;
+        self.counter("joined_requests", "Requests that shared a scan", |bank, add| add(&[], bank.tally.joined.1))?;
         self.counter("shortfalls", "Picks missing from k, by reason", |bank, add| by_reason(&bank.tally.shortfalls, add))?;
         self.counter("rejections", "Entries examined and rejected, by reason", |bank, add| {
             by_reason(&bank.tally.rejections, add)

@@ -34,7 +34,7 @@ const WAIT_LEFT: EngineError = EngineError::Stopping("what the call waited for h
 
 impl Engine {
     /// Hands in a rank's part of a staged write at once, before what is returned is awaited: it is applied together with the other ranks',
-    /// once all are in.
+    /// once all are in. Its request is `held` bytes until it is in or refused.
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::Busy`] if there is no memory for it, which changes nothing; [`EngineError::StageExpired`] shortly
@@ -43,13 +43,13 @@ impl Engine {
         &self,
         bank: &BankHandle,
         stage: Stage,
-        batch: WriteBatch,
+        (batch, held): (WriteBatch, usize),
         deadline: Deadline,
     ) -> impl Future<Output = Result<Applied, EngineError>> + Send {
         let (reply, mut answer) = oneshot::channel();
         let last_word = deadline.a_little_before().instant();
         let reply = Box::new(move |result| drop(reply.send(result)));
-        let until = bank.stages.contribute(&bank.state, stage, batch, last_word, reply);
+        let until = bank.stages.contribute(&bank.state, stage, (batch, held), last_word, reply);
         // Those of a bank that was made meanwhile are closed by nobody else.
         if *self.inner.stopping.borrow() == Stopping::Now {
             bank.stages.close(&STAGE_LEFT);

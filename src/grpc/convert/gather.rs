@@ -29,7 +29,7 @@ pub(in crate::grpc) fn contribution(request: v1::GatherRequest, limits: &Limits)
     let part = part.map_err(|fault| invalid.merge(fault)).ok();
     let wait = (request.wait_ms > 0).then(|| Duration::from_millis(request.wait_ms.into()));
     match (id, seat, part) {
-        (Some(id), Some(seat), Some(part)) => invalid.or(Contribution { id, seat, part, wait }),
+        (Some(id), Some(seat), Some(part)) => invalid.or(Contribution { id, seat, part, held: 0, wait }),
         _ => Err(invalid),
     }
 }

@@ -139,7 +139,7 @@ mod tests {
         groups[0] = None;
         let bring = |rank, part: Result<Part, Invalid>| {
             let (id, seat) = (GatherId::new("g", 1, 0).unwrap(), Seat::new(rank, 4).unwrap());
-            let from = Contribution { id, seat, part: part.unwrap(), wait: Some(Duration::from_millis(300)) };
+            let from = Contribution { id, seat, part: part.unwrap(), held: 0, wait: Some(Duration::from_millis(300)) };
             engine.gather(from, Deadline::after(Duration::from_secs(20)))
         };
         let (_, _, last) = tokio::join!(

@@ -154,7 +154,13 @@ impl Inner {
         let there = self.banks.get(&record.name).map(|bank| Arc::clone(&bank));
         let folder = there.as_ref().and_then(|bank| bank.folder.as_ref().map(|folder| vec![folder.path().to_owned()]));
         let refused = || self.refused.get(&record.name).map(|refused| refused.paths.clone());
-        let settled = returned.settle(self.store.as_ref(), &folder.or_else(refused).unwrap_or_default());
+        let replaced = folder.or_else(refused).unwrap_or_default();
+        let settled = returned.settle(self.store.as_ref(), &replaced);
+        let is_lost = || there.as_ref().is_some_and(|there| there.has_lost_its_folder());
+        let settled = settled.map_err(|fault| {
+            let is_left = || self.store.as_ref().is_some_and(|store| store.place_of(record).is_some());
+            if is_lost() || is_left() { self.hold(record, replaced, fault) } else { fault }
+        });
         let opened = settled.and_then(|(bank, kept)| {
             let path = kept.as_ref().map(|kept| kept.folder.path().to_owned());
             // What it replaces is gone from the disk, and the name is its own.
