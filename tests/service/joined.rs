@@ -7,7 +7,7 @@ use std::time::Duration;
 use negbank::bank::Bank;
 use negbank::client::{Client, Code, Options, rows};
 use negbank::model::{
-    Anchors, Applied, BankKind, BankSpec, Columns, Draw, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest, SampleAnswer,
+    Anchors, BankKind, BankSpec, Columns, Draw, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest, SampleAnswer,
     SampleQuery, Scope, ScoreRules, Seed, Strategy, Stream, WriteBatch,
 };
 use negbank::proto::v1;
@@ -17,6 +17,7 @@ use negbank::sampling::{Block, Merge, Part, Pass, search_together};
 use crate::lifecycle::Process;
 use crate::live::{all_columns, keyed, nearest, nearest_with, random_rows, uniform};
 use crate::probes::{free, get, value};
+use crate::settling::apply;
 
 const DIM: usize = 32;
 const ENTRIES: u64 = 20_000;
@@ -123,13 +124,6 @@ fn write(ids: Vec<u64>, data: Vec<f32>, label: i64) -> Mutation {
     let labels = Some(vec![Some(label); ids.len()]);
     let rows = Matrix::new("embeddings", DIM, Metric::Dot, data).unwrap();
     Mutation::Write(WriteBatch::new(&spec(), Ids::Given(ids), rows, labels, None, None, None).unwrap())
-}
-
-fn apply(bank: &Shared<Bank>, mutation: &Mutation) {
-    let mut bank = bank.write().unwrap();
-    let arrivals = bank.arrivals(mutation);
-    bank.reserve(&arrivals).unwrap();
-    assert_eq!(bank.apply(mutation, 0, usize::MAX, &mut Applied::default()), None);
 }
 
 /// Requests of one anchor, of some label or of no filter; the first two are entries of the bank.

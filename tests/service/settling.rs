@@ -27,7 +27,8 @@ fn write(ids: Vec<u64>, data: Vec<f32>, label: i64) -> Mutation {
     Mutation::Write(WriteBatch::new(&spec(), Ids::Given(ids), rows, labels, None, None, None).unwrap())
 }
 
-fn apply(bank: &Shared<Bank>, mutation: &Mutation) {
+/// All of it, in one hold.
+pub(crate) fn apply(bank: &Shared<Bank>, mutation: &Mutation) {
     let mut bank = bank.write().unwrap();
     let arrivals = bank.arrivals(mutation);
     bank.reserve(&arrivals).unwrap();
