@@ -22,10 +22,15 @@ impl Bank {
         match self.spec.kind() {
             BankKind::Keyed { capacity, .. } => {
                 let mut seen = FxHashSet::default();
-                let ids = batches.iter().flat_map(|batch| (0..batch.rows()).filter_map(|row| batch.id(row)));
-                for id in ids {
-                    let home = self.home(id);
-                    arrivals[home] += usize::from(self.shards[home].find(id).is_none() && seen.insert(id));
+                for batch in batches {
+                    for from in (0..batch.rows()).step_by(AHEAD) {
+                        let ids = || (from..batch.rows().min(from + AHEAD)).filter_map(|row| batch.id(row));
+                        ids().for_each(|id| self.shards[self.home(id)].prefetch_id(id));
+                        for id in ids() {
+                            let home = self.home(id);
+                            arrivals[home] += usize::from(self.shards[home].find(id).is_none() && seen.insert(id));
+                        }
+                    }
                 }
                 if let Some(capacity) = capacity {
                     let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
@@ -93,7 +98,9 @@ impl Bank {
     /// Asks for the memory of what these rows of a batch will change: rows lie anywhere, and one after the other each would be waited for.
     fn prefetch(&self, batch: &WriteBatch, rows: Range<usize>) {
         if matches!(self.spec.kind(), BankKind::Keyed { .. }) {
-            for id in rows.filter_map(|row| batch.id(row)) {
+            let ids = || rows.clone().filter_map(|row| batch.id(row));
+            ids().for_each(|id| self.shards[self.home(id)].prefetch_id(id));
+            for id in ids() {
                 let shard = &self.shards[self.home(id)];
                 shard.find(id).into_iter().for_each(|slot| shard.prefetch(slot));
             }

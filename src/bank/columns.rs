@@ -48,19 +48,16 @@ impl Columns {
     /// Memory of one slot's columns, in bytes.
     pub(super) const BYTES_PER_SLOT: usize = 6 * 8 + 4 + 1;
 
-    /// Everything but the positions in lists.
-    pub(super) fn image(&self) -> ShardImage {
-        ShardImage {
-            ids: self.ids.clone(),
-            labels: self.labels.clone(),
-            groups: self.groups.clone(),
-            weights: self.weights.clone(),
-            steps: self.steps.clone(),
-            occupied_at: self.occupied_at.clone(),
-            revisions: self.revisions.clone(),
-            present: self.present.clone(),
-            ..ShardImage::default()
-        }
+    /// Copies everything to an image.
+    pub(super) fn copy_to(&self, image: &mut ShardImage) {
+        self.ids.clone_into(&mut image.ids);
+        self.labels.clone_into(&mut image.labels);
+        self.groups.clone_into(&mut image.groups);
+        self.weights.clone_into(&mut image.weights);
+        self.steps.clone_into(&mut image.steps);
+        self.occupied_at.clone_into(&mut image.occupied_at);
+        self.revisions.clone_into(&mut image.revisions);
+        self.present.clone_into(&mut image.present);
     }
 
     /// Takes the columns out of an image in which all are of one length.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::aside::Aside;
 use super::state::Bank;
+use crate::model::BankImage;
 use crate::rows::Rows;
 
 /// Embeddings that are taken shard by shard, from the first slot to the last. Before a write changes a row that was not taken yet, the
@@ -13,6 +14,8 @@ use crate::rows::Rows;
 pub struct Cut {
     state: Mutex<State>,
     budget: Budget,
+    /// Bytes of what is taken beside the embeddings, and there as long as this is.
+    image: usize,
 }
 
 /// What may lie aside.
@@ -51,8 +54,9 @@ impl Cut {
 
     /// Of shards of so many slots, with rows of `row` bytes.
     pub(super) fn new(slots: impl Iterator<Item = u32>, row: usize, budget: Budget) -> Self {
-        let shards = slots.map(|slots| OfShard { slots, taken: 0, aside: Vec::new() }).collect();
-        Self { state: Mutex::new(State { shards, aside: Aside::new(row), over: false }), budget }
+        let shards: Vec<OfShard> = slots.map(|slots| OfShard { slots, taken: 0, aside: Vec::new() }).collect();
+        let image = shards.iter().map(|of_shard| of_shard.slots as usize * BankImage::BYTES_PER_ENTRY).sum();
+        Self { state: Mutex::new(State { shards, aside: Aside::new(row), over: false }), budget, image }
     }
 
     /// Appends the next embeddings of a shard to `raw`, and returns the slot of the first; `None` after the last.
@@ -106,11 +110,11 @@ impl Cut {
         self.state().aside.rows_bytes() <= self.budget.bytes / 2
     }
 
-    /// Memory of what lies aside, in bytes.
-    pub(super) fn aside(&self) -> usize {
+    /// Memory of what lies aside and of the image, in bytes.
+    pub(super) fn resident(&self) -> usize {
         let state = self.state();
         let places: usize = state.shards.iter().map(|of_shard| size_of_val(of_shard.aside.as_slice())).sum();
-        state.aside.resident() + places
+        state.aside.resident() + places + self.image
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,13 +1,13 @@
 //! Slots by id.
 
-use rustc_hash::FxHashMap;
+use super::id_table::IdTable;
 
-const NONE: u32 = u32::MAX;
+const NONE: u32 = IdTable::NONE;
 
 /// Slots by id. In a queue an id may have several entries: they are chained from the newest to the oldest.
 #[derive(Debug, Default)]
 pub(super) struct IdIndex {
-    newest: FxHashMap<u64, u32>,
+    newest: IdTable,
     chain: Vec<Link>,
 }
 
@@ -19,7 +19,12 @@ struct Link {
 
 impl IdIndex {
     pub(super) fn newest(&self, id: u64) -> Option<u32> {
-        self.newest.get(&id).copied()
+        self.newest.get(id)
+    }
+
+    /// Asks for the memory in which an id is looked up.
+    pub(super) fn prefetch(&self, id: u64) {
+        self.newest.prefetch(id);
     }
 
     /// The entries of an id, newest first.
@@ -55,7 +60,7 @@ impl IdIndex {
         } else if link.older != NONE {
             self.newest.insert(id, link.older);
         } else {
-            self.newest.remove(&id);
+            self.newest.remove(id);
         }
         if link.older != NONE {
             self.chain[link.older as usize].newer = link.newer;

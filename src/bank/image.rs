@@ -27,6 +27,17 @@ pub enum RestoreError {
 impl Bank {
     /// All of it but the embeddings, between two mutations.
     pub fn image(&self) -> BankImage {
+        self.image_in(BankImage::default())
+    }
+
+    /// Slots of each shard, and how many of them are free: what [`BankImage::with_room`] wants to know.
+    pub fn extents(&self) -> Vec<(usize, usize)> {
+        self.shards.iter().map(Shard::extent).collect()
+    }
+
+    /// [`Self::image`], in the memory of `room` as far as that goes.
+    pub fn image_in(&self, mut room: BankImage) -> BankImage {
+        room.shards.resize_with(self.shards.len(), ShardImage::default);
         BankImage {
             sequence: self.sequence,
             step: self.step,
@@ -35,7 +46,7 @@ impl Bank {
             labels: self.classes.labels().to_vec(),
             staged: self.staged.image(),
             writers: self.writers.image(),
-            shards: self.shards.iter().map(Shard::image).collect(),
+            shards: self.shards.iter().zip(room.shards).map(|(shard, room)| shard.image_in(room)).collect(),
         }
     }
 

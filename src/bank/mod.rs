@@ -11,6 +11,7 @@ mod columns;
 mod cut;
 mod fifo;
 mod id_index;
+mod id_table;
 mod image;
 mod order;
 mod postings;

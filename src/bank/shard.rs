@@ -58,23 +58,26 @@ impl Shard {
         }
     }
 
-    /// All of it but the embeddings.
-    pub(super) fn image(&self) -> ShardImage {
+    /// Slots, and how many of them are free.
+    pub(super) fn extent(&self) -> (usize, usize) {
+        (self.columns.len(), self.free.len())
+    }
+
+    /// All of it but the embeddings, in the memory of `room` as far as that goes.
+    pub(super) fn image_in(&self, mut room: ShardImage) -> ShardImage {
+        self.columns.copy_to(&mut room);
         let slots = self.columns.len();
-        let whole = |positions: &[u32]| {
-            let mut positions = positions.to_vec();
-            positions.resize(slots, 0);
-            positions
+        let copy = |positions: &[u32], to: &mut Vec<u32>| {
+            positions.clone_into(to);
+            to.resize(slots, 0);
         };
-        ShardImage {
-            in_roster: whole(self.roster.positions()),
-            in_label: whole(self.labels.positions()),
-            in_group: whole(self.groups.positions()),
-            in_weight: whole(self.weights.positions()),
-            free: self.free.clone(),
-            largest_norm: self.largest_norm,
-            ..self.columns.image()
-        }
+        copy(self.roster.positions(), &mut room.in_roster);
+        copy(self.labels.positions(), &mut room.in_label);
+        copy(self.groups.positions(), &mut room.in_group);
+        copy(self.weights.positions(), &mut room.in_weight);
+        self.free.clone_into(&mut room.free);
+        room.largest_norm = self.largest_norm;
+        room
     }
 
     /// A shard like that, whose embeddings are to be put back.
@@ -171,6 +174,11 @@ impl Shard {
     /// Slot of the newest entry of an id.
     pub fn find(&self, id: u64) -> Option<u32> {
         self.ids.newest(id)
+    }
+
+    /// Asks for the memory in which an id is looked up.
+    pub(super) fn prefetch_id(&self, id: u64) {
+        self.ids.prefetch(id);
     }
 
     /// At least the norm of every row that the shard holds.

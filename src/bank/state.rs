@@ -129,9 +129,9 @@ impl Bank {
         self.bytes_per_entry() + Shard::LISTED_BYTES
     }
 
-    /// Rows copied aside, in bytes.
+    /// Memory of copies that are being taken: rows that lie aside, and all but the rows; in bytes.
     pub fn aside(&self) -> usize {
-        self.cuts.iter().filter(|cut| Arc::strong_count(cut) > 1).map(|cut| cut.aside()).sum()
+        self.cuts.iter().filter(|cut| Arc::strong_count(cut) > 1).map(|cut| cut.resident()).sum()
     }
 
     /// Mutations applied so far.

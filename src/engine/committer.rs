@@ -46,7 +46,7 @@ pub(super) type Taken = Box<dyn FnOnce(Result<(BankImage, Arc<Cut>), EngineError
 enum Request {
     Mutate(Mutation, Acknowledge),
     Flush(Flushed),
-    Cut(Budget, Taken),
+    Cut(Budget, BankImage, Taken),
 }
 
 impl Committer {
@@ -91,9 +91,10 @@ impl Committer {
         let _ended = self.queue.send(Request::Flush(flushed));
     }
 
-    /// Takes the bank as it is after what was queued before. Waits for room in the queue until `deadline`.
-    pub(super) fn cut(&self, budget: Budget, deadline: Deadline, taken: Taken) -> Result<(), EngineError> {
-        self.queue.send_deadline(Request::Cut(budget, taken), deadline.instant()).map_err(|refused| match refused {
+    /// Takes the bank as it is after what was queued before, into the memory of `room`: writes wait until it is copied. Waits for room in the
+    /// queue until `deadline`.
+    pub(super) fn cut(&self, (budget, room): (Budget, BankImage), deadline: Deadline, taken: Taken) -> Result<(), EngineError> {
+        self.queue.send_deadline(Request::Cut(budget, room, taken), deadline.instant()).map_err(|refused| match refused {
             SendTimeoutError::Timeout(_) => EngineError::DeadlineExceeded,
             SendTimeoutError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
         })
@@ -130,7 +131,7 @@ impl Committing {
             match request {
                 Request::Mutate(_, acknowledge) => acknowledge.tell(Err(refused.clone())),
                 Request::Flush(flushed) => flushed(Err(refused.clone())),
-                Request::Cut(_, taken) => taken(Err(refused.clone())),
+                Request::Cut(_, _, taken) => taken(Err(refused.clone())),
             }
         }
     }
@@ -142,7 +143,7 @@ impl Committing {
             match request {
                 Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests)?,
                 Request::Flush(flushed) => flushed(self.sync()),
-                Request::Cut(budget, taken) => taken(self.work.cut(budget)),
+                Request::Cut(budget, room, taken) => taken(self.work.cut(budget, room)),
             }
         }
         // Whoever is left to hear of a failure reads the log.
@@ -155,13 +156,21 @@ impl Committing {
         loop {
             let Some(journal) = &mut self.journal else { return requests.recv().ok() };
             let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+            let room = journal.room().awaited();
             select! {
                 recv(requests) -> request => return request.ok(),
                 recv(journal.synced()) -> synced => match synced {
-                    Ok(synced) => drop(journal.note_synced(synced)),
+                    Ok(synced) => {
+                        let _failed = journal.note_synced(synced);
+                        self.begin_due_snapshot();
+                    }
                     Err(_) => return requests.recv().ok(),
                 },
                 recv(due) -> _ => drop(journal.keep_up()),
+                recv(room) -> room => {
+                    journal.room().came(room.ok());
+                    self.begin_due_snapshot();
+                }
             }
         }
     }

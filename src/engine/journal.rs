@@ -6,6 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::EngineError;
+use super::image_room::ImageRoom;
 use super::snapshots::{Job, Outcome, Snapshots};
 use super::syncer::{Synced, Syncer};
 use crate::bank::{Bank, Budget};
@@ -39,6 +40,8 @@ pub(super) struct Journal {
     failed: u32,
     /// Of the snapshot that is being taken.
     outcome: Option<Outcome>,
+    /// For the next one.
+    room: ImageRoom,
 }
 
 /// Sizes of a snapshot that the log has when another is taken: of what is written of a bank that is written over and over, a quarter is
@@ -49,6 +52,22 @@ const WORTH: u64 = 3;
 fn image_bytes(bank: &Bank) -> u64 {
     let row = bank.spec().dim() * bank.spec().dtype().bytes() + BankImage::BYTES_PER_ENTRY;
     (bank.entries() * row) as u64
+}
+
+/// Floats of a record's rows at most, where it is of several mutations: a record is read twice, for its checksum and to be written, and the
+/// second time it should lie near still.
+const RECORD_FLOATS: usize = 256 << 10;
+
+/// What goes to the log as a record each.
+fn records(group: &[Arc<Mutation>]) -> impl Iterator<Item = &[Arc<Mutation>]> {
+    let floats = |mutation: &Mutation| mutation.batches().iter().map(|batch| batch.embeddings().values().len()).sum::<usize>();
+    let mut held = 0;
+    group.chunk_by(move |last, next| {
+        held += floats(last);
+        let joins = held + floats(next) <= RECORD_FLOATS;
+        held = if joins { held } else { 0 };
+        joins
+    })
 }
 
 /// How a bank stands with the disk.
@@ -102,12 +121,14 @@ impl Journal {
             failed: 0,
             limits: limits.clone(),
             outcome: None,
+            room: ImageRoom::default(),
         };
         journal.outgrown = journal.threshold(0);
         Ok(journal)
     }
 
-    /// True if the log has outgrown the bank, and no snapshot is being taken.
+    /// True if the log has outgrown the bank, no snapshot is being taken, and memory for one is ready; for that a log waits until it is twice
+    /// as long.
     pub(super) fn wants_snapshot(&mut self, bank: &Shared<Bank>) -> bool {
         if let Some(known) = self.outcome.as_ref().and_then(Outcome::known) {
             self.outcome = None;
@@ -130,7 +151,16 @@ impl Journal {
         // The bank may have grown since the last one: a log of what is new is no longer than the snapshot that would take its place.
         let worth = bank.read().map_or(0, |bank| WORTH * image_bytes(&bank));
         self.outgrown = self.outgrown.max(worth);
-        self.log.bytes() >= self.outgrown
+        if self.log.bytes() < self.outgrown {
+            return false;
+        }
+        let extents = || bank.read().map_or(Vec::new(), |bank| bank.extents());
+        self.room.is_ready(extents) || self.log.bytes() >= 2 * self.outgrown
+    }
+
+    /// Hears of the memory that a snapshot waits for.
+    pub(super) fn room(&mut self) -> &mut ImageRoom {
+        &mut self.room
     }
 
     /// True if a new file is wanted, which is to wait until little of this one is left to sync.
@@ -145,7 +175,7 @@ impl Journal {
 
     /// Begins a snapshot of the bank as it is now.
     pub(super) fn begin_snapshot(&mut self, bank: &Arc<Shared<Bank>>) -> Result<(), EngineError> {
-        let image = bank.read()?.image();
+        let image = bank.read()?.image_in(self.room.take());
         self.wait_for_syncer()?;
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
@@ -189,12 +219,16 @@ impl Journal {
     /// says.
     pub(super) fn record(&mut self, first: u64, group: &[Arc<Mutation>]) -> Result<(), EngineError> {
         self.check()?;
-        if self.log.begins_file() {
-            // A file is left when all of it is on disk: a sync of it that is under way may be the one that hears it is not.
-            self.wait_for_syncer()?;
+        let mut sequence = first;
+        for record in records(group) {
+            if self.log.begins_file() {
+                // A file is left when all of it is on disk: a sync of it that is under way may be the one that hears it is not.
+                self.wait_for_syncer()?;
+            }
+            let appended = self.log.append(sequence, &encode_group(record.iter().map(AsRef::as_ref)).parts());
+            self.note(appended)?;
+            sequence += record.len() as u64;
         }
-        let appended = self.log.append(first, &encode_group(group.iter().map(AsRef::as_ref)).parts());
-        self.note(appended)?;
         match self.durability {
             Durability::Always => {
                 self.wait_for_syncer()?;
@@ -256,7 +290,7 @@ impl Journal {
             let why = fault.to_string();
             self.log.distrust();
             (self.alarm)(&format!("its log has failed: {why}"));
-            (self.failure, self.due) = (Some(why), None);
+            (self.failure, self.due, self.room) = (Some(why), None, ImageRoom::default());
         }
         self.check()
     }

@@ -33,7 +33,7 @@ pub enum Part {
     Graphs,
     /// The copy that a graph is built from, and the graph while it is built.
     Builds,
-    /// Rows copied aside for snapshots and checkpoints.
+    /// Copies for snapshots and checkpoints: of rows before they change, and of all but the rows.
     Cuts,
     /// Staged writes that wait for their ranks.
     Staged,

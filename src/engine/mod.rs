@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 mod gather_memory;
 mod group;
 pub mod handle;
+mod image_room;
 mod job;
 mod journal;
 mod lately;

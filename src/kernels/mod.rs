@@ -1,4 +1,4 @@
-//! Arithmetic on embeddings. The only room, with the flat graph to come, where `unsafe` may stand.
+//! Arithmetic on embeddings. The only room where `unsafe` may stand.
 //!
 //! Two precisions of promise: [`score`] and [`momentum`] give the same bits on every machine (a fixed order of
 //! operations, no fused multiply-add); [`tile`] is as fast as the machine allows and states its error bound, so that

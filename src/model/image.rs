@@ -26,6 +26,13 @@ pub struct BankImage {
 impl BankImage {
     /// About what an entry takes in it, its embedding apart.
     pub const BYTES_PER_ENTRY: usize = 69;
+
+    /// An empty one, with memory for shards of so many slots, of which so many are free. All of that was written to once: the system looks for
+    /// a page when it is first written to, which takes longer than to copy what goes there, and writes wait for the copy.
+    pub fn with_room(shards: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let shards = shards.into_iter().map(|(slots, free)| ShardImage::with_room(slots, free)).collect();
+        Self { shards, ..Self::default() }
+    }
 }
 
 /// Which writes of a writer were applied.
@@ -74,6 +81,36 @@ pub struct ShardImage {
     pub free: Vec<u32>,
     /// At least the norm of every row.
     pub largest_norm: f64,
+}
+
+impl ShardImage {
+    fn with_room(slots: usize, free: usize) -> Self {
+        // A few more may have come until it is filled.
+        let slots = slots + slots / 16;
+        Self {
+            ids: written(1, slots),
+            labels: written(1, slots),
+            groups: written(1, slots),
+            weights: written(1.0, slots),
+            steps: written(1, slots),
+            occupied_at: written(1, slots),
+            revisions: written(1, slots),
+            present: written(1, slots),
+            in_roster: written(1, slots),
+            in_label: written(1, slots),
+            in_group: written(1, slots),
+            in_weight: written(1, slots),
+            free: written(1, free),
+            largest_norm: 0.0,
+        }
+    }
+}
+
+/// No values, in memory that `most` of them were written to; not zeros, which a system gives without writing them.
+fn written<T: Clone>(value: T, most: usize) -> Vec<T> {
+    let mut values = vec![value; most];
+    values.clear();
+    values
 }
 
 /// An image that no bank could have left.

@@ -62,9 +62,20 @@ impl Matrix {
     }
 }
 
+/// The sum of the squares, in several sums: one would wait for each addition.
+fn square(row: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    let rest: f64 = rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
 fn check_row(row: &[f32], metric: Metric) -> Result<(), String> {
     // f64 holds every sum of squares of f32: an infinite or NaN sum means that a value was.
-    let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let square = square(row);
     if !square.is_finite() {
         let column = row.iter().position(|x| !x.is_finite()).unwrap_or_default();
         return Err(format!("column {column} is {}: every value must be finite", row[column]));

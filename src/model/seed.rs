@@ -1,5 +1,7 @@
 //! Randomness: the one door to entropy, and the generator behind every draw.
 
+use std::sync::OnceLock;
+
 /// Seed of a request's draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
@@ -13,6 +15,13 @@ impl Seed {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes)?;
         Ok(Self(u64::from_le_bytes(bytes)))
+    }
+
+    /// One that this process drew when it was first asked for: of hashes, whose order nobody sees.
+    pub fn of_this_process() -> Self {
+        static DRAWN: OnceLock<Seed> = OnceLock::new();
+        // Where there is no entropy, hashes can be foreseen.
+        *DRAWN.get_or_init(|| Self::from_entropy().unwrap_or(Self(0x51C7_3E0B_9D24_F6A8)))
     }
 
     /// The stream of one anchor's draw. Streams of different (draw, anchor) are independent, so the anchors of a request may

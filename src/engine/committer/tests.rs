@@ -10,7 +10,7 @@ use crate::engine::acknowledge::Acknowledge;
 use crate::engine::bank_memory::BankMemory;
 use crate::engine::ledger::{Ledger, MemoryConfig};
 use crate::model::clock::Deadline;
-use crate::model::{Applied, BankKind, BankName, BankSpec, Metric, Mutation};
+use crate::model::{Applied, BankImage, BankKind, BankName, BankSpec, Metric, Mutation};
 use crate::rows::{Recycler, Shared};
 
 fn write(committer: &Committer) -> mpsc::Receiver<Result<Applied, EngineError>> {
@@ -50,7 +50,11 @@ fn after_a_panic_everyone_hears_that_no_more_is_written() {
     let (taken, heard) = mpsc::channel();
     let budget = Budget { bytes: 1, setting: "checkpoints.memory_bytes" };
     committer
-        .cut(budget, Deadline::after(Duration::from_secs(60)), Box::new(move |cut| taken.send(cut.map(drop)).unwrap()))
+        .cut(
+            (budget, BankImage::default()),
+            Deadline::after(Duration::from_secs(60)),
+            Box::new(move |cut| taken.send(cut.map(drop)).unwrap()),
+        )
         .unwrap();
     assert!(heard.recv().unwrap().is_err());
     drop(committer);

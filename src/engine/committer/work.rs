@@ -42,8 +42,8 @@ pub(super) enum Decided {
 }
 
 impl Work {
-    pub(super) fn cut(&self, budget: Budget) -> Result<(BankImage, Arc<Cut>), EngineError> {
-        let image = self.bank.read()?.image();
+    pub(super) fn cut(&self, budget: Budget, room: BankImage) -> Result<(BankImage, Arc<Cut>), EngineError> {
+        let image = self.bank.read()?.image_in(room);
         Ok((image, self.bank.write()?.begin_cut(budget)))
     }
 

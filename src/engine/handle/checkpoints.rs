@@ -20,7 +20,7 @@ use crate::engine::checkpoints::Slice;
 use crate::engine::meter::{Meter, Phase};
 use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
-use crate::model::{BankName, Checkpoint, Durability, Seed, Tag};
+use crate::model::{BankImage, BankName, Checkpoint, Durability, Seed, Tag};
 
 /// A checkpoint to be made.
 #[derive(Debug, Clone)]
@@ -188,8 +188,13 @@ impl Inner {
     async fn slice(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<Slice, EngineError> {
         let budget = Budget { bytes: self.config.checkpoints.memory_bytes, setting: "checkpoints.memory_bytes" };
         let (reply, taken) = oneshot::channel();
-        let committer = bank.committer.clone();
-        blocking(move || committer.cut(budget, deadline, Box::new(move |taken| drop(reply.send(taken))))).await?;
+        let (committer, state) = (bank.committer.clone(), Arc::clone(&bank.state));
+        blocking(move || {
+            let extents = state.read()?.extents();
+            let room = BankImage::with_room(extents);
+            committer.cut((budget, room), deadline, Box::new(move |taken| drop(reply.send(taken))))
+        })
+        .await?;
         let (image, cut) = taken.await.unwrap_or(Err(EngineError::Internal("the bank's committer has ended")))?;
         Ok(Slice { bank: Arc::clone(&bank.state), spec: bank.spec, image, cut })
     }

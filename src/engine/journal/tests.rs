@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Journal, Kept};
+use super::{Journal, Kept, records};
 use crate::codec::BankRecord;
 use crate::durability::{Config, Snapshot, Store, StoreError, Until};
 use crate::engine::snapshots::Snapshots;
 use crate::engine::syncer::Syncer;
-use crate::model::{BankKind, BankName, BankSpec, Durability, Lineage, Metric};
+use crate::model::{BankKind, BankName, BankSpec, Durability, Ids, Lineage, Matrix, Metric, Mutation, WriteBatch};
 
 /// A journal whose log's first file is full, and not all of it known to be on disk; how far it had come, and its last record.
 fn journal(dir: &Path) -> (Journal, Until, u64) {
@@ -58,4 +58,31 @@ fn a_sync_that_ends_after_a_fault_marks_nothing() {
     journal.note_synced(Ok(until)).unwrap_err();
     assert!(!journal.syncer.is_busy());
     assert_eq!(fs::read(journal.folder.path().join("synced")).unwrap(), marked);
+}
+
+/// A record is several mutations, unless that makes it long, and a long mutation is one by itself.
+#[test]
+fn a_group_goes_to_the_log_in_records_that_lie_near_when_they_are_written() {
+    let spec = BankSpec::new(64, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+    let write = |rows: usize| {
+        let embeddings = Matrix::new("embeddings", 64, Metric::Dot, vec![1.0; rows * 64]).unwrap();
+        let batch = WriteBatch::new(&spec, Ids::Assigned, embeddings, None, None, None, None).unwrap();
+        Arc::new(Mutation::Write(batch))
+    };
+    let most = super::RECORD_FLOATS / 64;
+    let group: Vec<_> = [1, most - 1, 1, most, 3 * most, 1, 1, most - 2, most].into_iter().map(write).collect();
+    let lengths: Vec<usize> = records(&group).map(<[_]>::len).collect();
+    assert_eq!(lengths, [2, 1, 1, 1, 3, 1]);
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _, last) = journal(dir.path());
+    journal.record(last + 1, &group).unwrap();
+    let folder = journal.folder.clone();
+    drop(journal);
+    let mut sequences = Vec::new();
+    let found = folder.replay(last, &mut |sequence, _| {
+        sequences.push(sequence - last);
+        Ok(())
+    });
+    drop(found.unwrap().0.unwrap());
+    assert_eq!(sequences, [1, 3, 4, 5, 6, 9]);
 }

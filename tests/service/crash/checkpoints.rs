@@ -12,21 +12,24 @@ use super::{BANKS, Report};
 /// The tag of those that take one another's place.
 const AGAIN: &str = "again";
 
-/// Makes checkpoints until the server is gone, each cycle first of another bank; the last `kept` stay.
-pub(super) async fn keep(client: Client, kill: Kill, cycle: u64, kept: u32) {
-    for number in cycle as usize.. {
+/// Makes checkpoints until the server is gone, each cycle first of another bank; the last `kept` stay. True if the server had begun with one
+/// when it was killed.
+pub(super) async fn keep(client: Client, kill: Kill, cycle: u64, kept: u32) -> bool {
+    let mut number = cycle as usize;
+    loop {
         let bank = BANKS[number % BANKS.len()].name.to_owned();
         let replace = (number / BANKS.len()) % 2 == 1;
         let tag = if replace { AGAIN.to_owned() } else { format!("{cycle}-{number}") };
         let request = v1::CreateCheckpointRequest { bank, tag, replace, keep: kept };
-        let made = match client.create_checkpoint(request).await {
-            Ok(making) => making.done().await,
-            Err(gone) => Err(gone),
+        let (made, begun) = match client.create_checkpoint(request).await {
+            Ok(making) => (making.done().await, true),
+            Err(gone) => (Err(gone), false),
         };
         if let Err(gone) = made {
             kill.assert_explains(&gone);
-            return;
+            return begun;
         }
+        number += 1;
     }
 }
 

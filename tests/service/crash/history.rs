@@ -46,6 +46,7 @@ impl History {
         let last = self.fresh.iter().map(|(sequence, _)| *sequence).max().unwrap_or(self.replayed);
         report.lost += last.max(acknowledged).saturating_sub(there);
         report.phantom += there.saturating_sub(acknowledged + pending.len() as u64);
+        report.acknowledged += self.fresh.len() as u64;
         let mut duplicates = 0;
         for request in pending {
             let answer = client.write(request.clone()).await.unwrap();
@@ -57,7 +58,6 @@ impl History {
         self.fresh.sort_by_key(|(sequence, _)| *sequence);
         let in_order = self.fresh.iter().zip(self.replayed + 1..).all(|((sequence, _), expected)| *sequence == expected);
         report.torn += u64::from(!in_order);
-        report.acknowledged += self.fresh.len() as u64;
         report.large += self.fresh.iter().filter(|(_, request)| bytes(request) >= LARGE).count() as u64;
     }
 
