@@ -58,10 +58,14 @@ class ObjectStore:
 
 
 class Way:
-    """Passes bytes on to a port until as many as it was given were sent there; from then on nobody answers."""
+    """Passes bytes on to a port until as many as it was given were sent there; from then on nobody answers.
 
-    def __init__(self, port: int, most: int) -> None:
-        self._port, self._left = port, most
+    What comes back comes at no more than `rate` bytes a second over all connections together.
+    """
+
+    def __init__(self, port: int, most: int, rate: float | None = None) -> None:
+        self._port, self._left, self._rate = port, most, rate
+        self._lock, self._free = threading.Lock(), 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -88,6 +92,12 @@ class Way:
                     self._left -= len(data)
                     if self.ended:
                         break
+                elif self._rate is not None:
+                    with self._lock:
+                        now = time.monotonic()
+                        self._free = max(self._free, now) + len(data) / self._rate
+                        wait = self._free - now
+                    time.sleep(wait)
                 target.sendall(data)
         for one in (self._listener, *self._open) if self.ended else (source, target):
             with contextlib.suppress(OSError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +231,66 @@ def test_files_that_are_none_change_nothing(
     assert by_id(good)["embeddings"].shape == (100, 5)
 
 
+def limited(server: ServerProcess, resource: str, limit: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """As `ran`, with a limit of the system's on what the process may use."""
+    program = (
+        "import os, resource, sys;"
+        f"resource.setrlimit(resource.{resource}, ({limit}, {limit}));"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, str(binary()), *map(str, arguments), "--address", server.address]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What the files of a folder hold."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("file", ["x.npy", "x.safetensors"])
+def test_an_export_that_fails_leaves_the_old_one_whole(
+    server: ServerProcess, client: negbank.Client, name: str, rng: np.random.Generator, tmp_path: Path, file: str
+) -> None:
+    bank = client.create_bank(name, dim=1, metric="dot")
+    bank.write(np.arange(100), rng.standard_normal((100, 1), dtype=np.float32), labels=np.arange(100))
+    done(server, "export", name, tmp_path / file)
+    before = contents(tmp_path)
+    # The embeddings, of two bytes each, fit within 8 KiB, and the ids, of eight, do not.
+    bank.write(np.arange(2_000), rng.standard_normal((2_000, 1), dtype=np.float32), labels=np.arange(2_000))
+    finished = limited(server, "RLIMIT_FSIZE", 8 << 10, "export", name, tmp_path / file, "--replace", "--encoding", "f16")
+    assert finished.returncode == 1, finished.stdout
+    assert "too large" in finished.stderr
+    assert contents(tmp_path) == before
+    done(server, "export", name, tmp_path / file, "--replace")
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path) != before
+
+
+def test_an_export_that_is_interrupted_leaves_no_files_of_its_own(own_server: ServerProcess, tmp_path: Path) -> None:
+    client, path = negbank.connect(own_server.address), tmp_path / "x.npy"
+    bank = client.create_bank("large", dim=256, metric="dot")
+    bank.write([1], np.ones((1, 256), np.float32))
+    done(own_server, "export", "large", path)
+    before = contents(tmp_path)
+    for start in range(0, 60_000, 10_000):
+        bank.write(np.arange(start, start + 10_000), np.ones((10_000, 256), np.float32))
+    command = [str(binary()), "export", "large", str(path), "--replace", "--address", own_server.address]
+    export = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        give_up = time.monotonic() + WITHIN
+        while not list(tmp_path.glob("*.partial")):
+            assert time.monotonic() < give_up
+            assert export.poll() is None
+        own_server.suspend()
+        export.send_signal(signal.SIGINT)
+        _, complaint = export.communicate(timeout=WITHIN)
+    finally:
+        own_server.resume()
+        export.kill()
+    assert (export.returncode, "interrupted" in complaint) == (1, True), complaint
+    assert contents(tmp_path) == before
+
+
 def test_a_file_larger_than_the_memory_goes_both_ways(own_server: ServerProcess, tmp_path: Path) -> None:
     """A million rows of 305 MiB go through a process whose own memory, 256 MiB at most, does not hold one copy of them."""
     rows, dim = 1_000_000, 80
@@ -240,13 +302,7 @@ def test_a_file_larger_than_the_memory_goes_both_ways(own_server: ServerProcess,
     limit = 256 << 20
 
     def bounded(*arguments: str | Path) -> None:
-        program = (
-            "import resource, os, sys;"
-            f"resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}));"
-            "os.execv(sys.argv[1], sys.argv[1:])"
-        )
-        command = [sys.executable, "-c", program, str(binary()), *map(str, arguments), "--address", own_server.address]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN)
+        finished = limited(own_server, "RLIMIT_DATA", limit, *arguments)
         assert finished.returncode == 0, finished.stderr
 
     assert path.stat().st_size > limit

@@ -93,6 +93,24 @@ def test_an_object_store_that_goes_away_half_way_leaves_nothing_that_is_listed(
         server.stop()
 
 
+def test_a_restore_may_take_longer_than_any_request(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ServerProcess(LOCATION)
+    try:
+        made = filled(negbank.connect(server.address)).checkpoint(1)
+    finally:
+        server.stop()
+    rate = 1_000_000
+    assert made.bytes / rate > 2 * 7, "a request and its tries would be over before the file is there"
+    monkeypatch.setenv("AWS_TIMEOUT", "2s")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", Way(store.port, most=1 << 30, rate=rate).address)
+    server = ServerProcess(LOCATION)
+    try:
+        client = negbank.connect(server.address, timeout=300)
+        assert client.restore("b", 1).info().entries == ENTRIES
+    finally:
+        server.stop()
+
+
 # The requests of a checkpoint, in order.
 STAGES: dict[str, Callable[[str, str], bool]] = {
     "part": lambda method, path: method == "PUT" and "partNumber=" in path,

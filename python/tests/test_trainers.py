@@ -165,7 +165,13 @@ class HuggingFaceRun(Trainer):
     """Trains an encoder on `small_model`'s step."""
 
     def __init__(
-        self, keeper: Keeper, folder: Path, callbacks: list[TrainerCallback], checkpoints: bool = False, **options: Any
+        self,
+        keeper: Keeper,
+        folder: Path,
+        callbacks: list[TrainerCallback],
+        checkpoints: bool = False,
+        keep: int = 0,
+        **options: Any,
     ) -> None:
         self.keeper = keeper
         self.drawn: list[Any] = []
@@ -188,7 +194,7 @@ class HuggingFaceRun(Trainer):
             Encoder(),
             TrainingArguments(str(folder), **{**arguments, **options}),
             train_dataset=data,
-            callbacks=[BankCallback(keeper, checkpoints=checkpoints), *callbacks],
+            callbacks=[BankCallback(keeper, checkpoints=checkpoints, keep=keep), *callbacks],
         )
 
     def compute_loss(self, model: Any, inputs: Any, **_: Any) -> Any:  # type: ignore[override]
@@ -236,6 +242,22 @@ def test_a_hugging_face_run_is_resumed_with_the_bank_of_its_checkpoint(keeping: 
     np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
 
 
+def test_a_hugging_face_run_keeps_as_many_of_the_bank_s_checkpoints_as_it_is_told(location: str, tmp_path: Path) -> None:
+    server = ServerProcess(location, "checkpoints.keep=1")
+    try:
+        client = negbank.connect(server.address)
+        options = {"max_steps": 4, "save_steps": 1, "save_total_limit": 2}
+        bank = filled(client, "run")
+        HuggingFaceRun(keeper(bank), tmp_path, [], checkpoints=True, keep=2, **options).train()
+        kept = sorted(folder.name for folder in tmp_path.glob("checkpoint-*"))
+        assert kept == ["checkpoint-3", "checkpoint-4"]
+        assert [made.tag for made in client.checkpoints()] == ["3", "4"]
+        with pytest.raises(negbank.InvalidArgument, match="keep"):
+            BankCallback(keeper(bank), keep=-1)
+    finally:
+        server.stop()
+
+
 def test_accumulated_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:
     bank = filled(client, name)
     before = bank.info().sequence
@@ -266,8 +288,23 @@ class Module(lightning.LightningModule):
         return torch.optim.Adam(self.encoder.parameters(), lr=0.01)
 
 
+class Unsampled(Module):
+    """Trains on what a batch has by itself."""
+
+    def training_step(self, ids: Any, batch_idx: int) -> Any:
+        keys = self.encoder(IMAGES[ids])
+        return {"loss": keys.square().sum(1).mean(), "embeddings": keys, "ids": ids}
+
+
 def lightning_run(
-    module: Module, folder: Path, epochs: int, resumed: Path | None = None, checkpoints: bool = False, **options: Any
+    module: Module,
+    folder: Path,
+    epochs: int,
+    resumed: Path | None = None,
+    checkpoints: bool = False,
+    keep: int = 0,
+    callbacks: tuple[lightning.Callback, ...] = (),
+    **options: Any,
 ) -> lightning.Trainer:
     """Epochs are of `STOP` batches, since Lightning does not go back to the middle of one."""
     trainer = lightning.Trainer(
@@ -278,8 +315,8 @@ def lightning_run(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        enable_checkpointing=False,
-        callbacks=[LightningCallback(module.keeper[0], checkpoints=checkpoints)],
+        enable_checkpointing=bool(callbacks),
+        callbacks=[LightningCallback(module.keeper[0], checkpoints=checkpoints, keep=keep), *callbacks],
         **options,
     )
     ids: Any = torch.arange(STOP * BATCH)
@@ -322,6 +359,27 @@ def test_a_lightning_run_is_resumed_with_the_bank_of_its_checkpoint(keeping: neg
     lightning_run(resumed, tmp_path, STEPS // STOP, kept, checkpoints=True)
     assert first.drawn + resumed.drawn == whole.drawn
     np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
+
+
+def test_a_lightning_run_without_a_sampler_is_resumed_with_its_bank_too(keeping: negbank.Client, tmp_path: Path) -> None:
+    lightning_run(Unsampled(Keeper(filled(keeping, "whole"))), tmp_path, STEPS // STOP)
+    bank, kept = filled(keeping, "stopped"), tmp_path / "stopped.ckpt"
+    lightning_run(Unsampled(Keeper(bank)), tmp_path, 1, checkpoints=True).save_checkpoint(kept)
+    bank.write(range(256), torch.randn(256, DIM), step=STOP + 3)
+    lightning_run(Unsampled(Keeper(bank)), tmp_path, STEPS // STOP, kept, checkpoints=True)
+    np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
+
+
+def test_a_lightning_run_keeps_as_many_of_the_bank_s_checkpoints_as_it_is_told(location: str, tmp_path: Path) -> None:
+    server = ServerProcess(location, "checkpoints.keep=1")
+    try:
+        client = negbank.connect(server.address)
+        every_two = lightning.callbacks.ModelCheckpoint(tmp_path / "models", "{step}", every_n_train_steps=2, save_top_k=-1)
+        module = Module(keeper(filled(client, "run")))
+        lightning_run(module, tmp_path, 1, checkpoints=True, keep=3, callbacks=(every_two,))
+        assert [made.tag for made in client.checkpoints()] == ["2", "4", "6"]
+    finally:
+        server.stop()
 
 
 def test_lightning_s_micro_batches_are_one_write(client: negbank.Client, name: str, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore as _, ObjectStoreExt as _, PutMode};
-use tokio_stream::Stream;
 
 use super::abandoned::Stored;
 use super::location::Location;
@@ -191,23 +190,6 @@ impl Archive {
         } else {
             self.failed("write", Some(&at), &fault)
         })
-    }
-
-    /// The bytes of a checkpoint's file, as they come.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Damaged`] if the file is gone or of another length; [`ArchiveError::Io`]
-    pub async fn read(&self, found: &Found) -> Result<impl Stream<Item = Result<Bytes, ArchiveError>> + use<>, ArchiveError> {
-        let Checkpoint { bank, tag, bytes, .. } = &found.checkpoint;
-        let damaged = |what: String| ArchiveError::Damaged { bank: bank.clone(), tag: tag.clone(), what };
-        let got = match self.place.store.get(&found.file).await {
-            Ok(got) if got.meta.size == *bytes => got,
-            Ok(got) => return Err(damaged(format!("{} has {} bytes, not {bytes}", found.file, got.meta.size))),
-            Err(StoreError::NotFound { .. }) => return Err(damaged(format!("{} is gone", found.file))),
-            Err(fault) => return Err(self.failed("read", Some(&found.file), &fault)),
-        };
-        let (archive, file) = (self.clone(), found.file.clone());
-        Ok(got.into_stream().map_err(move |fault| archive.failed("read", Some(&file), &fault)))
     }
 
     /// Deletes a checkpoint, its manifest first, and what servers left below its tag that ended before they had made one. A file that is on

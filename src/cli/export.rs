@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::connection::Connection;
 use super::files::{Dtype, Format, Output};
@@ -26,7 +27,10 @@ pub(super) struct Args {
     /// Fail if the bank is written while it is read; else that is only told.
     #[arg(long)]
     consistent: bool,
-    /// Take the place of files that are there.
+    /// Take the place of files that are there, once the new ones are whole.
+    ///
+    /// Those of an .npy export change together: x.npy goes first and comes last. If the machine stops in between there is no x.npy, and all
+    /// its rows lie beside it: the old files as x.npy.N.old and so on, the new ones as x.npy.N.partial or under their names.
     #[arg(long)]
     replace: bool,
     /// The server: host:port, https://host:port, or unix:/path.
@@ -49,14 +53,20 @@ enum Encoding {
 
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(export(args))
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // What is dropped here takes its files away; files that are taking their names are not disturbed.
+        tokio::select! {
+            exported = export(args) => exported,
+            _ = interrupt.recv() => Err("interrupted: nothing was kept".into()),
+            _ = terminate.recv() => Err("terminated: nothing was kept".into()),
+        }
+    })
 }
 
 async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
     let format = Format::of(&args.file)?;
-    if let Some(there) = Output::there(&args.file)?.first().filter(|_| !args.replace) {
-        return Err(format!("{} is there already; --replace takes its place", there.display()).into());
-    }
+    Output::to_replace(&args.file, args.replace)?;
     let (timeout, security) = (Duration::from_secs(args.timeout), args.connection.security()?);
     let client = Client::connect(&args.address, Options { timeout, security, ..Options::default() }).await?;
     let bank = client.get_bank(v1::GetBankRequest { name: args.bank.clone() }).await?;
@@ -74,7 +84,7 @@ async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
         }
         Encoding::Bf16 => (v1::EmbeddingEncoding::Bf16, Dtype::Bf16),
     };
-    let mut output = Output::create(&args.file, dtype, bank.dim as usize)?;
+    let mut output = Output::create(&args.file, args.replace, dtype, bank.dim as usize)?;
     let request = v1::ScanRequest { bank: args.bank.clone(), encoding: encoding.into(), ..v1::ScanRequest::default() };
     let mut scan = client.scan(request).await?;
     let bar = rows_bar(bank.entries);

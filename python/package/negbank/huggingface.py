@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, SupportsIndex
 
-import torch
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .scalars import whole
+from .torch.first_rank import on_first_rank
 from .torch.keeper import Keeper
 
 
@@ -29,26 +32,29 @@ class BankCallback(TrainerCallback):
     `train(resume_from_checkpoint=...)`. One process saves it, and every rank loads it.
 
     `checkpoints`: the bank is kept too, whenever the trainer saves, with the step as its tag, and brought back when the run is
-    resumed; the server needs a `checkpoints.location`.
+    resumed; the server needs a `checkpoints.location`. It has the rows that all ranks wrote until then. If it can't be kept or
+    brought back, every rank raises.
+
+    `keep`: how many checkpoints of the bank stay, the newest, as in `Bank.checkpoint`; 0: as many as the server's
+    `checkpoints.keep` says. The trainer deletes its own by itself, so give at least its `save_total_limit`, and let that be at
+    least 2: the bank is kept after the model, and a run that ends between the two goes on from the checkpoint before. A model
+    that stays longer, as the best one may, has no bank then, and to resume from it raises `NotFound`.
     """
 
-    def __init__(self, keeper: Keeper, *, checkpoints: bool = False) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0) -> None:
         self.keeper = keeper
-        self.checkpoints = checkpoints
+        self.checkpoints, self.keep = checkpoints, whole(keep, "keep")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Loads the sampler's state, and brings the bank back, if the run is resumed."""
         self.keeper.load_state_dict(_states(state).get(self._key, {}).get("attributes", {}))
         if self.checkpoints and state.global_step > 0:
-            if args.process_index == 0:
-                self.keeper.bank.restore(state.global_step)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.barrier()
+            _on_first_rank(args, lambda: self.keeper.bank.restore(state.global_step))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keeps the bank beside the model that was saved."""
-        if self.checkpoints and args.process_index == 0:
-            self.keeper.bank.checkpoint(state.global_step, replace=True)
+        if self.checkpoints:
+            _on_first_rank(args, lambda: self.keeper.bank.checkpoint(state.global_step, replace=True, keep=self.keep))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes the step's rows, and every so often encodes the stalest entries anew."""
@@ -60,6 +66,20 @@ class BankCallback(TrainerCallback):
     @property
     def _key(self) -> str:
         return f"negbank/{self.keeper.bank.name}"
+
+
+def _on_first_rank(args: TrainingArguments, work: Callable[[], object]) -> None:
+    alone = not (distributed.is_available() and distributed.is_initialized())
+
+    def broadcast(value: Any) -> Any:
+        told = [value]
+        distributed.broadcast_object_list(told, 0)
+        return told[0]
+
+    if alone:
+        work()
+    else:
+        on_first_rank(work, rank=args.process_index, barrier=distributed.barrier, broadcast=broadcast)
 
 
 def _states(state: TrainerState) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, SupportsIndex
 
 try:
     from pytorch_lightning import Callback
 except ImportError:
     from lightning.pytorch import Callback  # type: ignore[import-not-found, no-redef, unused-ignore]
 
+from .scalars import whole
+from .torch.first_rank import on_first_rank
 from .torch.keeper import COLUMNS, Keeper
 
 
@@ -30,12 +32,18 @@ class BankCallback(Callback):
     when the optimiser has stepped, once for all accumulated micro-batches; `keeper.collect` takes rows as well.
 
     `checkpoints`: the bank is kept too, whenever the trainer saves, with the step as its tag, and brought back when the run is
-    resumed; the server needs a `checkpoints.location`.
+    resumed; the server needs a `checkpoints.location`. It has the rows that all ranks wrote until then. If it can't be kept or
+    brought back, every rank raises. A checkpoint that was made without the bank can't be resumed with it: `NotFound`.
+
+    `keep`: how many checkpoints of the bank stay, the newest, as in `Bank.checkpoint`; 0: as many as the server's
+    `checkpoints.keep` says. The trainer deletes its own by itself, so give at least one more than it keeps (`save_top_k`, and
+    the last one): the bank is kept before the model is. A model that stays longer, as the best ones may, has no bank then, and
+    to resume from it raises `NotFound`.
     """
 
-    def __init__(self, keeper: Keeper, *, checkpoints: bool = False) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0) -> None:
         self.keeper = keeper
-        self.checkpoints = checkpoints
+        self.checkpoints, self.keep = checkpoints, whole(keep, "keep")
         self._step = 0
         self._resumed = False
 
@@ -49,9 +57,7 @@ class BankCallback(Callback):
         self._step = trainer.global_step
         if self.checkpoints and self._resumed:
             self._resumed = False
-            if trainer.global_rank == 0:
-                self.keeper.bank.restore(self._step)
-            trainer.strategy.barrier()
+            _on_first_rank(trainer, lambda: self.keeper.bank.restore(self._step))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Collects the micro-batch's rows; if the optimiser has stepped, ends the step."""
@@ -72,9 +78,19 @@ class BankCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Has the sampler go on where the checkpoint was taken."""
         self.keeper.load_state_dict(state_dict)
-        self._resumed = True
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes note that the run is resumed."""
+        # Not in load_state_dict: Lightning keeps no empty state, which that of a keeper without a sampler is.
+        self._resumed = trainer.state.fn == "fit"
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keeps the bank beside the model that is being saved."""
-        if self.checkpoints and trainer.global_rank == 0:
-            self.keeper.bank.checkpoint(trainer.global_step, replace=True)
+        if self.checkpoints:
+            step = trainer.global_step
+            _on_first_rank(trainer, lambda: self.keeper.bank.checkpoint(step, replace=True, keep=self.keep))
+
+
+def _on_first_rank(trainer: Any, work: Callable[[], object]) -> None:
+    strategy = trainer.strategy
+    on_first_rank(work, rank=trainer.global_rank, barrier=strategy.barrier, broadcast=strategy.broadcast)

@@ -1,10 +1,11 @@
 //! A file that a bank is written to.
 
+mod draft;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
+use self::draft::{Draft, place, place_together};
 use super::column::{Dtype, Name};
 use super::input::beside;
 use super::safetensors::Told;
@@ -12,13 +13,13 @@ use super::{Format, npy, safetensors};
 use crate::client::ScanColumns;
 
 /// Columns that are being written. Embeddings go to the file as they come; the others, some forty bytes a row, are kept until the end.
-/// Nothing has the name that was asked for before it is whole.
+/// Nothing has the name that was asked for before all of it is whole.
 #[derive(Debug)]
 pub(in crate::cli) struct Output {
     format: Format,
     path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    replace: bool,
+    draft: Draft,
     dtype: Dtype,
     dim: usize,
     rows: usize,
@@ -27,7 +28,7 @@ pub(in crate::cli) struct Output {
 
 impl Output {
     /// Files that lie where it would be written, or its columns would.
-    pub(in crate::cli) fn there(path: &Path) -> Result<Vec<PathBuf>, String> {
+    fn there(path: &Path) -> Result<Vec<PathBuf>, String> {
         let columns = match Format::of(path)? {
             Format::Safetensors => Vec::new(),
             Format::Npy => Name::SMALL.into_iter().map(|name| beside(path, name)).collect(),
@@ -35,37 +36,33 @@ impl Output {
         Ok(std::iter::once(path.to_owned()).chain(columns).filter(|path| path.exists()).collect())
     }
 
-    /// Begins a file of embeddings of this type and dimension.
-    pub(in crate::cli) fn create(path: &Path, dtype: Dtype, dim: usize) -> Result<Self, String> {
+    /// The same, if they may be replaced.
+    pub(in crate::cli) fn to_replace(path: &Path, replace: bool) -> Result<Vec<PathBuf>, String> {
+        let there = Self::there(path)?;
+        match there.first().filter(|_| !replace) {
+            Some(first) => Err(format!("{} is there already; --replace takes its place", first.display())),
+            None => Ok(there),
+        }
+    }
+
+    /// Begins a file of embeddings of this type and dimension; `replace`: files that are there may be replaced.
+    pub(in crate::cli) fn create(path: &Path, replace: bool, dtype: Dtype, dim: usize) -> Result<Self, String> {
         let format = Format::of(path)?;
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|fault| format!("{}: {fault}", partial.display()))?;
-        let small = Name::SMALL.into_iter().map(|name| (name, Vec::new())).collect();
-        let mut output = Self {
-            format,
-            path: path.to_owned(),
-            partial,
-            file: BufWriter::with_capacity(1 << 20, file),
-            dtype,
-            dim,
-            rows: 0,
-            small,
-        };
+        let mut draft = Draft::create(path)?;
         let room = match format {
             Format::Safetensors => safetensors::HEAD,
             Format::Npy => npy::HEAD,
         };
-        output.write(&vec![0; room])?;
-        Ok(output)
+        draft.write(&vec![0; room])?;
+        let small = Name::SMALL.into_iter().map(|name| (name, Vec::new())).collect();
+        Ok(Self { format, path: path.to_owned(), replace, draft, dtype, dim, rows: 0, small })
     }
 
     /// Adds a chunk of rows.
     pub(in crate::cli) fn put(&mut self, chunk: &ScanColumns) -> Result<(), String> {
         let Some(rows) = &chunk.rows else { return Ok(()) };
         if let Some(embeddings) = &rows.embeddings {
-            self.write(&embeddings.data)?;
+            self.draft.write(&embeddings.data)?;
         }
         self.rows += rows.ids.len() / 8;
         for (name, bytes) in [
@@ -106,54 +103,30 @@ impl Output {
         }
     }
 
-    fn finish_tensors(mut self, metadata: &BTreeMap<&str, String>) -> Result<Vec<PathBuf>, String> {
-        let width = self.dim * self.dtype.bytes();
-        let bytes = (self.rows * width) as u64;
-        let mut told = vec![Told { name: Name::Embeddings, dtype: self.dtype, shape: vec![self.rows, self.dim], bytes }];
-        for (name, column) in std::mem::take(&mut self.small) {
-            told.push(Told { name, dtype: dtype(name), shape: vec![self.rows], bytes: column.len() as u64 });
-            self.write(&column)?;
+    fn finish_tensors(self, metadata: &BTreeMap<&str, String>) -> Result<Vec<PathBuf>, String> {
+        let Self { mut draft, rows, dim, .. } = self;
+        let bytes = (rows * dim * self.dtype.bytes()) as u64;
+        let mut told = vec![Told { name: Name::Embeddings, dtype: self.dtype, shape: vec![rows, dim], bytes }];
+        for (name, column) in self.small {
+            told.push(Told { name, dtype: dtype(name), shape: vec![rows], bytes: column.len() as u64 });
+            draft.write(&column)?;
         }
-        self.settle(&safetensors::head(&told, metadata)?)?;
-        Ok(vec![self.path.clone()])
+        draft.write_head(&safetensors::head(&told, metadata)?)?;
+        Ok(vec![place(draft, || Self::to_replace(&self.path, self.replace))?])
     }
 
-    fn finish_arrays(mut self) -> Result<Vec<PathBuf>, String> {
-        let mut paths = vec![self.path.clone()];
-        // Columns of another bank's export would be taken for this one's. While they are changed there are no embeddings beside them.
-        for old in Self::there(&self.path)? {
-            fs::remove_file(&old).map_err(|fault| format!("{}: {fault}", old.display()))?;
+    fn finish_arrays(self) -> Result<Vec<PathBuf>, String> {
+        let Self { mut draft, rows, dim, .. } = self;
+        draft.write_head(&npy::head(self.dtype, rows, Some(dim))?)?;
+        let mut columns = Vec::new();
+        for (name, values) in self.small {
+            let mut column = Draft::create(&beside(&self.path, name))?;
+            column.write(&npy::head(dtype(name), rows, None)?)?;
+            column.write(&values)?;
+            columns.push(column);
         }
-        for (name, column) in std::mem::take(&mut self.small) {
-            let path = beside(&self.path, name);
-            let head = npy::head(dtype(name), self.rows, None)?;
-            let written = fs::write(&path, [&head, column.as_slice()].concat());
-            written.map_err(|fault| format!("{}: {fault}", path.display()))?;
-            paths.push(path);
-        }
-        self.settle(&npy::head(self.dtype, self.rows, Some(self.dim))?)?;
-        Ok(paths)
-    }
-
-    fn settle(&mut self, head: &[u8]) -> Result<(), String> {
-        let settled = self.file.rewind().and_then(|()| {
-            self.file.write_all(head)?;
-            self.file.flush()?;
-            self.file.get_ref().sync_all()?;
-            fs::rename(&self.partial, &self.path)
-        });
-        settled.map_err(|fault| format!("{}: {fault}", self.path.display()))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.file.write_all(bytes).map_err(|fault| format!("{}: {fault}", self.partial.display()))
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        // Finished, there is no such file any more.
-        let _gone = fs::remove_file(&self.partial);
+        // Columns of another bank's export would be taken for this one's.
+        place_together(draft, columns, || Self::to_replace(&self.path, self.replace))
     }
 }
 
