@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from chart import CHART, DEPLOY, Manifest, of_kind, rendered
-from installed_tools import schema
+from installed_tools import REPOSITORY, schema
 
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
@@ -98,6 +98,20 @@ def test_a_server_without_a_target_is_told_of() -> None:
     assert (str(silent.op), silent.rhs.val) == ("==", 0.0)
     # There is no instance to name then.
     assert "{{ if $labels.instance }}" in down["annotations"]["summary"]
+
+
+def test_what_the_alerts_say_of_the_log_and_of_pages_is_there() -> None:
+    told = {alert["alert"]: alert["annotations"]["description"] for alert in ALERTS["groups"][0]["rules"]}
+    sources = "".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.rs"))
+    lines = re.findall(r'"([^"]+)"', told["NegbankFails"])
+    assert len(lines) == 2
+    for line in lines:
+        assert re.search(rf'error!\([^;]*"{re.escape(line)}', sources), f"no error of the log begins so: {line}"
+    links = {name: re.findall(r"(docs/\w+\.md)#([\w-]+)", text) for name, text in told.items()}
+    assert links["NegbankDiskNearlyFull"] == [("docs/deploying.md", "a-larger-volume")]
+    for page, anchor in (link for found in links.values() for link in found):
+        headings = re.findall(r"^#+ (.+)$", (REPOSITORY / page).read_text(), re.M)
+        assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
 
 
 def test_targets_may_be_named_and_a_server_that_was_stopped_has_no_alerts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import urllib.request
@@ -217,6 +218,7 @@ def test_an_open_door_must_be_asked_for_by_name() -> None:
         ("replica=1", "replica"),
         ("config.limits.max_k=[1]", "max_k"),
         ("config.server.listen=127.0.0.1:1", "config.server.listen is set by the chart"),
+        ("config.server.insecure_listen=false", "bindAddress, drainSeconds, insecureListen, persistence"),
         ("config.tls.key=/etc/key", "config.tls.key is set by the chart"),
         ("drainSeconds=0", "drainSeconds"),
         ("service.type=Nodeport", "service"),
@@ -228,6 +230,16 @@ def test_an_open_door_must_be_asked_for_by_name() -> None:
 def test_values_that_can_not_work_are_refused(values: str, says: str) -> None:
     flag = "--set-json" if "[" in values else "--set"
     assert says in refusal("--set", OPEN, flag, values)
+
+
+def test_what_the_chart_sets_can_not_be_set_twice() -> None:
+    helpers = (CHART / "templates" / "_helpers.tpl").read_text()
+    [written] = re.findall(r'define "negbank.settings" -}}(.*?)\n{{- define', helpers, re.S)
+    keys = re.findall(r"^(\w+\.\w+): ", written, re.M)
+    rendered_too = {key for values in VALUES for key in flat(tomllib.loads(settings_of(rendered(values))))}
+    assert {"server.listen", "server.insecure_listen", "tls.client_ca", "durability.dir"} <= {*keys} <= rendered_too
+    for key in keys:
+        assert f"config.{key} is set by the chart" in refusal("--set", OPEN, "--set", f"config.{key}=1")
 
 
 def test_changed_settings_restart_the_pod_and_a_new_chart_alone_does_not(tmp_path: Path) -> None:

@@ -42,6 +42,31 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{- /* What the server's pod and that of `helm test` have in common: the one must run wherever the other may. No priority: a test displaces
+nobody. */}}
+{{- define "negbank.podSpec" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+serviceAccountName: {{ include "negbank.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "negbank.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -134,12 +159,12 @@ server.insecure_listen: true
 {{- /* negbank.toml, in dotted keys: `config` and what the chart sets, which nobody may set twice. */}}
 {{- define "negbank.toml" -}}
 {{- $settings := include "negbank.settings" . | fromYaml }}
-{{- $owned := list "server.listen" "server.drain_seconds" "http.listen" "http.insecure_listen" "durability.dir" }}
+{{- $owned := list "server.listen" "server.drain_seconds" "server.insecure_listen" "http.listen" "http.insecure_listen" "durability.dir" }}
 {{- range $section, $keys := .Values.config }}
 {{- range $key, $value := $keys }}
 {{- $name := printf "%s.%s" $section $key }}
 {{- if or (has $name $owned) (has $section (list "tls" "auth")) }}
-{{- fail (printf "\n\nconfig.%s is set by the chart: see bindAddress, drainSeconds, persistence, tls and auth in its values." $name) }}
+{{- fail (printf "\n\nconfig.%s is set by the chart: see bindAddress, drainSeconds, insecureListen, persistence, tls and auth in its values." $name) }}
 {{- end }}
 {{- $_ := set $settings $name $value }}
 {{- end }}
