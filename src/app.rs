@@ -2,15 +2,18 @@
 
 mod embedded;
 mod memory;
+mod pulse;
 
 pub use embedded::Embedded;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::pulse::Pulse;
 use crate::config::Settings;
 use crate::engine::{self, Engine, Unsynced};
 use crate::grpc::{ServeError, Server};
@@ -91,7 +94,10 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let (metrics, of) = (engine.metrics().clone(), engine.clone());
     let readiness = Readiness::new(move || of.readiness());
     folders.into_iter().for_each(|(setting, folder)| metrics.watch_disk(setting, folder));
-    http.serve(metrics, readiness.clone())?;
+    let pulse = Pulse::begin();
+    tokio::spawn(pulse.clone().beat());
+    let stuck = Arc::new(move || pulse.missed(clock::now()));
+    http.serve(stuck, metrics, readiness.clone())?;
     tokio::spawn(tell_when_ready(engine.clone()));
     let cut = async move {
         signals.next().await;

@@ -89,7 +89,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "What banks, their graphs and copies, requests and answers may take; 0: four fifths of what the system has.",
     ),
     ("memory.write_percent", "Share of that from which on no bank is made, and none grows."),
-    ("server.answer_seconds", "A client that reads nothing of its answer for so long is cut."),
+    (
+        "server.answer_seconds",
+        "A client that reads nothing of its answer for so long is cut, and one that has not read it to its end after ten times as long.",
+    ),
     ("server.default_deadline_seconds", "Deadline of calls that carry none; within it any request must have come whole."),
     ("server.drain_seconds", "After SIGTERM, calls in flight may take this long; then the process ends."),
     (

@@ -64,7 +64,8 @@ pub(super) fn of<T>(request: &Request<T>) -> Deadline {
     given.unwrap_or_else(|| Deadline::after(Config::default().default_deadline))
 }
 
-fn given(headers: &HeaderMap) -> Option<Duration> {
+/// How long the caller of a call waits for it, if it says so.
+pub(super) fn given(headers: &HeaderMap) -> Option<Duration> {
     headers.get("grpc-timeout")?.to_str().ok().and_then(parse)
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -12,6 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use super::status;
 
 /// Ends watches of health and conversations with reflection once the server stops, when what they have to say is said; and bounds how many
 /// there are, for no deadline ends them.
@@ -25,6 +28,9 @@ pub(super) struct EndlessLayer {
 
 /// Watches at once, and conversations at once; more are refused. Health asks nobody who calls.
 const MOST: usize = 1_024;
+
+/// When whoever was refused should come again.
+const LATER: Duration = Duration::from_secs(5);
 
 /// The service behind an [`EndlessLayer`].
 #[derive(Debug, Clone)]
@@ -73,7 +79,7 @@ where
             _ => return Box::pin(self.inner.call(request)),
         };
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            let refused = Status::resource_exhausted(format!("there are {MOST} {of}, as many as there may be (no setting)"));
+            let refused = status::for_now(format!("there are {MOST} {of}, as many as there may be (no setting)"), LATER);
             return Box::pin(std::future::ready(Ok(refused.into_http())));
         };
         // Reflection keeps its caller's stream open for as long as it may read from it: so that ends with the answer.

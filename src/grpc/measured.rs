@@ -8,11 +8,12 @@ use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::model::clock;
+use super::deadline;
+use crate::model::clock::{self, Deadline};
 use crate::telemetry::{Metrics, Traces, Work};
 
 /// Notes of each call how long its answer took to begin, and with which status, and has its work noted and traced. One that fails later, in the
-/// middle of a stream, counts as begun.
+/// middle of a stream, counts as begun; one that its caller gives up before that as CANCELLED, or at its deadline as DEADLINE_EXCEEDED.
 #[derive(Debug, Clone)]
 pub(super) struct MeasuredLayer {
     pub(super) metrics: Metrics,
@@ -49,14 +50,69 @@ where
 
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
         let MeasuredLayer { metrics, traces } = &self.layer;
+        let deadline = deadline::given(request.headers()).map(|wait| Deadline::after(wait).a_little_before());
         let work = Work::of(request.uri().path(), request.headers(), clock::now(), (metrics, traces));
         let answer = work.within(|| self.inner.call(request));
+        let mut call = Call { work, deadline, code: None };
         Box::pin(async move {
             let mut answer = pin!(answer);
-            let answer = poll_fn(|context| work.within(|| answer.as_mut().poll(context))).await?;
-            let code = tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
-            work.answered(code as i32, clock::now());
-            Ok(answer)
+            let answer = poll_fn(|context| call.work.within(|| answer.as_mut().poll(context))).await;
+            call.ends_with(match &answer {
+                Ok(answer) => tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code()),
+                Err(_) => Code::Internal,
+            });
+            answer
         })
+    }
+}
+
+/// A call until its answer begins. The transport drops what works on it when its caller resets the stream, as clients do at their deadline.
+struct Call {
+    work: Work,
+    /// A little before its caller's own, which comes sooner than the server's.
+    deadline: Option<Deadline>,
+    code: Option<Code>,
+}
+
+impl Call {
+    fn ends_with(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let is_late = self.deadline.is_some_and(Deadline::has_passed);
+        let given_up = if is_late { Code::DeadlineExceeded } else { Code::Cancelled };
+        self.work.answered(self.code.unwrap_or(given_up) as i32, clock::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_is_cancelled_or_late_by_its_callers_clock() {
+        let metrics = Metrics::default();
+        let layer = MeasuredLayer { metrics: metrics.clone(), traces: Traces::default() };
+        let never =
+            tower::service_fn(|_: http::Request<()>| std::future::pending::<Result<http::Response<Body>, Infallible>>());
+        let mut measured = layer.layer(never);
+        for (timeout, stays) in [(None, 30), (Some("1H"), 30), (Some("20m"), 30), (Some("20m"), 0)] {
+            let mut request = http::Request::new(());
+            *request.uri_mut() = "/a/b".parse().unwrap();
+            timeout.map(|timeout| request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap()));
+            let given_up = tokio::time::timeout(Duration::from_millis(stays), measured.call(request)).await;
+            assert!(given_up.is_err());
+        }
+        let text = metrics.text().unwrap();
+        for (code, calls) in [(Code::Cancelled, 3), (Code::DeadlineExceeded, 1)] {
+            let series = format!("negbank_grpc_request_seconds_count{{method=\"unknown\",code=\"{}\"}} {calls}", code as i32);
+            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
     }
 }

@@ -25,7 +25,8 @@ struct Watched {
 pub(super) struct Reading {
     line: Line,
     /// What the answer takes, where that was accounted for.
-    _held: Option<Held>,
+    held: Option<Held>,
+    began: Instant,
     /// Pieces that HTTP/2 has taken and not sent yet.
     unsent: AtomicUsize,
     moved: Mutex<Instant>,
@@ -48,11 +49,17 @@ impl Reading {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
     }
 
-    /// True if something is to be read, and none of it was since then.
-    fn stands_since(&self, then: Instant) -> bool {
-        self.unsent.load(Ordering::Relaxed) > 0 && *self.moved.lock().unwrap_or_else(PoisonError::into_inner) <= then
+    /// True if something is to be read, and nobody has read for `patience`, or not to its end what takes memory.
+    fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        let stands = now.saturating_duration_since(*self.moved.lock().unwrap_or_else(PoisonError::into_inner)) >= patience;
+        let drips = self.held.is_some() && now.saturating_duration_since(self.began) >= patience * WHOLE;
+        (stands || drips) && self.unsent.load(Ordering::Relaxed) > 0
     }
 }
+
+/// An answer that takes memory is to be read within so many times what a piece of it may take: else one who reads a piece now and then could
+/// hold it for hours. At the defaults 64 MiB within ten minutes, which a line of 1 Mbit/s can do.
+const WHOLE: u32 = 10;
 
 /// A client that has not said by then that it speaks HTTP/2 is let go of.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -64,7 +71,7 @@ impl Readers {
     /// Watches an answer.
     pub(super) fn reading(&self, line: Line, held: Option<Held>) -> Arc<Reading> {
         let (unsent, moved) = (AtomicUsize::new(0), Mutex::new(clock::now()));
-        let reading = Arc::new(Reading { line, _held: held, unsent, moved });
+        let reading = Arc::new(Reading { line, held, began: clock::now(), unsent, moved });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).readings.push(Arc::downgrade(&reading));
         reading
     }
@@ -74,7 +81,7 @@ impl Readers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).silent.push((clock::now(), line.clone()));
     }
 
-    /// Cuts the connections of those who have read nothing for `patience`, for as long as it is polled.
+    /// Cuts the connections of those who have read nothing for `patience`, or too little for long, for as long as it is polled.
     pub(super) async fn watch(self, patience: Duration, metrics: Metrics) {
         let every = (patience / 8).clamp(Duration::from_millis(20), Duration::from_secs(1));
         loop {
@@ -91,7 +98,7 @@ impl Readers {
                         ?peer,
                         ?patience,
                         untold,
-                        "a client did not read its answer (setting server.answer_seconds): cut"
+                        "a client did not read its answer in time (setting server.answer_seconds): cut"
                     );
                 }
                 line.cut.cut();
@@ -112,14 +119,13 @@ impl Readers {
             !late && !line.cut.has_spoken()
         });
         let mut stuck = Vec::new();
-        let then = now.checked_sub(patience);
         watched.readings.retain(|reading| {
             let Some(reading) = reading.upgrade() else { return false };
-            let stands = then.is_some_and(|then| reading.stands_since(then));
-            if stands {
+            let is_stuck = reading.is_stuck(now, patience);
+            if is_stuck {
                 stuck.push(reading.line.clone());
             }
-            !stands
+            !is_stuck
         });
         stuck
     }

@@ -32,6 +32,15 @@ pub(super) fn slow_upload(most: Duration) -> Status {
     ))
 }
 
+/// Of what there is too much of for the moment: whoever comes back then may be served.
+pub(super) fn for_now(message: String, retry_after: Duration) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// When to ask again what the system refused memory or threads for.
+const SYSTEM: Duration = Duration::from_secs(1);
+
 /// How the transport begins to tell of a message that is none.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
 
@@ -82,13 +91,10 @@ pub(super) fn engine(error: &EngineError) -> Status {
         EngineError::LimitReached { .. }
         | EngineError::NeverFits(_)
         | EngineError::MemoryFull { .. }
-        | EngineError::OutOfMemory(_)
-        | EngineError::NoThreads
         | EngineError::Overrun(_) => Status::resource_exhausted(message),
-        EngineError::Busy { retry_after, .. } | EngineError::Overloaded { retry_after, .. } => {
-            let details = ErrorDetails::with_retry_info(Some(*retry_after));
-            Status::with_error_details(Code::ResourceExhausted, message, details)
-        }
+        // The system may have more soon.
+        EngineError::OutOfMemory(_) | EngineError::NoThreads => for_now(message, SYSTEM),
+        EngineError::Busy { retry_after, .. } | EngineError::Overloaded { retry_after, .. } => for_now(message, *retry_after),
         EngineError::DeadlineExceeded | EngineError::StageExpired { .. } | EngineError::CheckpointBusy { .. } => {
             Status::deadline_exceeded(message)
         }

@@ -67,12 +67,16 @@ pub enum HttpError {
     Insecure(SocketAddr),
 }
 
+/// Says for how long the threads that answer calls have not turned, if that is too long for them ever to turn again.
+pub type Stuck = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+
 /// A listener that doesn't answer yet.
 #[derive(Debug)]
 pub struct Http(Option<std::net::TcpListener>);
 
 #[derive(Clone)]
 struct Answering {
+    stuck: Stuck,
     metrics: Metrics,
     readiness: Readiness,
     /// The metrics are written for one at a time.
@@ -83,8 +87,8 @@ struct Answering {
 }
 
 impl Answering {
-    fn new(metrics: Metrics, readiness: Readiness, patience: Duration) -> Self {
-        Self { metrics, readiness, reading: Arc::new(Semaphore::new(1)), asking: Arc::new(Semaphore::new(1)), patience }
+    fn new((stuck, metrics, readiness): (Stuck, Metrics, Readiness), patience: Duration) -> Self {
+        Self { stuck, metrics, readiness, reading: Arc::new(Semaphore::new(1)), asking: Arc::new(Semaphore::new(1)), patience }
     }
 }
 
@@ -112,11 +116,11 @@ impl Http {
     ///
     /// # Errors
     /// If the system starts no more threads.
-    pub fn serve(self, metrics: Metrics, readiness: Readiness) -> std::io::Result<()> {
+    pub fn serve(self, stuck: Stuck, metrics: Metrics, readiness: Readiness) -> std::io::Result<()> {
         let Some(listener) = self.0 else { return Ok(()) };
-        let answering = Answering::new(metrics, readiness, PATIENCE);
+        let answering = Answering::new((stuck, metrics, readiness), PATIENCE);
         let router = Router::new()
-            .route("/livez", get(async || "ok\n"))
+            .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics_text))
             .with_state(answering);
@@ -165,6 +169,17 @@ async fn accept(listener: &TcpListener, router: &Router) -> std::io::Result<()> 
     }
 }
 
+/// Asks neither disks nor banks, which a restart doesn't mend.
+async fn livez(State(of): State<Answering>) -> Response {
+    match (of.stuck)() {
+        None => "ok\n".into_response(),
+        Some(since) => {
+            let told = format!("stuck: the threads that answer calls have not turned for {} s\n", since.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
+        }
+    }
+}
+
 async fn readyz(State(of): State<Answering>) -> Response {
     // Not in this task: whatever it waits for, `/livez` is answered.
     match one_at_a_time(of.asking, of.patience, move || of.readiness.answer()).await {
@@ -207,9 +222,21 @@ mod tests {
     use super::*;
     use crate::telemetry::Told;
 
+    fn answering(readiness: Readiness) -> Answering {
+        Answering::new((Arc::new(|| None), Metrics::default(), readiness), Duration::from_millis(50))
+    }
+
+    #[tokio::test]
+    async fn a_server_lives_until_its_threads_are_stuck() {
+        let of = answering(Readiness::new(Told::default));
+        assert_eq!(livez(State(of.clone())).await.status(), StatusCode::OK);
+        let stuck = Answering { stuck: Arc::new(|| Some(Duration::from_secs(61))), ..of };
+        assert_eq!(livez(State(stuck)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
     #[tokio::test]
     async fn the_metrics_are_written_for_one_at_a_time_and_another_waits_for_its_turn() {
-        let of = Answering::new(Metrics::default(), Readiness::new(Told::default), Duration::from_millis(50));
+        let of = answering(Readiness::new(Told::default));
         let other = Arc::clone(&of.reading).try_acquire_owned().unwrap();
         assert_eq!(metrics_text(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         let waits = tokio::spawn(metrics_text(State(Answering { patience: Duration::from_secs(60), ..of.clone() })));
@@ -233,7 +260,7 @@ mod tests {
             let _ended = hangs.lock().unwrap().recv();
             Told::default()
         });
-        let of = Answering::new(Metrics::default(), readiness, Duration::from_millis(50));
+        let of = answering(readiness);
         for _ in 0..3 {
             assert_eq!(readyz(State(of.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         }

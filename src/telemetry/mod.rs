@@ -9,7 +9,7 @@ mod readiness;
 mod traces;
 mod work;
 
-pub use http::{Http, HttpConfig, HttpError};
+pub use http::{Http, HttpConfig, HttpError, Stuck};
 pub use logs::{Config, FilterError, Format, init, is_filter};
 pub use metrics::Metrics;
 pub use readiness::{Readiness, Told};

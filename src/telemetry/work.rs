@@ -101,7 +101,7 @@ impl Work {
         }
     }
 
-    /// The call's answer has begun `now`, with this gRPC status code.
+    /// The call's answer has begun `now`, with this gRPC status code; or nobody waits for it any more, which is a status as well.
     pub fn answered(&self, code: i32, now: Instant) {
         let Some(record) = &self.0 else { return };
         if let Some(span) = &record.span {

@@ -1,6 +1,7 @@
 //! Clients that hold what they don't read, say nothing, say it slowly, or say too much: each costs a bounded amount, is let go of, and
 //! is told of in the log, in a few lines however often it happens.
 
+mod drips;
 mod handshakes;
 mod questions;
 
@@ -193,7 +194,7 @@ async fn who_does_not_read_is_cut_and_who_reads_slowly_is_not() {
         "20 answers, each once, of 64 bytes a row beside its floats, and one that is made",
     );
     let log = server.killed();
-    let lines = log.matches("did not read its answer (setting server.answer_seconds)").count();
+    let lines = log.matches("did not read its answer in time (setting server.answer_seconds)").count();
     assert_eq!(lines, 1, "a line a connection, and not one an answer:\n{log}");
 }
 

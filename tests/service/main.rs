@@ -37,6 +37,7 @@ mod frequencies;
 mod full_disk;
 mod gather;
 mod gather_memory;
+mod given_up;
 mod graph;
 mod half_precision;
 mod hopeless;

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use negbank::client::{Client, Options, rows};
 use negbank::proto::v1;
+use prost::Message as _;
 
+use crate::hostile::answered;
 use crate::lifecycle::Process;
 use crate::live::{keyed, nearest};
+use crate::raw::framed;
 
 /// A free port, for a moment.
 pub(crate) fn free() -> SocketAddr {
@@ -109,21 +112,13 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
         tokio::time::timeout(Duration::from_secs(20), counted).await.expect(series);
     }
 
-    // A call in flight keeps the server draining.
-    let waits = v1::SampleRequest {
-        bank: "probed".into(),
-        anchors: Some(v1::Anchors { rows: 1, ..Default::default() }),
-        draws: vec![v1::Draw {
-            k: 1,
-            strategy: Some(v1::draw::Strategy::Uniform(v1::Uniform::default())),
-            ..Default::default()
-        }],
-        min_entries: 1_000,
-        wait_for_entries: true,
-        ..Default::default()
-    };
-    let waiting = tokio::spawn(async move { client.sample(waits).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // An answer that nobody reads keeps the server draining.
+    let anchors = Some(v1::Anchors { rows: 64, ..Default::default() });
+    let draws = vec![with_replacement(2_000)];
+    let request = v1::SampleRequest { layout: v1::Layout::PerAnchor.into(), anchors, draws, ..Default::default() };
+    let request = v1::SampleRequest { bank: "probed".into(), ..request };
+    let mut unread = answered(&server.address, framed(&request.encode_to_vec())).await;
+    unread.data().await.unwrap().unwrap();
     server.signal("-TERM");
     let drains = async {
         while get(http, "/readyz").0 == 200 {
@@ -133,7 +128,7 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
     tokio::time::timeout(Duration::from_secs(20), drains).await.expect("it is ready no more");
     assert_eq!(get(http, "/readyz").0, 503);
     assert_eq!(get(http, "/livez").0, 200);
-    waiting.abort();
+    drop(unread);
 }
 
 #[test]
