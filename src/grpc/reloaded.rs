@@ -168,6 +168,42 @@ impl<T> fmt::Debug for Reloaded<T> {
 mod tests {
     use super::{File, Reloaded};
 
+    /// As Kubernetes changes what it mounts of a Secret: all files at once, by one symbolic link to the folder that they are in.
+    #[test]
+    fn files_that_are_swapped_by_a_link_are_taken_up_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let mount = |version: &str, said: &str| {
+            std::fs::create_dir(at(version)).unwrap();
+            ["tls.crt", "tls.key"].iter().for_each(|name| std::fs::write(at(version).join(name), said).unwrap());
+            std::os::unix::fs::symlink(version, at("..data_tmp")).unwrap();
+            std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        };
+        mount("..2026_1", "first");
+        for name in ["tls.crt", "tls.key"] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), at(name)).unwrap();
+        }
+        let pair = |files: &[(&File, &[u8])]| match files {
+            [(_, a), (key, b)] if a != b => Err(key.wrong("it is not the certificate's")),
+            [(_, said), ..] => Ok(String::from_utf8_lossy(said).into_owned()),
+            [] => Err("no files".to_owned()),
+        };
+        let files = ["tls.crt", "tls.key"].map(|setting| File { setting, path: at(setting) }).to_vec();
+        let value = Reloaded::load("certificates", files, pair).unwrap();
+        mount("..2026_2", "second");
+        value.refresh();
+        assert_eq!(*value.get(), "second");
+        // Whoever writes one file after the other is waited for.
+        for (name, expected) in [("tls.crt", "second"), ("tls.key", "third")] {
+            std::fs::write(at(name), "third").unwrap();
+            value.refresh();
+            assert_eq!(*value.get(), expected, "{name}");
+        }
+        std::fs::remove_dir_all(at("..2026_1")).unwrap();
+        value.refresh();
+        assert_eq!(*value.get(), "third");
+    }
+
     #[test]
     fn a_value_follows_its_files_while_they_make_sense() {
         let folder = tempfile::tempdir().unwrap();

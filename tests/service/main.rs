@@ -43,6 +43,7 @@ mod half_precision;
 mod hopeless;
 mod hostile;
 mod joined;
+mod json_logs;
 mod judge;
 mod laws;
 mod lifecycle;

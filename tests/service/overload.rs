@@ -1,19 +1,23 @@
 //! More is asked for than can be done: who is refused, how soon, and who is not.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use negbank::client::{Client, ClientError, Options, Security, rows};
 use negbank::config::fingerprint;
 use negbank::model::clock;
 use negbank::proto::v1;
+use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use crate::hostile::SAMPLE;
 use crate::lifecycle::Process;
 use crate::live::{Live, keyed, nearest, queue};
 use crate::mirror::banks;
 use crate::probes::{free, get, value};
+use crate::raw::{call_from, framed};
 
 const DIM: usize = 64;
 const ENTRIES: usize = 5_000;
@@ -99,7 +103,25 @@ async fn a_greedy_caller_takes_neither_the_room_nor_the_time_of_a_polite_one() {
         Client::connect(&live.address, Options { security, timeout, retries: 0, ..Options::default() }).await.unwrap()
     };
     let (greedy, polite) = (connect(TOKENS[0].1).await, connect(TOKENS[1].1).await);
-    fill(&greedy).await;
+    serves_the_polite(&greedy, async || polite.sample(search(4)).await.map(drop).unwrap()).await;
+}
+
+/// Without tokens whoever calls from one address is one caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_address_takes_neither_the_room_nor_the_time_of_another() {
+    let live = Live::start(&["compute.threads=1", "compute.queue=64"]).await;
+    let greedy = live.client.with_timeout(Duration::from_secs(300)).with_retries(0);
+    let from_another = async || {
+        let body = framed(&search(4).encode_to_vec());
+        let answer = call_from(Ipv4Addr::new(127, 0, 0, 2), &live.address, SAMPLE, body).await;
+        assert_eq!(answer.code(), Code::Ok, "{answer:?}");
+    };
+    serves_the_polite(&greedy, from_another).await;
+}
+
+/// Fills a queue of 64 jobs with those of `greedy`, and sees that `polite`, a caller who asks once, is served before them.
+async fn serves_the_polite(greedy: &Client, polite: impl AsyncFnOnce()) {
+    fill(greedy).await;
     let mut working = JoinSet::new();
     let mut refused = 0;
     for _ in 0..60 {
@@ -120,7 +142,7 @@ async fn a_greedy_caller_takes_neither_the_room_nor_the_time_of_a_polite_one() {
     }
     assert_eq!(refused, 40, "of 60 requests of 4 blocks hardly more than 8 have room");
     let waiting = working.len();
-    polite.sample(search(4)).await.expect("there is room for who has none");
+    polite().await;
     let mut done = 0;
     while let Some(ended) = working.try_join_next() {
         done += usize::from(ended.unwrap().is_ok());

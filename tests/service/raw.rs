@@ -1,6 +1,9 @@
 //! Calls as bytes, past every client library's care.
 
+use std::net::Ipv4Addr;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::net::{TcpSocket, TcpStream};
 use tonic::{Code, Status};
 
 /// A message with its prefix.
@@ -14,7 +17,17 @@ pub(crate) fn framed(message: &[u8]) -> Bytes {
 
 /// What the server answers to `body` on `path`, with these further headers.
 pub(crate) async fn call(address: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Status {
-    let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    call_over(TcpStream::connect(address).await.unwrap(), address, path, headers, body).await
+}
+
+/// The same from this address of the machine.
+pub(crate) async fn call_from(source: Ipv4Addr, address: &str, path: &str, body: Bytes) -> Status {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    call_over(socket.connect(address.parse().unwrap()).await.unwrap(), address, path, &[], body).await
+}
+
+async fn call_over(connection: TcpStream, address: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Status {
     let (mut requests, connection) = h2::client::handshake(connection).await.unwrap();
     let driver = tokio::spawn(connection);
     let mut request = http::Request::post(format!("http://{address}{path}"));
