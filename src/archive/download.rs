@@ -12,7 +12,7 @@ use crate::model::Checkpoint;
 
 /// Bytes that are asked for at once. Each is a request with its own time and its own tries: one for the whole file would have to end in as much
 /// time as any other, however long the file is and however slowly it is taken.
-const RANGE: u64 = 8 << 20;
+const RANGE: u64 = 4 << 20;
 
 /// Ranges on their way at the same time, so that one comes while another is taken.
 const AT_ONCE: usize = 2;
