@@ -1,9 +1,10 @@
 """What durability costs: ingest by policy beside raw appends, calls beside a checkpoint, a restart, and room on disk.
 
 The data lie in a new folder below --scratch, which should be on the disk that is meant: not a tmpfs. Writes go to rows that are
-there, so that memory stays at --entries rows however much is written. Every policy is measured once a round, in turns, beside
-raw appends of the same round; medians are reported, and what they were among. A log that is synced once a second is synced
-beside the next appends, and so is the raw one; of both ways to append, through the page cache and past it, the faster counts.
+there, so that memory stays at --entries rows however much is written. Every policy is measured once a round, between two turns
+in memory whose mean it is held against, since a shared machine changes within a minute, and beside raw appends of the same
+round; medians are reported, and what they were among. A log that is synced once a second is synced beside the next appends,
+and so is the raw one; of both ways to append, through the page cache and past it, the faster counts.
 """
 
 from __future__ import annotations
@@ -54,23 +55,35 @@ def main() -> None:
     rows = int(arguments.gib * (1 << 30)) // ROW_BYTES
     figures: dict[str, Any] = {"gib": arguments.gib, "entries": arguments.entries, "cpus": os.cpu_count()}
     measured: dict[str, list[float]] = {}
+    beside: dict[str, list[float]] = {}
     policies = {"memory": "memory", "interval": "interval", "always_8_writers": "always"}
     turns: dict[str, Callable[[], float]] = {
         name: partial(fresh, arguments.scratch, partial(ingest, durability, rows, arguments.entries))
         for name, durability in policies.items()
     }
     turns |= {name: partial(append, arguments.scratch, rows, name == "raw_append_synced") for name in RAW}
+
+    def turn(name: str) -> float:
+        measured.setdefault(name, []).append(told(f"{name}, rows/s", turns[name]()))
+        return measured[name][-1]
+
+    logged = [name for name in policies if name != "memory"]
     for number in range(arguments.rounds):
-        # Each is first once, or nearly: a disk that was just written to is slower.
-        names = list(turns)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            measured.setdefault(name, []).append(told(f"{name}, rows/s", turns[name]()))
+        before = turn("memory")
+        # Each comes first as often as the other.
+        for name in logged[:: 1 if number % 2 == 0 else -1]:
+            turn(name)
+            after = turn("memory")
+            beside.setdefault(name, []).append((before + after) / 2)
+            before = after
+        for name in RAW:
+            turn(name)
     figures["ingest_rows_s"] = {name: statistics.median(rates) for name, rates in measured.items()}
     figures["ingest_rows_s_all"] = measured
     for name, raw in (("interval", "raw_append"), ("always_8_writers", "raw_append_synced")):
         medians = {of: statistics.median(measured[of]) for of in (name, "memory", raw)}
         told(f"{name}, the same of the medians", medians[name] / min(medians["memory"], medians[raw]))
-        bounds = map(min, measured["memory"], measured[raw])
+        bounds = map(min, beside[name], measured[raw])
         shares = [rate / bound for rate, bound in zip(measured[name], bounds, strict=True)]
         figures[f"{name}_share"] = told(f"{name} of what memory and {raw} allow", statistics.median(shares))
         figures[f"{name}_shares"] = shares

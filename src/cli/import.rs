@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
 use super::files::{Input, Name};
 use super::rows_bar::rows_bar;
+use crate::app::StopSignals;
 use crate::client::{Client, Code, Options, messages as v1};
 
 /// Arguments of `import`.
@@ -100,21 +102,34 @@ async fn import(args: &Args) -> Result<(), Box<dyn Error>> {
     if queue && args.momentum != 0.0 {
         return Err("--momentum: the entries of a queue never move".into());
     }
-    let mut batches = read(Arc::new(input), args, queue);
+    let mut signals = StopSignals::listen()?;
+    let batches = read(Arc::new(input), args, queue);
     let bar = rows_bar(total as u64);
-    let mut done = 0;
-    while let Some(batch) = batches.recv().await {
-        let (rows, mut request) = batch?;
-        request.bank.clone_from(&bank.name);
-        let written = client.write(request).await;
-        written.map_err(|fault| format!("after {done} of {total} rows, which are in the bank: {fault}"))?;
-        done += rows;
-        bar.set_position(done as u64);
-    }
-    let seconds = bar.elapsed().as_secs_f64();
+    let sent = tokio::select! {
+        sent = send(&client, &bank.name, batches, &bar) => sent,
+        () = signals.next() => Err("stopped".to_owned()),
+    };
+    let (done, seconds) = (bar.position(), bar.elapsed().as_secs_f64());
     bar.finish_and_clear();
+    sent.map_err(|why| format!("after {done} of {total} rows, which are in the bank: {why}"))?;
     let now = client.get_bank(v1::GetBankRequest { name: bank.name }).await?;
     writeln!(std::io::stdout(), "{done} rows into bank {} in {seconds:.1} s; it holds {} entries", now.name, now.entries)?;
+    Ok(())
+}
+
+/// Writes the batches; the bar tells how many rows are in the bank.
+async fn send(
+    client: &Client,
+    bank: &str,
+    mut batches: mpsc::Receiver<Result<(usize, v1::WriteRequest), String>>,
+    bar: &ProgressBar,
+) -> Result<(), String> {
+    while let Some(batch) = batches.recv().await {
+        let (rows, mut request) = batch?;
+        bank.clone_into(&mut request.bank);
+        client.write(request).await.map_err(|fault| fault.to_string())?;
+        bar.inc(rows as u64);
+    }
     Ok(())
 }
 

@@ -18,7 +18,8 @@ mod table;
 mod token;
 mod top;
 
-use std::io::Write as _;
+use std::error::Error;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -90,10 +91,16 @@ pub fn run() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has seen enough, as `head` has.
+        Err(problem) if broke_the_pipe(problem.as_ref()) => ExitCode::SUCCESS,
         Err(problem) => {
             // Nothing can be done if even standard error is closed.
             let _closed = writeln!(std::io::stderr(), "negbank: {}", connection::told(problem.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn broke_the_pipe(problem: &(dyn Error + 'static)) -> bool {
+    problem.downcast_ref::<io::Error>().is_some_and(|fault| fault.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -87,6 +87,17 @@ impl ClientError {
         }
     }
 
+    /// The same, where nothing was ever heard from the address.
+    pub(super) fn of_a_stranger(self) -> Self {
+        match self {
+            Self::Unavailable { message, retry_after: None } if message.starts_with(BROKE) => Self::away(format!(
+                "{message}; nothing was heard from there yet: is it the server's gRPC port, does it speak TLS (then give its address as \
+                 https://host:port), does it want a client's certificate?"
+            )),
+            known => known,
+        }
+    }
+
     /// Nobody answers, or answered.
     pub(super) fn away(message: impl Into<String>) -> Self {
         Self::Unavailable { message: message.into(), retry_after: None }
@@ -156,9 +167,12 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |&fault| fault.source())
 }
 
+/// How what is said of a connection that broke begins.
+const BROKE: &str = "the connection broke during the call";
+
 fn lost(status: &Status) -> String {
     let cause = causes(status).last().map_or_else(String::new, |fault| format!(" ({fault})"));
-    format!("the connection broke during the call{cause}; a write may or may not have been applied")
+    format!("{BROKE}{cause}; a write may or may not have been applied")
 }
 
 fn violations(status: &Status) -> Vec<FieldViolation> {

@@ -7,6 +7,9 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::ClientError;
 
+/// How a certificate begins in PEM.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// Credentials of a connection. Nothing of it is printed.
 #[derive(Clone, Default)]
 pub struct Security {
@@ -22,7 +25,15 @@ pub struct Security {
 
 impl Security {
     /// The metadata that a call carries.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidArgument`] for what is no token, and for a file of authorities that has no certificate.
     pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        if self.ca.as_ref().is_some_and(|pem| !pem.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE)) {
+            let message =
+                "`ca` has no certificate in it: the PEM file of the authority's certificate is wanted, not of a key".to_owned();
+            return Err(ClientError::InvalidArgument { message, violations: Vec::new() });
+        }
         let Some(token) = &self.token else { return Ok(None) };
         let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
             let message = "the token has characters that no token has".to_owned();

@@ -1,6 +1,8 @@
 //! A call, sent as often as it takes.
 
+use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +23,8 @@ pub(super) struct Tries {
     /// Tries after the first where the server is away; 0: none, whatever it says.
     pub(super) retries: u32,
     pub(super) budget: Arc<Budget>,
+    /// Whether the server has ever said anything, be it that it refuses. Copies share it.
+    pub(super) heard: Arc<AtomicBool>,
 }
 
 /// Which failures a call is tried again after.
@@ -58,7 +62,7 @@ struct Moment {
 
 impl Tries {
     pub(super) fn new(timeout: Duration, retries: u32) -> Self {
-        Self { timeout, retries, budget: Arc::new(Budget::new(now())) }
+        Self { timeout, retries, budget: Arc::new(Budget::new(now())), heard: Arc::default() }
     }
 
     /// Sends under the deadline, which the server is told and this side keeps too: a server that is gone can't hang it.
@@ -74,10 +78,15 @@ impl Tries {
             let failed = match timeout(left, send(left)).await {
                 Ok(Ok(answer)) => {
                     self.budget.answered();
+                    self.heard.store(true, Ordering::Relaxed);
                     return Ok(answer);
                 }
                 Ok(Err(status)) if backoff.resends(&status) => continue,
-                Ok(Err(status)) => Failed::from(status),
+                Ok(Err(status)) => {
+                    // One with a cause is of this side's making.
+                    self.heard.fetch_or(status.source().is_none(), Ordering::Relaxed);
+                    Failed::from(status)
+                }
                 Err(_) => break,
             };
             // Where the system gives no randomness, everybody waits equally long.
@@ -85,7 +94,8 @@ impl Tries {
             let moment = Moment { now: now(), left: deadline.left().unwrap_or_default(), share };
             match self.wait(&mut backoff, again, &failed, moment) {
                 Some(wait) => sleep(wait).await,
-                None => return Err(failed.fault),
+                None if self.heard.load(Ordering::Relaxed) => return Err(failed.fault),
+                None => return Err(failed.fault.of_a_stranger()),
             }
             before = Some(failed.fault);
         }

@@ -19,11 +19,11 @@ impl BankMemory {
         memory
     }
 
-    /// Whether the bank may grow by what `arrivals` new entries of each shard take.
-    pub(super) fn may_grow(&self, bank: &Bank, arrivals: &[usize]) -> Result<(), EngineError> {
+    /// Whether the bank may grow by what `arrivals` new entries of each shard take, for a mutation that takes `own` bytes itself.
+    pub(super) fn may_grow(&self, bank: &Bank, arrivals: &[usize], own: usize) -> Result<(), EngineError> {
         match bank.growth(arrivals) {
             0 => Ok(()),
-            more => self.ledger.may_grow(more),
+            more => self.ledger.may_grow(more, own),
         }
     }
 

@@ -165,16 +165,17 @@ impl Ledger {
         share.grow_for(bytes, bytes.saturating_add(held)).map(|()| share)
     }
 
-    /// Whether a bank may grow by so many bytes. Nothing is taken for it: banks that grow at once may pass the mark by a batch each.
+    /// Whether a bank may grow by so many bytes, for a request that takes `own` meanwhile. Nothing is taken for it: banks that grow at once may
+    /// pass the mark by a batch each.
     ///
     /// # Errors
     /// [`EngineError::MemoryFull`]
-    pub(super) fn may_grow(&self, bytes: usize) -> Result<(), EngineError> {
+    pub(super) fn may_grow(&self, bytes: usize, own: usize) -> Result<(), EngineError> {
         let Some((limit, most)) = self.limit().zip(self.write_limit()) else { return Ok(()) };
         if self.fits(bytes, most) {
             return Ok(());
         }
-        if self.0.lasting().saturating_add(bytes) <= most {
+        if self.0.lasting().saturating_add(bytes).saturating_add(own) <= most {
             // Builds, copies, requests and answers end.
             return Err(EngineError::full("the memory that banks grow into, in bytes,", most, SETTING));
         }

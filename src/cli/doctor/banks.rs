@@ -16,6 +16,9 @@ pub(super) fn check(banks: &[v1::Bank], findings: &mut Findings) {
         if let Some(share) = bank.recovering {
             findings.warn(&what, format!("is being recovered: {:.0} % read", share * 100.0));
         }
+        if let Some(damage) = &bank.damage {
+            findings.warn(&what, format!("takes no writes, and is what it was before the damage: {damage}"));
+        }
         if let Some(index) = &bank.index {
             recall(index, &what, findings);
         }
@@ -83,6 +86,9 @@ mod tests {
         let poor = v1::Index { recall: Some(0.2), recall_samples: 9, reason: "the build failed".into(), ..index };
         let (warnings, said) = verdicts(v1::Bank { recovering: Some(0.4), ..bank.clone() });
         assert!(warnings == 1 && said.contains("40 % read") && !said.contains("entries"), "{said}");
+        let damage = Some("log-1 at byte 9".to_owned());
+        let (warnings, said) = verdicts(v1::Bank { damage, ..bank.clone() });
+        assert!(warnings == 1 && said.contains("log-1 at byte 9") && !said.contains("entries"), "{said}");
         let stage = v1::OpenStage { step: 7, world_size: 4, missing_ranks: vec![1, 3], ..Default::default() };
         let (warnings, said) = verdicts(v1::Bank { index: Some(poor), stages: vec![stage], ..bank });
         assert!(warnings == 3 && said.contains("nearest.ef") && said.contains("ranks 1, 3 of 4"), "{said}");

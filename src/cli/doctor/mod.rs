@@ -103,9 +103,14 @@ fn load(figures: &Figures, findings: &mut Findings) {
             .warn("load", format!("{failed} of {all} calls failed through no fault of the caller: the server's log says why"));
     }
     if refused > 0.01 * all {
-        findings.warn("load", format!("{refused} of {all} calls were refused (RESOURCE_EXHAUSTED): see compute.queue"));
+        let limits =
+            "each was told which limit: of work (compute.queue), of memory (memory.max_bytes, memory.write_percent), ...";
+        findings.warn("load", format!("{refused} of {all} calls were refused (RESOURCE_EXHAUSTED): {limits}"));
     }
-    findings.ok("load", format!("{all} calls so far, {refused} refused; work waited {wait:.2} ms for a thread on average"));
+    let said = format!("{all} calls so far, {refused} refused; work waited {wait:.2} ms for a thread on average");
+    if failed == 0.0 && refused <= 0.01 * all {
+        findings.ok("load", said);
+    }
 }
 
 async fn calls(remote: &Remote, client: &Client, findings: &mut Findings) {

@@ -69,7 +69,9 @@ impl fmt::Display for Shown {
                 write!(f, "{}", self.picks(draw, first, count))?;
                 first += count;
             }
-            writeln!(f, "kept back: {}; missing: {}", reasons(&draw.rejections), reasons(&draw.shortfalls))?;
+            let kept_back = reasons(&draw.rejections).unwrap_or_else(|| "none that was come across".to_owned());
+            let missing = reasons(&draw.shortfalls).unwrap_or_else(|| "none".to_owned());
+            writeln!(f, "kept back: {kept_back}; missing: {missing}")?;
         }
         let again =
             if answer.reproducible { "draws the same again until the bank changes" } else { "need not draw the same again" };
@@ -114,10 +116,11 @@ fn plan(draw: &v1::DrawAnswer) -> String {
     format!("found by {plan}{why}{generation}")
 }
 
-fn reasons(counts: &[v1::ReasonCount]) -> String {
+/// None if there are none.
+fn reasons(counts: &[v1::ReasonCount]) -> Option<String> {
     let told: Vec<String> =
         counts.iter().map(|count| format!("{} {}", count.count, word(count.reason().as_str_name(), "REASON_"))).collect();
-    if told.is_empty() { "none".to_owned() } else { told.join(", ") }
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 /// `REASON_TOO_FEW` is "too few".

@@ -85,7 +85,7 @@ impl Work {
             return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
         }
         if alone > 0
-            && let Err(full) = self.memory.may_grow(&*self.bank.read()?, &with_flying)
+            && let Err(full) = self.memory.may_grow(&*self.bank.read()?, &with_flying, bytes(mutation))
         {
             return if group.is_empty() && flying.is_empty() { Err(full) } else { Ok(Decided::Waits) };
         }
@@ -105,6 +105,11 @@ impl Work {
         self.memory.note(&*self.bank.read()?);
         Ok(applied)
     }
+}
+
+/// What the rows of a mutation take while it waits.
+fn bytes(mutation: &Mutation) -> usize {
+    mutation.batches().iter().map(|batch| size_of_val(batch.embeddings().values())).sum()
 }
 
 /// What came of a batch that was applied before; `None` if it was not.

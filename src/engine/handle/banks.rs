@@ -172,7 +172,7 @@ impl Inner {
     pub(super) fn may_hold(&self, spec: &BankSpec, entries: Option<usize>) -> Result<usize, EngineError> {
         let entries = entries.or_else(|| capacity(spec)).unwrap_or(0);
         let bytes = entries.saturating_mul(Bank::new(*spec).resident_per_entry());
-        self.ledger.may_grow(bytes).map(|()| bytes)
+        self.ledger.may_grow(bytes, 0).map(|()| bytes)
     }
 
     /// The durability of a new bank.

@@ -9,11 +9,18 @@ fn what_is_taken_is_given_back_and_never_passes_the_limit() {
     let recycler = Recycler::default();
     let ledger = Ledger::new(MemoryConfig { max_bytes: 100_000, write_percent: 80 }, recycler.clone());
     let rows = ledger.share(Part::Rows);
-    ledger.may_grow(80_000).unwrap();
+    ledger.may_grow(80_000, 0).unwrap();
     rows.set(70_000);
-    let refused = ledger.may_grow(10_001).unwrap_err();
+    let refused = ledger.may_grow(10_001, 0).unwrap_err();
     assert!(matches!(refused, EngineError::MemoryFull { used: 70_000, most: 80_000, .. }), "{refused}");
     assert!(refused.to_string().contains("(setting memory.max_bytes)"), "{refused}");
+    let request = ledger.take(Part::Requests, 2_000).unwrap();
+    assert!(matches!(ledger.may_grow(9_000, 1_000), Err(EngineError::Busy { .. })), "another request ends");
+    assert!(
+        matches!(ledger.may_grow(9_000, 2_000), Err(EngineError::MemoryFull { .. })),
+        "one's own does not end before it is done"
+    );
+    drop(request);
     let answer = ledger.take(Part::Answers, 20_000).unwrap();
     assert!(matches!(ledger.take(Part::Answers, 10_001), Err(EngineError::Busy { limit: 100_000, .. })));
     answer.set(5_000);
@@ -25,7 +32,7 @@ fn what_is_taken_is_given_back_and_never_passes_the_limit() {
     drop(rows);
     assert_eq!(ledger.total(), 0);
     let unbounded = Ledger::new(MemoryConfig::default(), Recycler::default());
-    unbounded.may_grow(usize::MAX).unwrap();
+    unbounded.may_grow(usize::MAX, usize::MAX).unwrap();
 }
 
 /// An answer that was sent and may be asked for again, in memory that can be recycled.

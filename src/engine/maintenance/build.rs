@@ -52,7 +52,7 @@ impl Build<'_> {
             let bank = held(self.bank)?;
             bank.entries() * self.config.build().bytes_per_entry(bank.spec().dim())
         };
-        self.ledger.may_grow(needed).map_err(|full| BuildError::Stopped(full.to_string()))?;
+        self.ledger.may_grow(needed, 0).map_err(|full| BuildError::Stopped(full.to_string()))?;
         let room = self.ledger.share(Part::Builds);
         room.set(needed);
         Ok(room)

@@ -17,6 +17,17 @@ pub enum Role {
     Admin,
 }
 
+impl std::fmt::Display for Role {
+    /// As the token file spells it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        })
+    }
+}
+
 /// Whom a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::grpc) struct Caller {
@@ -56,7 +67,7 @@ impl Access {
         }
         if caller.role < role {
             let (subject, has) = (&caller.subject, caller.role);
-            let message = format!("{subject:?} has the role {has:?} for {name:?}, and this takes {role:?}");
+            let message = format!("{subject:?} has the role {has} for {name:?}, and this takes {role}");
             return Err(Status::permission_denied(message));
         }
         Ok(())
