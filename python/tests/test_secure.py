@@ -63,7 +63,7 @@ def test_a_trainer_that_is_known_writes_and_draws(secure: Secure) -> None:
     assert again.sample(np.eye(4)[:1], negbank.Nearest(1)).ids.tolist() == [0]
     viewer = negbank.connect(secure.address, **{**secure.shown, "token": secure.reader}).bank("text-1")
     assert len(viewer.read().ids) == 3
-    with pytest.raises(negbank.PermissionDenied, match="takes Write"):
+    with pytest.raises(negbank.PermissionDenied, match="takes write"):
         viewer.write([4], np.ones((1, 4)))
     with pytest.raises(negbank.PermissionDenied, match=r"text-\*"):
         client.create_bank("images", dim=4)
