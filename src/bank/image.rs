@@ -95,7 +95,7 @@ impl Bank {
     pub fn begin_cut(&mut self, budget: Budget) -> Arc<Cut> {
         let row = self.spec.dim() * self.spec.dtype().bytes();
         let cut = Arc::new(Cut::new(self.shards.iter().map(|shard| shard.columns().len() as u32), row, budget));
-        self.cuts.push(Arc::clone(&cut));
+        self.cuts.push(Arc::downgrade(&cut));
         cut
     }
 
@@ -103,7 +103,7 @@ impl Bank {
     pub(super) fn keep(&mut self, shard: usize, slot: u32) {
         if !self.cuts.is_empty() {
             let rows = self.shards[shard].rows();
-            self.cuts.retain(|cut| Arc::strong_count(cut) > 1 && cut.keep(shard, slot, rows));
+            self.cuts.retain(|cut| cut.upgrade().is_some_and(|cut| cut.keep(shard, slot, rows)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A bank: its shards and its clock.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use super::classes::Classes;
 use super::columns::{Columns, Counted};
@@ -34,7 +34,7 @@ pub struct Bank {
     /// Powers of the weights that were asked for last; what they tell is told by the weights alone.
     powers: RwLock<Vec<Arc<Powers>>>,
     /// The copies that are being taken of it.
-    pub(super) cuts: Vec<Arc<Cut>>,
+    pub(super) cuts: Vec<Weak<Cut>>,
     /// Entries ever appended to a queue: the next one's turn among the shards, and its id where the server gives one.
     pub(super) appended: u64,
     /// What `appended` was when the present mutation began.
@@ -131,7 +131,7 @@ impl Bank {
 
     /// Memory of copies that are being taken: rows that lie aside, and all but the rows; in bytes.
     pub fn aside(&self) -> usize {
-        self.cuts.iter().filter(|cut| Arc::strong_count(cut) > 1).map(|cut| cut.resident()).sum()
+        self.cuts.iter().filter_map(Weak::upgrade).map(|cut| cut.resident()).sum()
     }
 
     /// Mutations applied so far.

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::connection::Connection;
 use super::files::{Dtype, Format, Output};
 use super::rows_bar::rows_bar;
+use crate::app::StopSignals;
 use crate::client::{Client, Options, messages as v1};
 
 /// Arguments of `export`.
@@ -54,12 +54,11 @@ enum Encoding {
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut signals = StopSignals::listen()?;
         // What is dropped here takes its files away; files that are taking their names are not disturbed.
         tokio::select! {
             exported = export(args) => exported,
-            _ = interrupt.recv() => Err("interrupted: nothing was kept".into()),
-            _ = terminate.recv() => Err("terminated: nothing was kept".into()),
+            () = signals.next() => Err("interrupted: nothing was kept".into()),
         }
     })
 }

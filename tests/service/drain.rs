@@ -11,7 +11,6 @@ use negbank::client::{Client, ClientError, Options, rows};
 use negbank::model::{Seed, Stream, clock};
 use negbank::proto::v1;
 use negbank::proto::v1::banks_client::BanksClient;
-use prost::Message as _;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -19,7 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::hostile::{WRITE, answered, connected, head};
+use crate::hostile::{WRITE, answered, connected, head, per_anchor};
 use crate::lifecycle::Process;
 use crate::live::{keyed, nearest, uniform};
 use crate::raw::framed;
@@ -289,11 +288,7 @@ async fn a_server_that_is_stopped_under_load_loses_nothing_and_cuts_nobody() {
 async fn stuck(dir: &str) -> (u64, f64) {
     let limit = 2;
     let server = Process::start(&["--set", dir, "--set", &format!("server.drain_seconds={limit}")]);
-    let anchors = Some(v1::Anchors { rows: 64, ..Default::default() });
-    let draws = vec![uniform(1_000)];
-    let request = v1::SampleRequest { layout: v1::Layout::PerAnchor.into(), anchors, draws, ..Default::default() };
-    let request = v1::SampleRequest { bank: "static".into(), ..request };
-    let mut unread = answered(&server.address, framed(&request.encode_to_vec())).await;
+    let mut unread = answered(&server.address, per_anchor("static", 64, uniform(1_000))).await;
     unread.data().await.unwrap().unwrap();
     let signalled = clock::now();
     server.signal("-TERM");

@@ -72,6 +72,13 @@ pub(crate) async fn large(client: &Client) -> Bytes {
     framed(&request.encode_to_vec())
 }
 
+/// A request of a bank for `anchors` anchors, each with rows of its own in the answer.
+pub(crate) fn per_anchor(bank: &str, anchors: u32, draw: v1::Draw) -> Bytes {
+    let (anchors, layout) = (Some(v1::Anchors { rows: anchors, ..Default::default() }), v1::Layout::PerAnchor.into());
+    let request = v1::SampleRequest { bank: bank.into(), layout, anchors, draws: vec![draw], ..Default::default() };
+    framed(&request.encode_to_vec())
+}
+
 /// A connection whose calls are made by hand.
 pub(crate) async fn connected(address: &str) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let (requests, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use negbank::client::{Client, Options, rows};
 use negbank::proto::v1;
-use prost::Message as _;
 
-use crate::hostile::answered;
+use crate::hostile::{answered, per_anchor};
 use crate::lifecycle::Process;
 use crate::live::{keyed, nearest};
-use crate::raw::framed;
 
 /// A free port, for a moment.
 pub(crate) fn free() -> SocketAddr {
@@ -113,11 +111,7 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
     }
 
     // An answer that nobody reads keeps the server draining.
-    let anchors = Some(v1::Anchors { rows: 64, ..Default::default() });
-    let draws = vec![with_replacement(2_000)];
-    let request = v1::SampleRequest { layout: v1::Layout::PerAnchor.into(), anchors, draws, ..Default::default() };
-    let request = v1::SampleRequest { bank: "probed".into(), ..request };
-    let mut unread = answered(&server.address, framed(&request.encode_to_vec())).await;
+    let mut unread = answered(&server.address, per_anchor("probed", 64, with_replacement(2_000))).await;
     unread.data().await.unwrap().unwrap();
     server.signal("-TERM");
     let drains = async {

@@ -135,7 +135,10 @@ impl Inner {
             (slice.image.sequence, slice.image.step, slice.entries(), clock::unix_millis());
         let number = random()?;
         let (folder, watched, shown) = (self.spool_folder(), wanted.clone(), Arc::clone(meter));
-        let (spooled, hash) = blocking(move || slice.spool((&folder, number), &watched, &shown)).await?;
+        let spooled = blocking(move || slice.spool((&folder, number), &watched, &shown)).await;
+        // What lay aside for it is gone, and nobody may write to the bank for a while.
+        bank.memory.note(&*bank.state.read()?);
+        let (spooled, hash) = spooled?;
         let (bytes, state_hash, content_hash) = (spooled.bytes, hash.value(), hash.content());
         let lineage = bank.lineage.and(bank.position(sequence));
         let checkpoint = Checkpoint {

@@ -1,5 +1,7 @@
 //! Banks that are taken while they are written, and put back.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::{Restoring, sections};
@@ -176,6 +178,20 @@ fn rows_aside_are_those_of_the_cut() {
     });
     assert_eq!((taken.unwrap().value(), all), (hash, expected));
     assert!(shared.read().unwrap().row(shared.read().unwrap().find(7).unwrap()).to_vec()[0] > 1.0, "it was written on");
+}
+
+/// Whether or not the bank is written to again.
+#[test]
+fn what_lies_aside_goes_with_whoever_takes_the_cut() {
+    let spec = spec(0);
+    let mut bank = Bank::new(spec);
+    (0..40).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
+    let cut = bank.begin_cut(budget(usize::MAX));
+    (40..80).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
+    assert!(bank.aside() > 0);
+    let weak = Arc::downgrade(&cut);
+    drop(cut);
+    assert!(weak.upgrade().is_none() && bank.aside() == 0);
 }
 
 #[test]

@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use negbank::client::{Client, Options};
 use negbank::model::clock;
-use negbank::proto::v1;
-use prost::Message as _;
 
-use super::{ROWS, answered, large, log_of};
+use super::{ROWS, answered, large, log_of, per_anchor};
 use crate::lifecycle::Process;
 use crate::live::uniform;
-use crate::raw::framed;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_just_fast_enough_is_cut_all_the_same_after_ten_times_as_long() {
@@ -18,11 +15,7 @@ async fn who_reads_just_fast_enough_is_cut_all_the_same_after_ten_times_as_long(
     let client = Client::connect(&server.address, Options::default()).await.unwrap();
     large(&client).await;
     // 24 MB in windows of 64 KiB.
-    let anchors = Some(v1::Anchors { rows: 6, ..Default::default() });
-    let draws = vec![uniform(ROWS as u32)];
-    let request = v1::SampleRequest { layout: v1::Layout::PerAnchor.into(), anchors, draws, ..Default::default() };
-    let request = v1::SampleRequest { bank: "docs".into(), ..request };
-    let mut dripping = answered(&server.address, framed(&request.encode_to_vec())).await;
+    let mut dripping = answered(&server.address, per_anchor("docs", 6, uniform(ROWS as u32))).await;
     let began = clock::now();
     let cut = async {
         loop {
