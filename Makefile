@@ -62,10 +62,10 @@ ready: test-binaries $(VENV)/test $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/grpcurl $
 test-binaries: | $(PACKAGE)
 	$(CARGO) test --locked --package negbank --no-run
 
-# Read-only: what CI runs before the tests.
+# Read-only: what CI runs before the tests. Clippy sees what only the fuzzers' build has, too.
 verify: $(TOOLS)/bin/cargo-deny $(VENV)/test
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features negbank/fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --package negbank --lib --examples
 	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) test --locked --package negbank --test architecture
@@ -75,7 +75,7 @@ verify: $(TOOLS)/bin/cargo-deny $(VENV)/test
 # Changes the tree.
 fix: $(VENV)/test
 	$(CARGO) fmt --all
-	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets
+	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets --features negbank/fuzzing
 	cd python && ../$(PY) -m ruff check --fix . ../examples && ../$(PY) -m ruff format . ../examples
 
 # Throughput and latency of the parts and of the whole; shared machines are noisy, so compare within one run.
@@ -117,7 +117,8 @@ bench-telemetry: $(VENV)/test
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m telemetry_bench --reports $(REPORTS)
 
-# What durability costs on the disk below this folder; writes 60 GiB in all, and durability.json; fails below its bars. GIB and ENTRIES make it smaller.
+# What durability costs on the disk below this folder; writes 130 GiB in all, and durability.json; fails below its bars. A
+# quarter of an hour. GIB and ENTRIES make it smaller.
 bench-durability: $(PACKAGE)
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) bench_durability.py --reports $(REPORTS) --gib $(GIB) --entries $(ENTRIES) --spool $(SPOOL)

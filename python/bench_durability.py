@@ -1,10 +1,12 @@
 """What durability costs: ingest by policy beside raw appends, calls beside a checkpoint, a restart, and room on disk.
 
 The data lie in a new folder below --scratch, which should be on the disk that is meant: not a tmpfs. Writes go to rows that are
-there, so that memory stays at --entries rows however much is written. Every policy is measured once a round, between two turns
-in memory whose mean it is held against, since a shared machine changes within a minute, and beside raw appends of the same
-round; medians are reported, and what they were among. A log that is synced once a second is synced beside the next appends,
-and so is the raw one; of both ways to append, through the page cache and past it, the faster counts.
+there, so that memory stays at --entries rows however much is written. A turn of a policy stands between two in memory, whose
+mean it is held against, and beside the median of raw appends. On a machine that others share one such share tells little: they
+differ by a third, with what the machine's owner takes away meanwhile (told as stolen, where the system tells it). So there are
+--rounds of all of it, and --more pairs of interval and memory; medians count, and all shares are reported. A log that is synced
+once a second is synced beside the next appends, and so is the raw one; of both ways to append, through the page cache and past
+it, the faster counts.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +52,7 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=4.0, help="written by each policy")
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--more", type=int, default=8, help="pairs of interval and memory beyond the rounds")
     parser.add_argument("--spool", type=Path, help="a folder on another disk, from which checkpoints are copied: measured too")
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
@@ -61,36 +65,53 @@ def main() -> None:
         name: partial(fresh, arguments.scratch, partial(ingest, durability, rows, arguments.entries))
         for name, durability in policies.items()
     }
+    peaks: list[int] = []
+    logging = partial(ingest, "interval", rows, arguments.entries)
+    turns["interval"] = partial(fresh, arguments.scratch, partial(watched, logging, peaks))
     turns |= {name: partial(append, arguments.scratch, rows, name == "raw_append_synced") for name in RAW}
 
     def turn(name: str) -> float:
-        measured.setdefault(name, []).append(told(f"{name}, rows/s", turns[name]()))
-        return measured[name][-1]
+        was = stolen()
+        began = time.perf_counter()
+        rate = turns[name]()
+        away = (stolen() - was) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+        measured.setdefault(name, []).append(told(f"{name}, rows/s", rate, f"   {away:.0%} stolen"))
+        return rate
 
-    logged = [name for name in policies if name != "memory"]
-    for number in range(arguments.rounds):
-        before = turn("memory")
-        # Each comes first as often as the other.
-        for name in logged[:: 1 if number % 2 == 0 else -1]:
+    def between(before: float, *names: str) -> float:
+        """Each of these with a turn in memory after it; returns the last of those."""
+        for name in names:
             turn(name)
             after = turn("memory")
             beside.setdefault(name, []).append((before + after) / 2)
             before = after
+        return before
+
+    logged = [name for name in policies if name != "memory"]
+    last = turn("memory")
+    for number in range(arguments.rounds):
+        # Each comes first as often as the other.
+        last = between(last, *logged[:: 1 if number % 2 == 0 else -1])
         for name in RAW:
             turn(name)
+        last = turn("memory")
+    for _ in range(arguments.more):
+        last = between(last, "interval")
     figures["ingest_rows_s"] = {name: statistics.median(rates) for name, rates in measured.items()}
     figures["ingest_rows_s_all"] = measured
     for name, raw in (("interval", "raw_append"), ("always_8_writers", "raw_append_synced")):
-        medians = {of: statistics.median(measured[of]) for of in (name, "memory", raw)}
-        told(f"{name}, the same of the medians", medians[name] / min(medians["memory"], medians[raw]))
-        bounds = map(min, beside[name], measured[raw])
-        shares = [rate / bound for rate, bound in zip(measured[name], bounds, strict=True)]
-        figures[f"{name}_share"] = told(f"{name} of what memory and {raw} allow", statistics.median(shares))
+        bound = statistics.median(measured[raw])
+        shares = [rate / min(memory, bound) for rate, memory in zip(measured[name], beside[name], strict=True)]
+        among = f"   {min(shares):.2f} to {max(shares):.2f}, {len(shares)} times"
+        figures[f"{name}_share"] = told(f"{name} of what memory and {raw} allow", statistics.median(shares), among)
         figures[f"{name}_shares"] = shares
+    rooms = [most / (arguments.entries * ROW_BYTES) for most in peaks]
+    among = f"   {min(rooms):.2f} to {max(rooms):.2f}, {len(rooms)} times"
+    figures["disk_peak_bytes_per_bank_byte"] = told("interval, bytes on disk at most for one of the bank", max(rooms), among)
     figures |= fresh(arguments.scratch, partial(around, arguments.entries, arguments.rounds))
     if arguments.spool:
         copied = fresh(arguments.scratch, partial(around, arguments.entries, arguments.rounds), arguments.spool)
-        figures["checkpoint_copied"] = copied["checkpoint"]
+        figures |= {"checkpoint_copied": copied["checkpoint"], "checkpoint_copied_longest": copied["checkpoint_longest"]}
     if arguments.reports:
         arguments.reports.mkdir(parents=True, exist_ok=True)
         (arguments.reports / "durability.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -100,10 +121,20 @@ def main() -> None:
     sys.exit("".join(f"*** {name} misses its bar ***\n" for name, met in bars.items() if not met) or None)
 
 
-def told(what: str, figure: float) -> float:
+def told(what: str, figure: float, beside: str = "") -> float:
     """Prints a figure."""
-    print(f"{what:<44} {figure:>14,.4g}", flush=True)
+    print(f"{what:<60} {figure:>10,.4g}{beside}", flush=True)
     return figure
+
+
+def stolen() -> float:
+    """Seconds of CPU so far that the machine's owner gave to others; 0 where the system does not tell."""
+    try:
+        with open("/proc/stat") as figures:
+            ticks = figures.readline().split()
+    except OSError:
+        return 0.0
+    return int(ticks[8]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 8 else 0.0
 
 
 class Scratch:
@@ -155,6 +186,37 @@ def ingest(durability: str, rows: int, entries: int, scratch: Scratch) -> float:
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, range(WRITERS)))
     return each * WRITERS * BATCH / (time.perf_counter() - began)
+
+
+def watched(work: Callable[[Scratch], T], peaks: list[int], scratch: Scratch) -> T:
+    """Runs `work`, and notes the most bytes that the data took meanwhile."""
+    over = threading.Event()
+
+    def look() -> int:
+        most, last = 0, False
+        while not last:
+            last = over.wait(0.2)
+            most = max(most, bytes_on_disk(scratch.folder / "data"))
+        return most
+
+    with ThreadPoolExecutor(1) as beside:
+        looking = beside.submit(look)
+        try:
+            result = work(scratch)
+        finally:
+            over.set()
+    peaks.append(looking.result())
+    return result
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """What a folder's files are long together; one that is removed meanwhile does not count."""
+    total = 0
+    for within, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(within, name)).st_size
+    return total
 
 
 def append(scratch: Path, rows: int, synced: bool) -> float:
@@ -218,7 +280,12 @@ def around(entries: int, rounds: int, scratch: Scratch) -> dict[str, Any]:
         told(f"{kind}s without a checkpoint, p99 ms", before * 1e3)
         told(f"{kind}s beside one, p99 ms", after * 1e3)
         ratios[f"{kind}_p99_ratio"] = told(f"{kind}s beside a checkpoint, p99 ratio", after / before)
-    on_disk = sum(path.stat().st_size for path in (scratch.folder / "data").rglob("*") if path.is_file())
+    # A checkpoint's cut stops one call of them all, which no p99 shows.
+    longest = {
+        "write_longest_ms": told("longest write beside a checkpoint, ms", max(during["write"]) * 1e3),
+        "write_longest_without_ms": told("longest write without one, ms", max(quiet["write"]) * 1e3),
+    }
+    on_disk = bytes_on_disk(scratch.folder / "data")
     scratch.server.kill()
     began = time.perf_counter()
     # As servers are by default: the graph is built anew behind the first draws.
@@ -227,6 +294,7 @@ def around(entries: int, rounds: int, scratch: Scratch) -> dict[str, Any]:
     again.sample(np.ones((1, DIM), np.float32), negbank.Uniform(1))
     return {
         "checkpoint": ratios,
+        "checkpoint_longest": longest,
         "restart_first_draw_s": told("restart to the first draw, s", time.perf_counter() - began),
         "disk_bytes_per_raw_byte": told("bytes on disk of one raw", on_disk / (entries * ROW_BYTES)),
     }

@@ -82,8 +82,9 @@ async fn serve(settings: Settings) -> Result<(), AppError> {
     let folders = folders(&config);
     let engine = Engine::start(config)?;
     let traces = Traces::start(&settings.traces)?;
-    let http = Http::bind(&settings.http).await?;
+    // First what people know it by: of two servers on one machine the second names that port.
     let server = Server::bind(settings.server, settings.limits).await?;
+    let http = Http::bind(&settings.http).await?;
     let address = server.address()?.map(tracing::field::display);
     let unix_socket = server.unix_socket().map(|path| tracing::field::display(path.display()));
     let probes = http.address().map(tracing::field::display);

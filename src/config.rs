@@ -126,6 +126,7 @@ const PERCENT: RangeInclusive<usize> = 1..=100;
 const THREADS: RangeInclusive<usize> = 0..=1_024;
 const SECONDS: RangeInclusive<u64> = 1..=86_400;
 const MESSAGE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+const METADATA_BYTES: RangeInclusive<usize> = 4 << 10..=1 << 20;
 const INBOUND_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 40;
 const COUNT: RangeInclusive<usize> = 1..=u32::MAX as usize;
 

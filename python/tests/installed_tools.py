@@ -17,6 +17,7 @@ BY_GO = "install Go (https://go.dev/dl) and run `make test`, which puts it into 
 HOW_TO_GET = {
     "cargo": "install Rust (https://rustup.rs)",
     "curl": "install it (`apt-get install curl`)",
+    "openssl": "install it (`apt-get install openssl`)",
     "awk": "install it (`apt-get install gawk`)",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import json
 import os
 import pty
 import re
@@ -197,12 +198,54 @@ def test_top_prints_a_table_where_there_is_no_terminal(server: ServerProcess) ->
     assert heading.startswith("1 banks, 5 entries | calls/s ")
     assert not empty
     cells = dict(zip(columns.split(), row.replace(" KiB", "KiB").split(), strict=True))
-    assert [cells[name] for name in ("BANK", "KIND", "ENTRIES", "STEP", "INDEX")] == ["pets", "keyed", "5", "120", "scan"]
+    assert [cells[name] for name in ("BANK", "KIND", "ENTRIES", "STEP", "STATE")] == ["pets", "keyed", "5", "120", "scan"]
+
+
+def test_what_people_read_programs_can_read_too(server: ServerProcess) -> None:
+    ask = ["--address", server.address, "--id", "1", "--k", "3", "--exclude-same-label", "--seed", "7"]
+    sampled = json.loads(ran("sample", "pets", *ask, "--json").stdout)
+    [draw] = sampled.pop("draws")
+    assert sampled == {
+        "bank": "pets", "dim": 2, "entries": 5, "sequence": 1, "step": 120, "seed": 7, "reproducible": True,
+    }  # fmt: skip
+    [of_anchor] = draw["anchors"]
+    assert (draw["draw"], draw["plan"], draw["missing"]) == ("nearest", "scan", {"too few": 1})
+    assert draw["kept_back"] == {"self": 1, "same group": 1, "same label": 1}
+    assert of_anchor["anchor"] == {"id": 1, "label": 0, "group": 10, "step": 120}
+    assert (of_anchor["n"], of_anchor["n_scored"]) == (2, None)
+    first, second = of_anchor["picks"]
+    assert first == {"id": 4, "label": 1, "group": 12, "step": 120, "score": 0.0, "log_q": None}
+    assert (second["id"], second["score"]) == (5, -1.0)
+
+    seen = json.loads(ran("top", "--interval", "0.2", "--json", *at(server)).stdout)
+    [bank] = seen["banks"]
+    assert (bank["bank"], bank["entries"], bank["step"], bank["state"], bank["damage"]) == ("pets", 5, 120, "scan", None)
+    assert bank["rows_bytes"] >= 5 * 2 * 4
+    assert seen["calls_per_second"] > 0, "its own looks are calls"
+
+    findings = json.loads(ran("doctor", "--json", *at(server)).stdout)
+    assert {"verdict": "ok", "check": "probes", "said": "ready: calls are taken"} in findings
+
+
+def test_a_server_without_probes_is_looked_at_by_its_calls_alone(server: ServerProcess) -> None:
+    alone = ["--address", server.address, "--probes", "none"]
+    shown = ran("top", "--once", "--interval", "0.2", *alone)
+    assert shown.returncode == 0, shown.stderr
+    heading, _, columns, row = shown.stdout.splitlines()
+    assert heading == "1 banks, 5 entries | without probes: what is drawn is not known"
+    cells = dict(zip(columns.split(), row.split(), strict=True))
+    assert [cells[name] for name in ("ENTRIES", "MEMORY", "WRITES/s", "SERVED/s")] == ["5", "-", "0", "-"]
+    assert json.loads(ran("top", "--json", "--interval", "0.2", *alone).stdout)["calls_per_second"] is None
+    examined = ran("doctor", "--strict", *alone)
+    assert examined.returncode == 0, examined.stdout
+    assert "skip  probes" in examined.stdout
+    assert "ok    bank pets" in examined.stdout
+    assert "asks the probes" in ran("doctor", "--ready", *alone).stderr
 
 
 def test_top_follows_a_server_until_q(server: ServerProcess) -> None:
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     command = [str(binary()), "top", "--interval", "0.1", *at(server)]
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | {"TERM": "xterm"})
     os.close(terminal)

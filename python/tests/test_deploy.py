@@ -58,15 +58,14 @@ def test_the_server_takes_the_settings_as_they_are_rendered(values: Path, tmp_pa
     text = settings_of(rendered(values))
     given = flat(tomllib.loads(text))
     known = subprocess.run([binary(), "config"], check=True, capture_output=True, text=True).stdout
-    unknown = given.keys() - {line.split(" = ")[0] for line in known.splitlines()}
+    unknown = given.keys() - flat(tomllib.loads(known)).keys()
     assert not unknown, "the chart sets what the server does not know"
     file = tmp_path / "negbank.toml"
     file.write_text(text)
     shown = subprocess.run([binary(), "config", "--config", file], check=True, capture_output=True, text=True).stdout
+    assert given.items() <= flat(tomllib.loads(shown)).items()
     for key in given:
-        value = str(given[key]).lower() if isinstance(given[key], bool) else given[key]
         [line] = [line for line in shown.splitlines() if line.startswith(f"{key} = ")]
-        assert line.startswith(f"{key} = {value}  # ")
         assert line.endswith(file.name), "it is the file that set it"
 
 

@@ -28,15 +28,18 @@ def test_the_example_prints_what_the_readme_shows(own_server: ServerProcess) -> 
     assert printed.getvalue() == shown[1]
 
 
-def test_the_commands_that_keep_banks_run(location: str, tmp_path: Path) -> None:
-    commands = re.findall(r"^    negbank ((?:checkpoint|export|import) [^#\n]*)", README.read_text(), re.M)
-    assert len(commands) >= 4
-    server = ServerProcess(location)
+def test_the_commands_run(location: str, tmp_path: Path) -> None:
+    commands = re.findall(
+        r"^    negbank ((?:checkpoint|export|import|top|bank|sample|doctor)\b[^#\n]*)", README.read_text(), re.M
+    )
+    assert len(commands) >= 8
+    server = ServerProcess(location, "http.listen=127.0.0.1:0")
     client = negbank.connect(server.address)
     bank = client.create_bank("docs", dim=4)
     bank.write(np.arange(20), np.ones((20, 4), np.float32), step=40_000)
     for command in commands:
-        arguments = [str(binary()), *command.split(), "--address", server.address]
+        probes = ["--probes", str(server.probes)] if command.startswith(("top", "doctor")) else []
+        arguments = [str(binary()), *command.split(), "--address", server.address, *probes]
         ran = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
         assert ran.returncode == 0, f"{command}: {ran.stderr}"
     assert client.bank("docs").info().entries == 20

@@ -33,8 +33,10 @@ def test_a_checkpoint_has_every_rank_s_rows_and_what_the_first_is_refused_all_ra
             (keeping.address, "run", str(tmp_path / "run"), 1, False),
             (keeping.address, "another", str(tmp_path / "run"), 2, True),  # has no checkpoint to go back to
             (server.address, name, str(tmp_path / "refused"), 1, False),  # this server keeps none
+            (keeping.address, "another", str(tmp_path / "late"), 1, False, 1e-4),  # seconds, too few for any checkpoint
         ]
-        assert in_ranks(RANKS, outcomes, train, runs) == [[None, "NotFound", "FailedPrecondition"]] * RANKS
+        came = [None, "NotFound", "FailedPrecondition", "DeadlineExceeded"]
+        assert in_ranks(RANKS, outcomes, train, runs) == [came] * RANKS
         (made,) = keeper.checkpoints()
     finally:
         keeping.stop()

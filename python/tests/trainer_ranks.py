@@ -61,9 +61,9 @@ class _HuggingFace(Trainer):
 
 
 def under_hugging_face(
-    rank: int, world_size: int, address: str, name: str, folder: str, steps: int, resume: bool
+    rank: int, world_size: int, address: str, name: str, folder: str, steps: int, resume: bool, timeout: float = 3600.0
 ) -> str | None:
-    """Trains so many steps, with a checkpoint after each; returns what kind of error came of it."""
+    """Trains so many steps, with a checkpoint after each that may take so long; returns what kind of error came of it."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")  # asked for, not used: the group is there
     keeper = _keeper(rank, address, name)
@@ -81,7 +81,7 @@ def under_hugging_face(
         dataloader_pin_memory=False,
     )
     data: Any = [{"ids": place} for place in range(ROWS)]
-    callback = BankCallback(keeper, checkpoints=True)
+    callback = BankCallback(keeper, checkpoints=True, timeout=timeout)
     trainer = _HuggingFace(Encoder(), arguments, train_dataset=data, callbacks=[callback])
     trainer.keeper = keeper
     try:
@@ -104,7 +104,9 @@ class _Module(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def under_lightning(rank: int, world_size: int, address: str, name: str, folder: str, steps: int, resume: bool) -> str | None:
+def under_lightning(
+    rank: int, world_size: int, address: str, name: str, folder: str, steps: int, resume: bool, timeout: float = 3600.0
+) -> str | None:
     """The same, under Lightning."""
     os.environ.update(NODE_RANK="0", LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
@@ -119,7 +121,7 @@ def under_lightning(rank: int, world_size: int, address: str, name: str, folder:
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=folder,
-        callbacks=[LightningCallback(_keeper(rank, address, name), checkpoints=True)],
+        callbacks=[LightningCallback(_keeper(rank, address, name), checkpoints=True, timeout=timeout)],
     )
     ids: Any = torch.arange(ROWS)
     try:

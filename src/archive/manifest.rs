@@ -7,8 +7,8 @@ use super::ArchiveError;
 use crate::model::{BankKind, BankName, BankSpec, Checkpoint, Dtype, Half, Lineage, Metric, Position, Tag};
 
 const FORMAT: &str = "negbank checkpoint";
-/// The newest that is read, and what is written.
-const VERSION: u64 = 1;
+/// The newest that is read, and what is written. The first had manifests without a checksum of their own.
+const VERSION: u64 = 2;
 
 /// What stands in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(super) struct Manifest {
     /// That the bank has: positions of these, up to their sequences, are honoured after a restore.
     histories: Vec<History>,
     pub(super) data: Data,
-    /// CRC-32 of all the rest, as JSON without spaces. The first manifests had none.
+    /// CRC-32 of all the rest, as JSON without spaces. Some of version 1 had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     manifest_crc32: Option<u32>,
 }
@@ -136,7 +136,7 @@ impl Manifest {
             });
         }
         let manifest: Self = serde_json::from_value(value).map_err(|fault| damaged(format!("its manifest: {fault}")))?;
-        if manifest.manifest_crc32.is_some_and(|told| told != manifest.crc32()) {
+        if manifest.manifest_crc32.map_or(manifest.version > 1, |told| told != manifest.crc32()) {
             return Err(damaged("its manifest does not match its own checksum".into()));
         }
         let spec = manifest.bank.spec().ok_or_else(|| damaged("its manifest has settings that no bank has".into()))?;
@@ -216,9 +216,9 @@ mod tests {
             let json = Manifest::new(&made, data.clone()).encode();
             assert_eq!(Manifest::decode(&json, &made.bank, &made.tag).unwrap(), (made.clone(), data));
             let text = String::from_utf8(json).unwrap();
-            let newer = text.replace("\"version\": 1", "\"version\": 2");
+            let newer = text.replace("\"version\": 2", "\"version\": 3");
             let refused = Manifest::decode(newer.as_bytes(), &made.bank, &made.tag).unwrap_err();
-            assert!(matches!(refused, ArchiveError::Newer { version: 2, .. }) && refused.to_string().contains("newer negbank"));
+            assert!(matches!(refused, ArchiveError::Newer { version: 3, .. }) && refused.to_string().contains("newer negbank"));
             for (from, to) in [
                 ("\"dim\": 7", "\"dim\": 0"),
                 ("\"dim\": 7", "\"dim\": 6"),

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::ArchiveError;
 use super::location::make_folder;
+use super::room::has_room;
 
 const SETTING: &str = "checkpoints.spool";
 /// Bytes that are on disk before more are written: the last sync takes little, and who gives up is heard until then.
@@ -18,8 +19,11 @@ const SYNCED_EVERY: u64 = 64 << 20;
 /// A file without a name: it is gone with whoever has it open, unless it gets one.
 #[derive(Debug)]
 pub struct Spool {
+    folder: PathBuf,
     file: BufWriter<File>,
     checksum: crc32fast::Hasher,
+    /// What there will be.
+    total: u64,
     bytes: u64,
     synced: u64,
 }
@@ -51,7 +55,21 @@ impl Spool {
             Ok(file)
         };
         let file = made().map_err(|fault| failed("make", &path, &fault))?;
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), checksum: crc32fast::Hasher::new(), bytes: 0, synced: 0 })
+        let (folder, file) = (folder.to_owned(), BufWriter::with_capacity(1 << 20, file));
+        Ok(Self { folder, file, checksum: crc32fast::Hasher::new(), total: 0, bytes: 0, synced: 0 })
+    }
+
+    /// Hears how many bytes there will be in all.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Io`] if the disk has no room for them, now or while they are written.
+    pub fn expect(&mut self, total: u64) -> Result<(), ArchiveError> {
+        self.total = total;
+        self.has_room()
+    }
+
+    fn has_room(&self) -> Result<(), ArchiveError> {
+        has_room(&self.folder, self.total.saturating_sub(self.bytes), SETTING)
     }
 
     /// What was written, from its first byte.
@@ -110,6 +128,7 @@ impl Write for Spool {
             self.file.flush()?;
             self.file.get_ref().sync_data()?;
             self.synced = self.bytes;
+            self.has_room().map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full.to_string()))?;
         }
         Ok(written)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::choices::Durability;
 use super::connection::Connection;
 use super::table::Table;
 use crate::client::{Checkpointing, Client, Options, messages as v1};
@@ -55,6 +56,9 @@ enum Command {
         /// The bank that it becomes; default: the same.
         #[arg(long, value_name = "BANK")]
         into: Option<String>,
+        /// When its writes reach the disk from then on; default: as those of the bank that it replaces, else the server's durability.policy.
+        #[arg(long, value_enum)]
+        durability: Option<Durability>,
     },
     /// Deletes a checkpoint.
     Delete {
@@ -81,9 +85,10 @@ pub(super) fn run(args: Args) -> Result<(), Box<dyn Error>> {
                 let request = v1::ListCheckpointsRequest { bank: bank.unwrap_or_default() };
                 print_all(&client.list_checkpoints(request).await?.checkpoints)
             }
-            Command::Restore { bank, tag, into } => {
+            Command::Restore { bank, tag, into, durability } => {
                 let (tag, into) = (tag.unwrap_or_default(), into.unwrap_or_default());
-                let request = v1::RestoreCheckpointRequest { bank, tag, into, ..v1::RestoreCheckpointRequest::default() };
+                let durability = durability.map_or(v1::Durability::Unspecified, v1::Durability::from).into();
+                let request = v1::RestoreCheckpointRequest { bank, tag, into, durability };
                 let done = watched(client.restore_checkpoint(request).await?).await?;
                 let (checkpoint, restored) = (done.checkpoint.unwrap_or_default(), done.restored.unwrap_or_default());
                 let mut out = std::io::stdout().lock();
@@ -92,7 +97,8 @@ pub(super) fn run(args: Args) -> Result<(), Box<dyn Error>> {
                 Ok(())
             }
             Command::Delete { bank, tag } => {
-                client.delete_checkpoint(v1::DeleteCheckpointRequest { bank, tag }).await?;
+                client.delete_checkpoint(v1::DeleteCheckpointRequest { bank: bank.clone(), tag: tag.clone() }).await?;
+                writeln!(std::io::stdout().lock(), "checkpoint {tag} of bank {bank} is deleted")?;
                 Ok(())
             }
         }

@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 
+use super::choices::Floats;
 use super::connection::Connection;
 use super::files::{Dtype, Format, Output};
 use super::rows_bar::rows_bar;
@@ -23,7 +24,7 @@ pub(super) struct Args {
     file: PathBuf,
     /// How embeddings are written; default: as the bank keeps them (in .npy, which has no bf16, as f32 then).
     #[arg(long, value_enum)]
-    encoding: Option<Encoding>,
+    encoding: Option<Floats>,
     /// Fail if the bank is written while it is read; else that is only told.
     #[arg(long)]
     consistent: bool,
@@ -41,14 +42,6 @@ pub(super) struct Args {
     timeout: u64,
     #[command(flatten)]
     connection: Connection,
-}
-
-/// `--encoding`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Encoding {
-    F32,
-    F16,
-    Bf16,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
@@ -70,21 +63,26 @@ async fn export(args: &Args) -> Result<(), Box<dyn Error>> {
     let client = Client::connect(&args.address, Options { timeout, security, ..Options::default() }).await?;
     let bank = client.get_bank(v1::GetBankRequest { name: args.bank.clone() }).await?;
     let kept = match bank.dtype() {
-        v1::Dtype::Bf16 if format == Format::Npy => Encoding::F32,
-        v1::Dtype::Bf16 => Encoding::Bf16,
-        v1::Dtype::F16 => Encoding::F16,
-        v1::Dtype::F32 | v1::Dtype::Unspecified => Encoding::F32,
+        v1::Dtype::Bf16 if format == Format::Npy => Floats::F32,
+        v1::Dtype::Bf16 => Floats::Bf16,
+        v1::Dtype::F16 => Floats::F16,
+        v1::Dtype::F32 | v1::Dtype::Unspecified => Floats::F32,
     };
-    let (encoding, dtype) = match args.encoding.unwrap_or(kept) {
-        Encoding::F32 => (v1::EmbeddingEncoding::F32, Dtype::F32),
-        Encoding::F16 => (v1::EmbeddingEncoding::F16, Dtype::F16),
-        Encoding::Bf16 if format == Format::Npy => {
+    let floats = args.encoding.unwrap_or(kept);
+    let dtype = match floats {
+        Floats::F32 => Dtype::F32,
+        Floats::F16 => Dtype::F16,
+        Floats::Bf16 if format == Format::Npy => {
             return Err("numpy has no bf16: --encoding f32 or f16, or a .safetensors file".into());
         }
-        Encoding::Bf16 => (v1::EmbeddingEncoding::Bf16, Dtype::Bf16),
+        Floats::Bf16 => Dtype::Bf16,
     };
     let mut output = Output::create(&args.file, args.replace, dtype, bank.dim as usize)?;
-    let request = v1::ScanRequest { bank: args.bank.clone(), encoding: encoding.into(), ..v1::ScanRequest::default() };
+    let request = v1::ScanRequest {
+        bank: args.bank.clone(),
+        encoding: v1::EmbeddingEncoding::from(floats).into(),
+        ..v1::ScanRequest::default()
+    };
     let mut scan = client.scan(request).await?;
     let bar = rows_bar(bank.entries);
     let (mut consistent, mut sequence) = (false, bank.sequence);

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
+use super::choices::Metric;
 use super::connection::Connection;
 use super::files::{Input, Name};
 use super::rows_bar::rows_bar;
@@ -59,14 +60,6 @@ pub(super) struct Args {
     timeout: u64,
     #[command(flatten)]
     connection: Connection,
-}
-
-/// `--metric`
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Metric {
-    Cosine,
-    Dot,
-    L2,
 }
 
 /// Bytes of a batch, about, and its rows at most.
@@ -138,11 +131,6 @@ async fn open(args: &Args, client: &Client, input: &Input) -> Result<v1::Bank, B
     match client.get_bank(v1::GetBankRequest { name: args.bank.clone() }).await {
         Ok(bank) => Ok(bank),
         Err(fault) if fault.code() == Code::NotFound && args.create => {
-            let metric = match args.metric {
-                Metric::Cosine => v1::Metric::Cosine,
-                Metric::Dot => v1::Metric::Dot,
-                Metric::L2 => v1::Metric::L2,
-            };
             let kind = if args.queue.is_some() { v1::BankKind::Queue } else { v1::BankKind::Keyed };
             let (name, dim) = (args.bank.clone(), u32::try_from(input.dim())?);
             let capacity = args.queue.unwrap_or_default();
@@ -151,7 +139,7 @@ async fn open(args: &Args, client: &Client, input: &Input) -> Result<v1::Bank, B
                 dim,
                 capacity,
                 kind: kind.into(),
-                metric: metric.into(),
+                metric: v1::Metric::from(args.metric).into(),
                 ..v1::CreateBankRequest::default()
             };
             Ok(client.create_bank(request).await?)

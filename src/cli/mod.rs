@@ -1,7 +1,9 @@
 //! The command line, a subcommand a file.
 
+mod bank;
 mod bench;
 mod checkpoint;
+mod choices;
 mod config;
 mod connection;
 mod doctor;
@@ -56,6 +58,8 @@ enum Command {
     ///
     /// Fails if something is broken, with --strict also if something asks for attention. It changes nothing.
     Doctor(doctor::Args),
+    /// Makes, lists, shows and deletes banks.
+    Bank(bank::Args),
     /// Makes, lists, restores and deletes checkpoints of a server's banks.
     ///
     /// The server keeps them where its setting checkpoints.location says.
@@ -69,7 +73,7 @@ enum Command {
     ///
     /// Rows come as the bank holds them now. To bring back a bank as it was, to the bit, make a checkpoint instead.
     Export(export::Args),
-    /// Prints every setting in force, what it means, and where it comes from.
+    /// Prints every setting in force, as a TOML file, with what it means and where it comes from.
     Config(config::Args),
     /// Makes a token for a caller, of 256 random bits, and its entry for the server, which keeps only what the token hashes to.
     Token(token::Args),
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bank(args) => bank::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),

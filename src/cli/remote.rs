@@ -13,7 +13,7 @@ pub(super) struct Remote {
     /// host:port, https://host:port or unix:/path of the server.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
     pub(super) address: String,
-    /// host:port of its probes and metrics: its setting http.listen.
+    /// host:port of its probes and metrics: its setting http.listen; none does without them.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7701")]
     pub(super) probes: String,
     #[command(flatten)]
@@ -37,6 +37,8 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
+/// What stands in the place of the probes' address where there are none.
+const NO_PROBES: &str = "none";
 const WITHIN: Duration = Duration::from_secs(5);
 /// Metrics of a thousand banks are a few megabytes.
 const LARGEST: usize = 64 << 20;
@@ -59,6 +61,11 @@ impl Remote {
         Ok(Client::connect(&self.address, options).await?)
     }
 
+    /// Whether there are probes to ask.
+    pub(super) fn has_probes(&self) -> bool {
+        self.probes != NO_PROBES
+    }
+
     /// What is measured now.
     pub(super) async fn figures(&self) -> Result<Figures, Box<dyn Error + Send + Sync>> {
         let answer = self.get("/metrics").await?;
@@ -75,7 +82,7 @@ impl Remote {
         self.ask(path).await.map_err(|fault| {
             let cause = deepest(&fault);
             if fault.is_connect() || fault.is_timeout() || fault.is_builder() {
-                format!("no probes answer at {probes} (give --probes, the server's http.listen): {cause}").into()
+                format!("no probes answer at {probes} (give --probes, the server's http.listen, or none): {cause}").into()
             } else {
                 format!("what answers at {probes} is no negbank's probes: {cause}").into()
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{COUNT, INBOUND_BYTES, MESSAGE_BYTES, Reader, SECONDS};
+use super::{COUNT, INBOUND_BYTES, MESSAGE_BYTES, METADATA_BYTES, Reader, SECONDS};
 use crate::grpc;
 
 impl Reader {
@@ -15,6 +15,7 @@ impl Reader {
         self.seconds("server.keepalive_timeout_seconds", &mut server.keepalive_timeout);
         self.within("server.max_connections", &mut server.max_connections, COUNT);
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
+        self.within("server.max_metadata_bytes", &mut server.max_metadata_bytes, METADATA_BYTES);
         self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);
         if server.max_inbound_bytes < server.max_message_bytes {
             self.problems.push(format!(

@@ -28,7 +28,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("compute.queue", "Blocks of anchors that may wait for a compute thread; more are refused."),
     ("compute.threads", "Compute threads; 0: one a core."),
-    ("compute.write_queue", "Writes that may wait for a bank's committer; more are refused."),
+    (
+        "compute.write_queue",
+        "Writes that may wait for a bank's committer; more are refused, and of one caller more than there is room left.",
+    ),
     (
         "durability.damaged",
         "A bank whose log is damaged in the middle: refuse, or read_only: served as it was before the damage.",
@@ -115,6 +118,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("server.max_inbound_bytes", "Bytes of all requests that are received, wait or are worked on."),
     ("server.max_message_bytes", "Largest request taken."),
+    (
+        "server.max_metadata_bytes",
+        "Bytes of a call's metadata at most; a call with more is refused, and with four times as much its connection ends.",
+    ),
     ("server.reload_seconds", "How often certificates and tokens are looked at for changes."),
     ("server.unix_socket", "Path of a Unix socket to listen on as well."),
     (

@@ -41,6 +41,7 @@ impl Slice {
         let mut spool = Spool::create(folder, number)?;
         let failed = |fault| EngineError::from(ArchiveError::from(fault));
         let total = begin_tensors(&self.image, &self.spec, &mut spool).map_err(failed)?;
+        spool.expect(total)?;
         meter.begin(Phase::Copying, total);
         let rows: usize = self.image.shards.iter().map(|shard| shard.ids.len()).sum();
         let mut done = total - (rows * self.spec.dim() * self.spec.dtype().bytes()) as u64;

@@ -1,29 +1,28 @@
 //! The committer: one thread per bank that gives every mutation its place in the bank's one order.
 
+mod waiting;
 mod work;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded, select};
 
+pub(super) use self::waiting::Account;
+use self::waiting::{Queued, Waiting};
 use self::work::Decided;
 pub(super) use self::work::{Work, known};
+use super::EngineError;
 use super::acknowledge::Acknowledge;
 use super::group::Group;
 use super::journal::Journal;
 use super::logger::{Ended, Logger, Logging};
-use super::{EngineError, retry};
 use crate::bank::{Budget, Cut};
 use crate::model::clock::{self, Deadline};
-use crate::model::{BankImage, Mutation};
-use crate::sampling::Learnt;
-
-/// What a mutation is supposed to take before any was measured.
-const FIRST_PACE_NS: f32 = 1e6;
+use crate::model::{BankImage, Caller, Mutation};
 
 /// Called with the sequence of each applied mutation.
 pub(super) type Announce = Box<dyn Fn(u64) + Send>;
@@ -35,16 +34,22 @@ pub(super) type Flushed = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
 #[derive(Debug, Clone)]
 pub(super) struct Committer {
     queue: Sender<Request>,
-    bound: usize,
-    /// Nanoseconds that a mutation takes.
-    pace: Arc<Learnt>,
+    waiting: Arc<Waiting>,
 }
 
 /// Called with a bank as it is between two mutations.
 pub(super) type Taken = Box<dyn FnOnce(Result<(BankImage, Arc<Cut>), EngineError>) + Send>;
 
 enum Request {
-    Mutate(Mutation, Acknowledge),
+    /// The next of the mutations that wait.
+    Mutate,
+    Flush(Flushed),
+    Cut(Budget, BankImage, Taken),
+}
+
+/// What the thread is to do.
+enum Todo {
+    Mutate(Queued, Account),
     Flush(Flushed),
     Cut(Budget, BankImage, Taken),
 }
@@ -55,34 +60,29 @@ impl Committer {
         let (queue, requests) = bounded(bound);
         let logger = journal.as_ref().map(|_| Logger::start(&work.name)).transpose()?;
         let (name, journal) = (format!("commit-{}", work.name), journal.map(Box::new));
-        let pace = Arc::new(Learnt::new(FIRST_PACE_NS));
-        let committing = Committing { work, logger, journal, pace: Arc::clone(&pace), since: Cell::new(clock::now()) };
+        let waiting = Arc::new(Waiting::new(bound));
+        let committing = Committing { work, logger, journal, waiting: Arc::clone(&waiting), since: Cell::new(clock::now()) };
         thread::Builder::new().name(name).spawn(move || committing.run(&requests))?;
-        Ok(Self { queue, bound, pace })
+        Ok(Self { queue, waiting })
     }
 
-    /// Queues a mutation; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a queue that is
-    /// full, or in which it would wait past `deadline`.
+    /// Queues a mutation of a caller; `acknowledge` hears when every later read sees it, or that it was refused. It hears nothing of a queue
+    /// that has no room for the caller, or in which it would wait past `deadline`. Those of one caller are done in their order.
     pub(super) fn submit(
         &self,
+        caller: &Caller,
         mutation: Mutation,
         deadline: Option<Deadline>,
         acknowledge: Acknowledge,
     ) -> Result<(), EngineError> {
-        let after = |mutations: usize| Duration::from_secs_f64((self.pace.get() * mutations as f64 / 1e9).min(1e6));
-        let (done, now) = (after(self.queue.len()), clock::now());
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.instant().saturating_duration_since(now));
-        if done > left {
-            return Err(EngineError::Overloaded { done, left, retry_after: retry::after(done - left) });
-        }
-        self.queue.try_send(Request::Mutate(mutation, acknowledge)).map_err(|refused| match refused {
-            TrySendError::Full(_) => {
-                let retry_after = retry::after(after(self.bound / 2));
-                let (queue, limit, setting) = ("the bank's write queue", self.bound, "compute.write_queue");
-                EngineError::Busy { queue, limit, setting, retry_after }
-            }
-            TrySendError::Disconnected(_) => EngineError::Internal("the bank's committer has ended"),
-        })
+        let queued = Queued { mutation, acknowledge };
+        let announce = || {
+            self.queue.try_send(Request::Mutate).map_err(|refused| match refused {
+                TrySendError::Full(_) => TrySendError::Full(()),
+                TrySendError::Disconnected(_) => TrySendError::Disconnected(()),
+            })
+        };
+        self.waiting.add(caller, queued, deadline, announce)
     }
 
     /// Syncs what was queued before, whatever the bank's policy. Waits for room in the queue.
@@ -108,8 +108,7 @@ struct Committing {
     logger: Option<Logger>,
     /// Lent to the logger while it logs.
     journal: Option<Box<Journal>>,
-    /// Nanoseconds that a mutation takes.
-    pace: Arc<Learnt>,
+    waiting: Arc<Waiting>,
     /// When there was first something to do since the last group was settled.
     since: Cell<Instant>,
 }
@@ -127,23 +126,34 @@ impl Committing {
         let refused = EngineError::WritesEnded { name: self.work.name.clone(), why };
         (self.work.alarm)(&format!("{why}, which is a defect of negbank"));
         // Whoever comes hears of it, for as long as anybody may come.
-        for request in requests {
-            match request {
-                Request::Mutate(_, acknowledge) => acknowledge.tell(Err(refused.clone())),
-                Request::Flush(flushed) => flushed(Err(refused.clone())),
-                Request::Cut(_, _, taken) => taken(Err(refused.clone())),
+        for todo in requests.iter().filter_map(|request| self.todo(request)) {
+            match todo {
+                Todo::Mutate(Queued { acknowledge, .. }, account) => {
+                    self.waiting.spared(&account);
+                    acknowledge.tell(Err(refused.clone()));
+                }
+                Todo::Flush(flushed) => flushed(Err(refused.clone())),
+                Todo::Cut(_, _, taken) => taken(Err(refused.clone())),
             }
+        }
+    }
+
+    fn todo(&self, request: Request) -> Option<Todo> {
+        match request {
+            Request::Mutate => self.waiting.next().map(|(queued, account)| Todo::Mutate(queued, account)),
+            Request::Flush(flushed) => Some(Todo::Flush(flushed)),
+            Request::Cut(budget, room, taken) => Some(Todo::Cut(budget, room, taken)),
         }
     }
 
     /// Does what comes, until nobody is left who could ask for more.
     fn work_off(&mut self, requests: &Receiver<Request>) -> Result<(), Ended> {
         let mut left = None;
-        while let Some(request) = left.take().or_else(|| self.next(requests)) {
-            match request {
-                Request::Mutate(mutation, acknowledge) => left = self.commit((mutation, acknowledge), requests)?,
-                Request::Flush(flushed) => flushed(self.sync()),
-                Request::Cut(budget, room, taken) => taken(self.work.cut(budget, room)),
+        while let Some(todo) = left.take().or_else(|| self.next(requests)) {
+            match todo {
+                Todo::Mutate(queued, account) => left = self.commit(Todo::Mutate(queued, account), requests)?,
+                Todo::Flush(flushed) => flushed(self.sync()),
+                Todo::Cut(budget, room, taken) => taken(self.work.cut(budget, room)),
             }
         }
         // Whoever is left to hear of a failure reads the log.
@@ -151,20 +161,20 @@ impl Committing {
         Ok(())
     }
 
-    /// The next request; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
-    fn next(&mut self, requests: &Receiver<Request>) -> Option<Request> {
+    /// What comes next; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
+    fn next(&mut self, requests: &Receiver<Request>) -> Option<Todo> {
         loop {
-            let Some(journal) = &mut self.journal else { return requests.recv().ok() };
+            let Some(journal) = &mut self.journal else { return self.todo(requests.recv().ok()?) };
             let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             let room = journal.room().awaited();
             select! {
-                recv(requests) -> request => return request.ok(),
+                recv(requests) -> request => return self.todo(request.ok()?),
                 recv(journal.synced()) -> synced => match synced {
                     Ok(synced) => {
                         let _failed = journal.note_synced(synced);
                         self.begin_due_snapshot();
                     }
-                    Err(_) => return requests.recv().ok(),
+                    Err(_) => return self.todo(requests.recv().ok()?),
                 },
                 recv(due) -> _ => drop(journal.keep_up()),
                 recv(room) -> room => {
@@ -179,11 +189,11 @@ impl Committing {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.sync())
     }
 
-    /// Logs and applies a mutation and those that wait already, in groups: one is logged while the one before it is applied. Returns the
-    /// request that comes after them, if that was taken; `Err`: the thread that logs has ended.
-    fn commit(&mut self, first: (Mutation, Acknowledge), requests: &Receiver<Request>) -> Result<Option<Request>, Ended> {
+    /// Logs and applies a mutation and those that wait already, in groups: one is logged while the one before it is applied. Returns what
+    /// comes after them, if that was taken; `Err`: the thread that logs has ended.
+    fn commit(&mut self, first: Todo, requests: &Receiver<Request>) -> Result<Option<Todo>, Ended> {
         self.since.set(clock::now());
-        let mut left = Some(Request::Mutate(first.0, first.1));
+        let mut left = Some(first);
         // What is being logged.
         let mut flying = Group::default();
         loop {
@@ -221,25 +231,31 @@ impl Committing {
         }
     }
 
-    /// Adds to `group` what waits and can't be refused any more, until another kind of request comes, which is `left`.
-    fn fill(&self, group: &mut Group, flying: &Group, left: &mut Option<Request>, requests: &Receiver<Request>) {
+    /// Adds to `group` what waits and can't be refused any more, until something else comes, which is `left`.
+    fn fill(&self, group: &mut Group, flying: &Group, left: &mut Option<Todo>, requests: &Receiver<Request>) {
         loop {
             // Only a log makes company worth while.
             let joins = group.is_empty() || (self.logger.is_some() && group.has_room());
-            let next = if joins { left.take().or_else(|| requests.try_recv().ok()) } else { None };
+            let come = || requests.try_recv().ok().and_then(|request| self.todo(request));
+            let next = if joins { left.take().or_else(come) } else { None };
             let Some(next) = next else { return };
             match next {
-                Request::Mutate(mutation, mut acknowledge) => {
+                Todo::Mutate(Queued { mutation, mut acknowledge }, account) => {
                     acknowledge.begin();
-                    match self.work.decide(&mutation, group, flying) {
-                        Ok(Decided::Joins(arrivals)) => group.push(mutation, acknowledge, arrivals),
-                        Ok(Decided::Done(applied)) => acknowledge.tell(Ok(applied)),
+                    let decided = match self.work.decide(&mutation, group, flying) {
+                        Ok(Decided::Joins(arrivals)) => {
+                            group.push((mutation, acknowledge), account, arrivals);
+                            continue;
+                        }
                         Ok(Decided::Waits) => {
-                            *left = Some(Request::Mutate(mutation, acknowledge));
+                            *left = Some(Todo::Mutate(Queued { mutation, acknowledge }, account));
                             return;
                         }
-                        Err(refused) => acknowledge.tell(Err(refused)),
-                    }
+                        Ok(Decided::Done(applied)) => Ok(applied),
+                        Err(refused) => Err(refused),
+                    };
+                    self.waiting.spared(&account);
+                    acknowledge.tell(decided);
                 }
                 other => {
                     *left = Some(other);
@@ -251,7 +267,7 @@ impl Committing {
 
     /// Applies what was logged, or refuses what was not.
     fn settle(&self, group: Group, recorded: &Result<(), EngineError>) {
-        let members = group.len();
+        let accounts = group.accounts();
         for (mutation, acknowledge) in group.into_members() {
             let result = recorded.clone().and_then(|()| self.work.apply(&mutation));
             if let Ok(applied) = &result {
@@ -260,10 +276,7 @@ impl Committing {
             acknowledge.tell(result);
         }
         let now = clock::now();
-        let took = now.duration_since(self.since.replace(now));
-        if members > 0 {
-            self.pace.learn(took.as_nanos() as f64 / members as f64);
-        }
+        self.waiting.took(&accounts, now.duration_since(self.since.replace(now)));
     }
 
     fn wants_snapshot(&mut self) -> bool {

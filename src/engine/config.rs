@@ -11,7 +11,7 @@ pub struct Config {
     pub threads: usize,
     /// Blocks of anchors that may wait for a compute thread; a caller who has some waiting may have as many as there is room left.
     pub queue: usize,
-    /// Mutations that may wait for a bank's committer.
+    /// Mutations that may wait for a bank's committer; a caller who has some waiting may have as many as there is room left.
     pub write_queue: usize,
     /// Banks at most.
     pub max_banks: usize,
@@ -41,7 +41,7 @@ impl Default for Config {
             measured: true,
             threads: 0,
             queue: 4_096,
-            write_queue: 64,
+            write_queue: 128,
             max_banks: 1_024,
             max_dim: 65_536,
             max_entries: 100_000_000,

@@ -172,6 +172,17 @@ pub enum EngineError {
         /// What is wrong, with the file, and what to do.
         what: String,
     },
+    /// Restore one, or delete the bank.
+    #[error(
+        "bank {name} is not kept: its files are damaged, and it is what it was before the damage ({what}); \
+         a checkpoint of it could take the place of a whole one"
+    )]
+    NotKept {
+        /// The bank.
+        name: BankName,
+        /// What is wrong, with the file.
+        what: String,
+    },
     /// Restart the server; what is wrong with the disk is in the message and in the logs.
     #[error(
         "bank {name} takes no more writes until the server is restarted, since its log has failed: {why}. It is still read. Whether \

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::acknowledge::Acknowledge;
+use super::committer::Account;
 use crate::model::{Mutation, Origin};
 
 /// Mutations that nothing can refuse any more, in the order in which they will be applied.
 #[derive(Default)]
 pub(super) struct Group {
     members: Vec<(Arc<Mutation>, Acknowledge)>,
+    accounts: Vec<Account>,
     rows: usize,
     /// New entries that they could add to each shard.
     arrivals: Vec<usize>,
@@ -47,15 +49,21 @@ impl Group {
     }
 
     /// Adds a member; `arrivals` are those of all members now.
-    pub(super) fn push(&mut self, mutation: Mutation, acknowledge: Acknowledge, arrivals: Vec<usize>) {
+    pub(super) fn push(&mut self, (mutation, acknowledge): (Mutation, Acknowledge), account: Account, arrivals: Vec<usize>) {
         self.rows += mutation.batches().iter().map(|batch| batch.rows()).sum::<usize>();
         self.arrivals = arrivals;
+        self.accounts.push(account);
         self.members.push((Arc::new(mutation), acknowledge));
     }
 
     /// The members, for another thread to see too.
     pub(super) fn mutations(&self) -> Vec<Arc<Mutation>> {
         self.members.iter().map(|(mutation, _)| Arc::clone(mutation)).collect()
+    }
+
+    /// On whose accounts the members go.
+    pub(super) fn accounts(&self) -> Vec<Account> {
+        self.accounts.clone()
     }
 
     pub(super) fn into_members(self) -> impl Iterator<Item = (Arc<Mutation>, Acknowledge)> {

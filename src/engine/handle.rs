@@ -214,13 +214,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]
-    pub async fn mutate(&self, bank: &BankHandle, mutation: Mutation, deadline: Deadline) -> Result<Applied, EngineError> {
-        if deadline.has_passed() {
+    pub async fn mutate(&self, bank: &BankHandle, mutation: Mutation, call: &Call) -> Result<Applied, EngineError> {
+        if call.deadline.has_passed() {
             return Err(EngineError::DeadlineExceeded);
         }
         let (reply, answer) = oneshot::channel();
-        bank.committer.submit(mutation, Some(deadline), Acknowledge::new(move |result| drop(reply.send(result))))?;
-        wait(answer, deadline).await
+        let acknowledge = Acknowledge::new(move |result| drop(reply.send(result)));
+        bank.committer.submit(&call.caller, mutation, Some(call.deadline), acknowledge)?;
+        wait(answer, call.deadline).await
     }
 
     /// Draws negatives, and makes of the answer what `finish` does, on a compute thread. A request that takes less than the way

@@ -9,7 +9,7 @@ use super::ledger::Share;
 use super::staging::{Answer, OpenStage, Staging, StagingLimits};
 use super::{Config, EngineError};
 use crate::bank::{Bank, Staged};
-use crate::model::{Applied, Mutation, Stage, WriteBatch, clock};
+use crate::model::{Applied, Caller, Mutation, Stage, WriteBatch, clock};
 use crate::rows::Shared;
 
 /// Called with what came of a rank's batch.
@@ -96,12 +96,12 @@ impl Stages {
         done
     }
 
-    /// Sends the stage that is complete to the committer.
+    /// Sends the stage that is complete to the committer, on nobody's account: it is of all its ranks.
     fn submit(&self, staging: &mut Staging<Reply>, answers: &mut Vec<Answer<Reply>>) {
         while let Some((at, batches)) = staging.complete() {
             let stages = self.clone();
             let acknowledge = Acknowledge::new(move |result| stages.committed(&result));
-            if let Err(error) = self.committer.submit(Mutation::Stage(at, batches), None, acknowledge) {
+            if let Err(error) = self.committer.submit(&Caller::Unknown, Mutation::Stage(at, batches), None, acknowledge) {
                 answers.extend(staging.committed(&Err(error)));
             }
         }

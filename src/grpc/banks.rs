@@ -8,7 +8,7 @@ use super::inbound::Received;
 use super::outbound::Held;
 use super::scan::{self, Chunks};
 use super::writing::Write;
-use super::{call, deadline, lookup, status};
+use super::{call, lookup, status};
 use crate::engine::{Condition, Engine, EngineError, MemoryPart};
 use crate::model::Mutation;
 use crate::proto::v1;
@@ -115,12 +115,13 @@ impl Banks for BanksService {
     }
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let received = request.extensions().get().cloned();
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Write, &request.bank)?;
         let write = Write::prepare(request, received, bank, &self.limits)?;
-        Ok(Response::new(write.apply(&self.engine, deadline).await?))
+        Ok(Response::new(write.apply(&self.engine, &call).await?))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
@@ -143,12 +144,13 @@ impl Banks for BanksService {
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
-        let (deadline, access) = (deadline::of(&request), access::of(&request)?);
+        let access = access::of(&request)?;
+        let call = call::of(&request, &access);
         let request = request.into_inner();
         let bank = lookup::bank(&self.engine, &access, Role::Write, &request.bank)?;
         let ids = convert::remove_ids(request, &self.limits).map_err(|e| status::invalid(&e))?;
         let mutation = Mutation::Remove(ids);
-        let applied = self.engine.mutate(&bank, mutation, deadline).await.map_err(|e| status::engine(&e))?;
+        let applied = self.engine.mutate(&bank, mutation, &call).await.map_err(|e| status::engine(&e))?;
         let position = bank.position(applied.sequence).to_bytes().to_vec().into();
         Ok(Response::new(v1::RemoveResponse { removed: applied.removed, sequence: applied.sequence, position }))
     }

@@ -60,7 +60,7 @@ impl Checkpoints for CheckpointsService {
         for bank in [&restore.bank, &restore.into] {
             access.may(Role::Admin, bank.as_str())?;
         }
-        let running = self.engine.restore(restore, call.deadline);
+        let running = self.engine.restore(restore, call.deadline).map_err(|e| status::engine(&e))?;
         let engine = self.engine.clone();
         let told = move |(made, bank): (Checkpoint, Arc<BankHandle>)| {
             let (engine, call) = (engine.clone(), call.clone());

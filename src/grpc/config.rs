@@ -36,6 +36,8 @@ pub struct Config {
     pub drain: Duration,
     /// Largest request taken, in bytes.
     pub max_message_bytes: usize,
+    /// Metadata of a call at most, in bytes; default 16 KiB.
+    pub max_metadata_bytes: usize,
     /// Bytes of all requests that are being received, wait or are worked on, at most.
     pub max_inbound_bytes: usize,
 }
@@ -68,6 +70,7 @@ impl Default for Config {
             keepalive_timeout: Duration::from_secs(20),
             drain: Duration::from_secs(30),
             max_message_bytes: 64 << 20,
+            max_metadata_bytes: 16 << 10,
             max_inbound_bytes: 1 << 30,
         }
     }

@@ -37,8 +37,8 @@ impl InboundLayer {
     }
 }
 
-/// Paths of negbank's own services.
-const OURS: &str = "/negbank.";
+/// Paths of the service whose requests are conversations; all others come whole.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// The service behind an [`InboundLayer`].
 #[derive(Debug, Clone)]
@@ -69,8 +69,7 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let InboundLayer { all, limit, most, ledger } = self.layer.clone();
-        // Reflection is a conversation.
-        let most = request.uri().path().starts_with(OURS).then_some(most);
+        let most = (!request.uri().path().starts_with(REFLECTION)).then_some(most);
         let (deadline, line) = (request.extensions().get().copied(), request.extensions().get().cloned());
         let upload = Upload { deadline, line, whole: AtomicBool::new(false), cut: AtomicBool::new(false) };
         let (own, whole, memory) = (AtomicUsize::new(0), AtomicUsize::new(0), ledger.share(MemoryPart::Requests));

@@ -1,11 +1,12 @@
 //! Measures every call.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::deadline;
@@ -13,7 +14,8 @@ use crate::model::clock::{self, Deadline};
 use crate::telemetry::{Metrics, Traces, Work};
 
 /// Notes of each call how long its answer took to begin, and with which status, and has its work noted and traced. One that fails later, in the
-/// middle of a stream, counts as begun; one that its caller gives up before that as CANCELLED, or at its deadline as DEADLINE_EXCEEDED.
+/// middle of a stream, counts as begun; one that its caller gives up before that as CANCELLED, or at its deadline as DEADLINE_EXCEEDED; one whose
+/// handler panics is answered with INTERNAL, and logged.
 #[derive(Debug, Clone)]
 pub(super) struct MeasuredLayer {
     pub(super) metrics: Metrics,
@@ -56,9 +58,14 @@ where
         let mut call = Call { work, deadline, code: None };
         Box::pin(async move {
             let mut answer = pin!(answer);
-            let answer = poll_fn(|context| call.work.within(|| answer.as_mut().poll(context))).await;
+            let answer = poll_fn(|context| {
+                let polled = catch_unwind(AssertUnwindSafe(|| call.work.within(|| answer.as_mut().poll(context))));
+                // It is not polled again.
+                polled.unwrap_or_else(|_| Poll::Ready(Ok(call.broken())))
+            })
+            .await;
             call.ends_with(match &answer {
-                Ok(answer) => tonic::Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code()),
+                Ok(answer) => Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code()),
                 Err(_) => Code::Internal,
             });
             answer
@@ -77,6 +84,12 @@ struct Call {
 impl Call {
     fn ends_with(&mut self, code: Code) {
         self.code = Some(code);
+    }
+
+    /// What to answer in the place of a handler that panicked.
+    fn broken(&self) -> http::Response<Body> {
+        tracing::error!(method = self.work.method(), "a request failed for a reason that is ours: its handler panicked");
+        Status::internal("the server failed at this call: a defect of negbank, of which its log tells").into_http()
     }
 }
 
@@ -111,8 +124,26 @@ mod tests {
         }
         let text = metrics.text().unwrap();
         for (code, calls) in [(Code::Cancelled, 3), (Code::DeadlineExceeded, 1)] {
-            let series = format!("negbank_grpc_request_seconds_count{{method=\"unknown\",code=\"{}\"}} {calls}", code as i32);
-            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+            assert!(text.lines().any(|line| line == series(code, calls)), "{code} in\n{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_the_servers_fault() {
+        let metrics = Metrics::default();
+        let layer = MeasuredLayer { metrics: metrics.clone(), traces: Traces::default() };
+        let broken = tower::service_fn(|_: http::Request<()>| async {
+            assert!(std::hint::black_box(false), "on purpose");
+            Ok::<http::Response<Body>, Infallible>(http::Response::default())
+        });
+        let answer = layer.layer(broken).call(http::Request::new(())).await.unwrap();
+        let told = Status::from_header_map(answer.headers()).unwrap();
+        assert!(told.code() == Code::Internal && told.message().contains("its log tells"), "{told:?}");
+        let text = metrics.text().unwrap();
+        assert!(text.lines().any(|line| line == series(Code::Internal, 1)), "{text}");
+    }
+
+    fn series(code: Code, calls: u32) -> String {
+        format!("negbank_grpc_request_seconds_count{{method=\"unknown\",code=\"{}\"}} {calls}", code as i32)
     }
 }

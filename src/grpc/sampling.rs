@@ -62,7 +62,7 @@ impl Sampling for SamplingService {
             None => {
                 let frame = self.draw(&bank, query, (received, take()?), &call).await?;
                 match write {
-                    Some(write) => convert::written(frame, &write.apply(&self.engine, call.deadline).await?),
+                    Some(write) => convert::written(frame, &write.apply(&self.engine, &call).await?),
                     None => frame,
                 }
             }

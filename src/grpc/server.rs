@@ -270,7 +270,7 @@ impl Server {
             .http2_keepalive_interval(Some(self.config.keepalive))
             .http2_keepalive_timeout(Some(self.config.keepalive_timeout))
             .max_concurrent_streams(Some(stack::STREAMS))
-            .http2_max_header_list_size(Some(stack::METADATA_BYTES))
+            .http2_max_header_list_size(Some(self.config.max_metadata_bytes as u32))
             .layer(stack::layers(&self.config, (metrics, self.traces.clone()), of_calls, of_answers))
     }
 }

@@ -74,6 +74,3 @@ fn span(request: &http::Request<Body>) -> Span {
 
 /// Calls at once on one connection; more wait for their turn at the client.
 pub(super) const STREAMS: u32 = 1_024;
-
-/// Metadata of a call, in bytes; more is refused.
-pub(super) const METADATA_BYTES: u32 = 16 << 10;

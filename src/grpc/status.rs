@@ -82,6 +82,7 @@ pub(super) fn engine(error: &EngineError) -> Status {
         | EngineError::LogFailed { .. }
         | EngineError::WritesEnded { .. }
         | EngineError::ReadOnly { .. }
+        | EngineError::NotKept { .. }
         | EngineError::Storage(_)
         | EngineError::NotServed { .. }
         | EngineError::Forgotten { .. } => Status::failed_precondition(message),

@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 
 use super::sparing::Sparing;
-use super::stack::METADATA_BYTES;
 
 /// Looks for refusals in what a connection writes.
 #[derive(Debug)]
@@ -132,12 +131,10 @@ impl Verdict {
         match self {
             Self::Metadata => {
                 if let Some(untold) = METADATA.turn() {
-                    let most = METADATA_BYTES;
                     tracing::warn!(
                         ?peer,
-                        most,
                         untold,
-                        "a call's metadata were too large (no setting): refused with HTTP status 431"
+                        "a call's metadata were too large (setting server.max_metadata_bytes): refused with HTTP status 431"
                     );
                 }
             }

@@ -8,8 +8,7 @@ use super::convert::{self, Limits};
 use super::inbound::Received;
 use super::status;
 use crate::engine::{BankHandle, Engine};
-use crate::model::clock::Deadline;
-use crate::model::{Mutation, Stage, WriteBatch};
+use crate::model::{Call, Mutation, Stage, WriteBatch};
 use crate::proto::v1;
 use crate::telemetry::Work;
 
@@ -36,16 +35,16 @@ impl Write {
     }
 
     /// Applies it; when this returns, every later read sees it. Of the request nothing else may be left that takes memory.
-    pub(super) async fn apply(self, engine: &Engine, deadline: Deadline) -> Result<v1::WriteResponse, Status> {
+    pub(super) async fn apply(self, engine: &Engine, call: &Call) -> Result<v1::WriteResponse, Status> {
         let applied = match self.stage {
             Some(stage) => {
                 let held = Received::held(self.received.as_ref());
-                let staged = engine.stage(&self.bank, stage, (self.batch, held), deadline);
+                let staged = engine.stage(&self.bank, stage, (self.batch, held), call.deadline);
                 // The rows are in the stage's account now, or were refused.
                 self.received.iter().for_each(Received::pass_on);
                 staged.await
             }
-            None => engine.mutate(&self.bank, Mutation::Write(self.batch), deadline).await,
+            None => engine.mutate(&self.bank, Mutation::Write(self.batch), call).await,
         };
         let applied = applied.map_err(|e| status::engine(&e))?;
         Ok(v1::WriteResponse {

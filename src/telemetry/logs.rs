@@ -1,6 +1,9 @@
 //! Logs, to standard error.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
 use tracing_subscriber::EnvFilter;
 
@@ -51,7 +54,7 @@ pub fn is_filter(filter: &String) -> bool {
     EnvFilter::builder().parse(filter).is_ok()
 }
 
-/// Sends the process's logs to standard error from now on. Later calls change nothing: the first wins.
+/// Sends the process's logs to standard error from now on, and what threads say that panic. Later calls change nothing: the first wins.
 ///
 /// # Errors
 /// [`FilterError`]
@@ -65,5 +68,14 @@ pub fn init(config: &Config) -> Result<(), FilterError> {
         Format::Text => lines.try_init(),
         Format::Json => lines.json().try_init(),
     };
+    panic::set_hook(Box::new(panicked));
     Ok(())
+}
+
+/// In a line, as all else that is logged.
+fn panicked(what: &PanicHookInfo<'_>) {
+    let (thread, backtrace) = (thread::current(), Backtrace::capture());
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let told = what.to_string().replace('\n', " ");
+    tracing::error!(thread = thread.name(), backtrace, "{told}");
 }

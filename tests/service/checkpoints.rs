@@ -213,7 +213,7 @@ async fn what_cannot_be_done_is_refused_and_changes_nothing() {
         bytes
     });
     mend(&of("newer").join("manifest.json"), &|bytes| {
-        String::from_utf8(bytes).unwrap().replace("\"version\": 1", "\"version\": 2").into_bytes()
+        String::from_utf8(bytes).unwrap().replace("\"version\": 2", "\"version\": 3").into_bytes()
     });
     fs::remove_file(tensors("gone")).unwrap();
     mend(&tensors("short"), &|bytes| bytes[..bytes.len() / 2].to_vec());

@@ -327,7 +327,7 @@ async fn the_newest_checkpoint_is_not_passed_over() {
     let newer = restore_into(client, "b", "2", "newer").await.unwrap();
     let manifests = ["1", "2"].map(|tag| dir.path().join("b").join(tag).join("manifest.json"));
     let whole = manifests.each_ref().map(|path| fs::read_to_string(path).unwrap());
-    let later = whole[1].replace("\"version\": 1", "\"version\": 99");
+    let later = whole[1].replace("\"version\": 2", "\"version\": 99");
     let damaged = whole[1].replace("{", "");
     for (content, code, says) in [(later, Code::FailedPrecondition, "newer negbank"), (damaged, Code::DataLoss, "no JSON")] {
         fs::write(&manifests[1], content).unwrap();

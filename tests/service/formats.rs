@@ -1,21 +1,24 @@
 //! Files that earlier versions left are opened by this one, and mean what they meant.
 //!
-//! `tests/fixtures/store-N` is the data folder of a version and `checkpoints-N` a location of checkpoints; `expected.txt` in it tells what
-//! its banks hold and draw. A new format gets a folder of its own: `cargo test --test service -- formats::write --ignored` makes it, and
+//! `tests/fixtures/store-N` is the data folder of a version, `renewed-N` one whose bank lost a write to a power cut, and `checkpoints-N` a
+//! location of checkpoints; `expected.txt` in it tells what its banks hold and draw. A new format gets a folder of its own: `cargo test --test service -- formats::write --ignored` makes it, and
 //! the old ones stay.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use negbank::client::{Client, rows};
+use negbank::client::{Client, Options, rows};
 use negbank::proto::v1;
 
+use crate::lifecycle::Process;
 use crate::live::{Live, keyed, queue, uniform};
+use crate::power::has;
 
 /// The newest.
 const STORE: &str = "store-2";
-const CHECKPOINTS: &str = "checkpoints-2";
+const RENEWED: &str = "renewed-1";
+const CHECKPOINTS: &str = "checkpoints-3";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -101,7 +104,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn the_newest_formats_have_their_fixtures() {
-    for newest in [STORE, CHECKPOINTS] {
+    for newest in [STORE, RENEWED, CHECKPOINTS] {
         let expected = fixtures().join(newest).join("expected.txt");
         assert!(
             expected.exists(),
@@ -122,6 +125,24 @@ async fn data_folders_of_every_version_are_served_as_they_were() {
             assert!(!live.client.write(write(&bank.name, 40)).await.unwrap().duplicate, "{}: a new one", bank.name);
         }
         assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_that_lost_a_write_to_a_power_cut_refuses_its_position_ever_after() {
+    for (fixture, dir) in fixtures_of("renewed-") {
+        let live = Live::start(&[&format!("durability.dir={}", dir.path().display())]).await;
+        let told = self::told(&live.client, "keyed").await;
+        assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
+        let positions = fs::read_to_string(fixture.join("positions.txt")).unwrap();
+        for line in positions.lines() {
+            let (what, hex) = line.split_once(' ').unwrap();
+            let position: Vec<u8> =
+                (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+            let honoured = has(&live.client, "keyed", &position).await;
+            assert_eq!(honoured.is_ok(), what != "lost", "{what}: {honoured:?}");
+        }
+        assert_eq!(positions.lines().count(), 3);
     }
 }
 
@@ -186,4 +207,46 @@ async fn write_checkpoints() {
         told += &self::told(&live.client, &bank.name).await;
     }
     fs::write(fixture.join("expected.txt"), told).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes the fixture of a new format"]
+async fn write_a_renewed_store() {
+    let fixture = fixtures().join(RENEWED);
+    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("durability.dir={}", dir.path().display());
+    let served = async || {
+        let server = Process::start(&["--set", &data, "--set", "durability.policy=interval"]);
+        let client = Client::connect(&server.address, Options::default()).await.unwrap();
+        (server, client)
+    };
+    let (server, client) = served().await;
+    client.create_bank(keyed("keyed", 4, 2)).await.unwrap();
+    let mut kept = Vec::new();
+    for number in 0..12 {
+        kept = client.write(write("keyed", number)).await.unwrap().position.to_vec();
+    }
+    let bank = fs::read_dir(dir.path().join("banks")).unwrap().next().unwrap().unwrap().path();
+    let files = fs::read_dir(&bank).unwrap().map(|entry| entry.unwrap().path());
+    let [log] = &files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log-")).collect::<Vec<_>>()[..]
+    else {
+        panic!("one file is enough")
+    };
+    let end = fs::metadata(log).unwrap().len();
+    let lost = client.write(write("keyed", 12)).await.unwrap().position.to_vec();
+    server.killed();
+    // What a power cut does: the last write is gone, and nobody knows of it.
+    fs::File::options().write(true).open(log).unwrap().set_len(end).unwrap();
+    fs::remove_file(bank.join("synced")).unwrap();
+    let (mut server, client) = served().await;
+    let after = client.write(write("keyed", 13)).await.unwrap().position.to_vec();
+    let told = told(&client, "keyed").await;
+    server.signal("-TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    copy(&dir.path().join("banks"), &fixture.join("banks"));
+    fs::write(fixture.join("expected.txt"), told).unwrap();
+    let hex = |position: Vec<u8>| position.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let positions = format!("kept {}\nlost {}\nafter {}\n", hex(kept), hex(lost), hex(after));
+    fs::write(fixture.join("positions.txt"), positions).unwrap();
 }

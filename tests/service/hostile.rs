@@ -33,6 +33,7 @@ use crate::raw::{call, framed};
 pub(crate) const SAMPLE: &str = "/negbank.v1.Sampling/Sample";
 const LIST: &str = "/negbank.v1.Banks/ListBanks";
 pub(crate) const WRITE: &str = "/negbank.v1.Banks/Write";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const DIM: usize = 256;
 const ROWS: usize = 4_000;
 
@@ -232,11 +233,12 @@ async fn a_request_that_comes_byte_by_byte_is_given_up() {
     let count = AtomicUsize::new(0);
     let uploads = many(|| {
         let address = server.address.clone();
-        // Every other one says that it has eleven thousand years.
-        let patient = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        // Every other one says that it has eleven thousand years, and some ask what needs no token.
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        let (patient, path) = (number.is_multiple_of(2), if number.is_multiple_of(3) { HEALTH } else { WRITE });
         async move {
             let (mut requests, _driver) = connected(&address).await;
-            let head = head(&address, WRITE);
+            let head = head(&address, path);
             let head = if patient { head.header("grpc-timeout", "99999999H") } else { head };
             let (mut answer, mut upload) = requests.send_request(head.body(()).unwrap(), false).unwrap();
             upload.send_data(framed(&[1; 1_000]).slice(..5), false).unwrap();
@@ -318,7 +320,7 @@ async fn huge_metadata_is_refused() {
     let most = MANY / 10 * (CONNECTION + 4 * (16 << 10));
     bounded(&server, before, most, "30 connections, with metadata up to four times what a call may have, 16 KiB");
     let log = log_of(server).await;
-    told(&log, "a call's metadata were too large (no setting): refused with HTTP status 431", began);
+    told(&log, "a call's metadata were too large (setting server.max_metadata_bytes): refused with HTTP status 431", began);
     told(&log, "said=\"header_list_way_too_large\"", began);
 }
 

@@ -279,7 +279,8 @@ fn the_settings_in_force_are_printed_with_their_origin() {
         .unwrap();
     assert!(output.status.success());
     let printed = String::from_utf8_lossy(&output.stdout);
-    for line in ["limits.max_k = 5  # a flag", "server.listen = 127.0.0.1:7700  # default", "server.drain_seconds = 7  # "] {
+    for line in ["limits.max_k = 5  # a flag", "server.listen = \"127.0.0.1:7700\"  # default", "server.drain_seconds = 7  # "]
+    {
         assert!(printed.contains(line), "no {line:?} in\n{printed}");
     }
 }

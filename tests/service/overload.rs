@@ -1,6 +1,8 @@
 //! More is asked for than can be done: who is refused, how soon, and who is not.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use negbank::client::{Client, ClientError, Options, Security, rows};
@@ -90,20 +92,66 @@ const TOKENS: [(&str, &str); 2] = [("greedy", "token-of-the-greedy-one-1"), ("po
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_greedy_caller_takes_neither_the_room_nor_the_time_of_a_polite_one() {
+    let (_live, greedy, polite) = of_two_callers(&["compute.threads=1", "compute.queue=64"]).await;
+    serves_the_polite(&greedy, async || polite.sample(search(4)).await.map(drop).unwrap()).await;
+}
+
+/// Writes have a queue of their own, a bank's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_writer_takes_neither_the_room_nor_the_turns_of_a_polite_one() {
+    const MOST: u64 = 2_000;
+    let (_live, greedy, polite) = of_two_callers(&["compute.write_queue=16"]).await;
+    fill(&greedy).await;
+    let write = |first: u64, count: usize| v1::WriteRequest {
+        bank: "docs".into(),
+        ids: (first..first + count as u64).collect(),
+        embeddings: Some(rows(&vec![first as f32 + 1.0; count * DIM])),
+        ..Default::default()
+    };
+    let (refused, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut working = JoinSet::new();
+    for number in 0..40 {
+        let (greedy, write) = (greedy.clone(), write(number, ENTRIES / 2));
+        let (refused, over) = (Arc::clone(&refused), Arc::clone(&over));
+        working.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                if let Err(full) = greedy.write(write.clone()).await {
+                    retry_after(&full, "setting compute.write_queue");
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+    }
+    let mut written = 0;
+    while written < 20 || refused.load(Ordering::Relaxed) == 0 {
+        polite.write(write(written, 1)).await.expect("there is room for who writes one row at a time");
+        written += 1;
+        assert!(written < MOST, "forty large writes at once never filled a queue of sixteen");
+    }
+    over.store(true, Ordering::Relaxed);
+    while let Some(ended) = working.join_next().await {
+        ended.expect("it was refused for want of room and for nothing else");
+    }
+}
+
+/// A server, and two callers that it tells apart.
+async fn of_two_callers(settings: &[&str]) -> (Live, Client, Client) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens.toml");
     let entry = |(subject, token): (&str, &str)| {
         format!("[[tokens]]\nsubject = {subject:?}\nsha256 = {:?}\nrole = \"admin\"\nbanks = [\"*\"]\n", fingerprint(token))
     };
     std::fs::write(&file, TOKENS.map(entry).concat()).unwrap();
-    let live = Live::start(&["compute.threads=1", "compute.queue=64", &format!("auth.tokens={}", file.display())]).await;
+    let tokens = format!("auth.tokens={}", file.display());
+    let live = Live::start(&[settings, &[tokens.as_str()]].concat()).await;
     let connect = async |token: &str| {
         let security = Security { token: Some(token.to_owned()), ..Security::default() };
         let timeout = Duration::from_secs(300);
         Client::connect(&live.address, Options { security, timeout, retries: 0, ..Options::default() }).await.unwrap()
     };
     let (greedy, polite) = (connect(TOKENS[0].1).await, connect(TOKENS[1].1).await);
-    serves_the_polite(&greedy, async || polite.sample(search(4)).await.map(drop).unwrap()).await;
+    (live, greedy, polite)
 }
 
 /// Without tokens whoever calls from one address is one caller.

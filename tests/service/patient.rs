@@ -10,7 +10,7 @@ use negbank::proto::v1;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::faults::{Frail, wide, write_wide};
+use crate::faults::{Frail, checkpoint, restore_into, wide, write_wide};
 use crate::lifecycle::Process;
 use crate::live::{keyed, uniform};
 use crate::probes::{free, get, value};
@@ -23,17 +23,39 @@ const READABLE: u64 = 2 << 20;
 /// For what takes no time.
 const SOON: Duration = Duration::from_secs(30);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_made_during_a_slow_recovery_are_answered_after_it() {
+/// A disk with a bank of which a part can be read, until its fault `reads` is gone, and with a checkpoint of it.
+async fn slow_to_recover() -> Frail {
     let frail = Frail::new();
     let (server, client) = frail.start().await;
     client.create_bank(wide("large", v1::Durability::Interval)).await.unwrap();
     for number in 0..WRITES {
         write_wide(&client, "large", number, ROWS).await.unwrap();
     }
+    checkpoint(&client, "large", "1").await.unwrap();
     drop((client, server));
     fs::write(frail.faults("reads"), format!("large {READABLE}")).unwrap();
+    frail
+}
 
+/// As a training is that starts again together with its server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_asked_for_during_a_slow_recovery_is_made_after_it() {
+    let frail = slow_to_recover().await;
+    let (server, once) = frail.start_early(&[]).await;
+    let patient = Client::connect(&server.address, Options { retries: 1, ..Options::default() }).await.unwrap();
+    let told = restore_into(&once, "large", "1", "").await.unwrap_err();
+    assert!(told.code() == Code::Unavailable && told.to_string().contains("is being recovered: "), "{told}");
+    let restoring = tokio::spawn(async move { restore_into(&patient, "large", "1", "").await });
+    sleep(Duration::from_millis(600)).await;
+    assert!(!restoring.is_finished(), "it has not given up");
+    frail.fail("reads", false);
+    let restored = timeout(SOON, restoring).await.expect("it comes back when the bank is there").unwrap().unwrap();
+    assert_eq!(restored.sequence, WRITES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_made_during_a_slow_recovery_are_answered_after_it() {
+    let frail = slow_to_recover().await;
     let (server, once) = frail.start_early(&[]).await;
     // One try after the first, if nobody says when.
     let patient = Client::connect(&server.address, Options { retries: 1, ..Options::default() }).await.unwrap();

@@ -119,7 +119,8 @@ class Bank(Sampling, Writing):
             replace: takes the place of a checkpoint of this tag, as a resumed run's does that goes over its steps again.
             keep: checkpoints of this bank that are kept, this one included; the oldest are deleted. 0: as the server's
                 `checkpoints.keep` says.
-            timeout: seconds; what is not done then is given up and leaves nothing behind.
+            timeout: seconds; what is not done then is given up and leaves nothing behind. Only if it passes while the
+                checkpoint is published is that done all the same: `client.checkpoints` tells.
 
         Raises:
             AlreadyExists: the tag is taken.

@@ -167,7 +167,8 @@ class Client(Gathering):
             tag: the checkpoint's; default: the newest.
             into: the bank that it becomes; default: the same.
             durability: see `create_bank`; default: as that of the bank that is replaced.
-            timeout: seconds; what is not done then is given up and changes nothing.
+            timeout: seconds; what is not done then is given up and changes nothing. Only if it passes while the bank takes its
+                place is that done all the same: `info().sequence` tells.
 
         Raises:
             NotFound: there is no such checkpoint; the message lists those there are.

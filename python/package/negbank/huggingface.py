@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .scalars import whole
+from .scalars import real, whole
 from .torch.first_rank import on_first_rank
 from .torch.keeper import Keeper
 
@@ -39,22 +39,26 @@ class BankCallback(TrainerCallback):
     `checkpoints.keep` says. The trainer deletes its own by itself, so give at least its `save_total_limit`, and let that be at
     least 2: the bank is kept after the model, and a run that ends between the two goes on from the checkpoint before. A model
     that stays longer, as the best one may, has no bank then, and to resume from it raises `NotFound`.
+
+    `timeout`: seconds that the bank may take to be kept, or to be brought back, while all ranks wait; then every rank raises
+    `DeadlineExceeded`. It may be longer than the timeout of the ranks' process group, which is not used up by the wait.
     """
 
-    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0, timeout: float = 3600.0) -> None:
         self.keeper = keeper
-        self.checkpoints, self.keep = checkpoints, whole(keep, "keep")
+        self.checkpoints, self.keep, self.timeout = checkpoints, whole(keep, "keep"), real(timeout, "timeout")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Loads the sampler's state, and brings the bank back, if the run is resumed."""
         self.keeper.load_state_dict(_states(state).get(self._key, {}).get("attributes", {}))
         if self.checkpoints and state.global_step > 0:
-            _on_first_rank(args, lambda: self.keeper.bank.restore(state.global_step))
+            _on_first_rank(args, lambda: self.keeper.bank.restore(state.global_step, timeout=self.timeout))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keeps the bank beside the model that was saved."""
         if self.checkpoints:
-            _on_first_rank(args, lambda: self.keeper.bank.checkpoint(state.global_step, replace=True, keep=self.keep))
+            bank, step = self.keeper.bank, state.global_step
+            _on_first_rank(args, lambda: bank.checkpoint(step, replace=True, keep=self.keep, timeout=self.timeout))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes the step's rows, and every so often encodes the stalest entries anew."""

@@ -1,16 +1,25 @@
-"""For Lightning; needs the package `pytorch-lightning` or `lightning`, and `torch`."""
+"""For Lightning; needs the package `lightning` or `pytorch-lightning`, and `torch`.
+
+The two have a `Trainer` and a `Callback` each, and neither's trainer takes the other's callback. Where both are installed,
+import yours before this module: the callback here is of the family that is imported already, and of `lightning.pytorch` if both
+are, or neither.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, SupportsIndex
 
-try:
+if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
     from pytorch_lightning import Callback
-except ImportError:
-    from lightning.pytorch import Callback  # type: ignore[import-not-found, no-redef, unused-ignore]
+else:
+    try:
+        from lightning.pytorch import Callback  # type: ignore[import-not-found, no-redef, unused-ignore]
+    except ImportError:
+        from pytorch_lightning import Callback
 
-from .scalars import whole
+from .scalars import real, whole
 from .torch.first_rank import on_first_rank
 from .torch.keeper import COLUMNS, Keeper
 
@@ -39,11 +48,14 @@ class BankCallback(Callback):
     `checkpoints.keep` says. The trainer deletes its own by itself, so give at least one more than it keeps (`save_top_k`, and
     the last one): the bank is kept before the model is. A model that stays longer, as the best ones may, has no bank then, and
     to resume from it raises `NotFound`.
+
+    `timeout`: seconds that the bank may take to be kept, or to be brought back, while all ranks wait; then every rank raises
+    `DeadlineExceeded`. It may be longer than the timeout of the ranks' process group, which is not used up by the wait.
     """
 
-    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0) -> None:
+    def __init__(self, keeper: Keeper, *, checkpoints: bool = False, keep: SupportsIndex = 0, timeout: float = 3600.0) -> None:
         self.keeper = keeper
-        self.checkpoints, self.keep = checkpoints, whole(keep, "keep")
+        self.checkpoints, self.keep, self.timeout = checkpoints, whole(keep, "keep"), real(timeout, "timeout")
         self._step = 0
         self._resumed = False
 
@@ -57,7 +69,7 @@ class BankCallback(Callback):
         self._step = trainer.global_step
         if self.checkpoints and self._resumed:
             self._resumed = False
-            _on_first_rank(trainer, lambda: self.keeper.bank.restore(self._step))
+            _on_first_rank(trainer, lambda: self.keeper.bank.restore(self._step, timeout=self.timeout))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Collects the micro-batch's rows; if the optimiser has stepped, ends the step."""
@@ -87,10 +99,13 @@ class BankCallback(Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keeps the bank beside the model that is being saved."""
         if self.checkpoints:
-            step = trainer.global_step
-            _on_first_rank(trainer, lambda: self.keeper.bank.checkpoint(step, replace=True, keep=self.keep))
+            bank, step = self.keeper.bank, trainer.global_step
+            _on_first_rank(trainer, lambda: bank.checkpoint(step, replace=True, keep=self.keep, timeout=self.timeout))
 
 
 def _on_first_rank(trainer: Any, work: Callable[[], object]) -> None:
     strategy = trainer.strategy
-    on_first_rank(work, rank=trainer.global_rank, barrier=strategy.barrier, broadcast=strategy.broadcast)
+    if trainer.world_size == 1:
+        work()
+    else:
+        on_first_rank(work, rank=trainer.global_rank, barrier=strategy.barrier, broadcast=strategy.broadcast)

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use super::super::choices::{Floats, Metric};
 use super::super::connection::Connection;
 use super::draw::DrawArg;
-use crate::client::messages as v1;
 
 /// Arguments of `bench`.
 #[derive(Debug, ClapArgs)]
@@ -134,63 +134,12 @@ pub(super) struct LoadArgs {
     pub(super) seed: u64,
 }
 
-/// `--metric`
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Metric {
-    Cosine,
-    Dot,
-    L2,
-}
-
-impl From<Metric> for v1::Metric {
-    fn from(metric: Metric) -> Self {
-        match metric {
-            Metric::Cosine => Self::Cosine,
-            Metric::Dot => Self::Dot,
-            Metric::L2 => Self::L2,
-        }
-    }
-}
-
-/// `--dtype` and `--encoding`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Floats {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<Floats> for v1::Dtype {
-    fn from(floats: Floats) -> Self {
-        match floats {
-            Floats::F32 => Self::F32,
-            Floats::F16 => Self::F16,
-            Floats::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-impl From<Floats> for v1::EmbeddingEncoding {
-    fn from(floats: Floats) -> Self {
-        match floats {
-            Floats::F32 => Self::F32,
-            Floats::F16 => Self::F16,
-            Floats::Bf16 => Self::Bf16,
-        }
-    }
-}
-
 /// `--form`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
     Pooled,
     PerAnchor,
     Ids,
-}
-
-/// The name under which an argument's value is given.
-pub(super) fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 const LONGEST: f64 = 86_400.0;

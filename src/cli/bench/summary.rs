@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::args::{Args, name};
+use super::super::choices::{dtype, metric, name};
+use super::args::Args;
 use super::load::Outcome;
 use super::tally::Tally;
 use crate::client::messages as v1;
@@ -39,8 +40,8 @@ impl Summary<'_> {
                 "created": self.created,
                 "entries": self.bank.entries,
                 "dim": self.bank.dim,
-                "metric": metric(self.bank),
-                "dtype": dtype(self.bank),
+                "metric": metric(self.bank.metric()),
+                "dtype": dtype(self.bank.dtype()),
                 "labels": self.bank.labels,
             },
             "request": {
@@ -84,7 +85,7 @@ impl Summary<'_> {
         let whose = if self.created { "made for this run" } else { "as it was found" };
         let server = if self.args.server.address.is_none() { " in this process" } else { "" };
         writeln!(f, "negbank {VERSION}, server at {}{server}", self.address)?;
-        let (metric, dtype) = (metric(bank), dtype(bank));
+        let (metric, dtype) = (metric(bank.metric()), dtype(bank.dtype()));
         writeln!(
             f,
             "bank: {} entries x {} {dtype}, {metric}, {} labels, {whose}",
@@ -239,12 +240,4 @@ fn grouped(number: u64) -> String {
         told.push(digit);
     }
     told
-}
-
-fn metric(bank: &v1::Bank) -> String {
-    bank.metric().as_str_name().trim_start_matches("METRIC_").to_lowercase()
-}
-
-fn dtype(bank: &v1::Bank) -> String {
-    bank.dtype().as_str_name().trim_start_matches("DTYPE_").to_lowercase()
 }

@@ -1,5 +1,6 @@
 //! `negbank sample`: one request, answered for people.
 
+mod json;
 mod shown;
 
 use std::error::Error;
@@ -52,12 +53,20 @@ pub(super) struct Args {
     /// Draws what this seed draws; default: the server takes one and tells it.
     #[arg(long)]
     seed: Option<u64>,
+    /// Prints it as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shown = runtime.block_on(probe(args))?;
-    write!(std::io::stdout().lock(), "{shown}")?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{:#}", shown.json())?;
+    } else {
+        write!(out, "{shown}")?;
+    }
     Ok(())
 }
 

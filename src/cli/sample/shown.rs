@@ -124,16 +124,16 @@ fn reasons(counts: &[v1::ReasonCount]) -> Option<String> {
 }
 
 /// `REASON_TOO_FEW` is "too few".
-fn word(name: &str, prefix: &str) -> String {
+pub(super) fn word(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
 }
 
-fn at<T: Copy>(column: &[T], row: usize) -> Option<T> {
+pub(super) fn at<T: Copy>(column: &[T], row: usize) -> Option<T> {
     column.get(row).copied()
 }
 
 /// A value that its row may lack.
-fn present<T: Copy>(column: &[T], has: &[u8], row: usize) -> Option<T> {
+pub(super) fn present<T: Copy>(column: &[T], has: &[u8], row: usize) -> Option<T> {
     at(column, row).filter(|_| at(has, row) != Some(0))
 }
 

@@ -1,9 +1,13 @@
 //! One look at a server: what its banks are, what it has measured, and what changed since the look before.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::super::bench::stopwatch::Stopwatch;
+use super::super::choices::kind;
 use super::super::figures::Figures;
 use super::super::remote::Remote;
 use super::super::table::Table;
@@ -13,7 +17,8 @@ use crate::client::{Client, messages as v1};
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     watch: Stopwatch,
-    figures: Figures,
+    /// `None`: there are no probes to ask.
+    figures: Option<Figures>,
     banks: Vec<v1::Bank>,
     rates: Rates,
 }
@@ -27,7 +32,7 @@ struct Rates {
     /// Mean numbers of compute threads at work, and of pieces of work that wait.
     busy: f64,
     waiting: f64,
-    banks: Vec<BankRates>,
+    banks: BTreeMap<String, BankRates>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +42,10 @@ struct BankRates {
     served: f64,
     missing: f64,
 }
+
+/// The amount by which a count rises in a second.
+#[derive(Debug, Clone, Copy)]
+struct Passed(f64);
 
 /// How banks are listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +57,9 @@ pub(super) enum Order {
 }
 
 pub(super) const HEADINGS: [&str; 12] =
-    ["BANK", "KIND", "ENTRIES", "MEMORY", "STEP", "WRITES/s", "DRAWS/s", "SERVED/s", "MISSING/s", "INDEX", "LAG", "RECALL"];
+    ["BANK", "KIND", "ENTRIES", "MEMORY", "STEP", "WRITES/s", "DRAWS/s", "SERVED/s", "MISSING/s", "STATE", "LAG", "RECALL"];
+/// Columns that a narrow screen does without, those first that go first.
+pub(super) const LEAST: [&str; 8] = ["KIND", "LAG", "MEMORY", "DRAWS/s", "RECALL", "STEP", "WRITES/s", "ENTRIES"];
 
 const CALLS: &str = "negbank_grpc_request_seconds_count";
 
@@ -59,25 +70,33 @@ impl Look {
         before: Option<&Self>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let banks = client.list_banks().await?.banks;
-        let figures = remote.figures().await?;
+        let figures = if remote.has_probes() { Some(remote.figures().await?) } else { None };
         let watch = Stopwatch::start();
-        let rates = before.map_or_else(Rates::default, |before| before.rates_until(&banks, &figures, before.watch.elapsed()));
-        Ok(Self { watch, figures, banks, rates })
+        let mut look = Self { watch, figures, banks, rates: Rates::default() };
+        if let Some(before) = before {
+            look.rates = look.rates_since(before, before.watch.elapsed());
+        }
+        Ok(look)
     }
 
-    fn rates_until(&self, banks: &[v1::Bank], figures: &Figures, passed: Duration) -> Rates {
-        let rate = |name: &str, labels: &[(&str, &str)]| {
-            // A server that was started anew counts from nothing.
-            (figures.sum(name, labels) - self.figures.sum(name, labels)).max(0.0) / passed.as_secs_f64().max(1e-3)
+    fn rates_since(&self, before: &Self, passed: Duration) -> Rates {
+        let passed = Passed(passed.as_secs_f64().max(1e-3));
+        let rate = |name: &str, labels: &[(&str, &str)]| match (&before.figures, &self.figures) {
+            (Some(before), Some(now)) => passed.rate(before.sum(name, labels), now.sum(name, labels)),
+            _ => 0.0,
         };
         let of_bank = |bank: &v1::Bank| {
             let labels = [("bank", bank.name.as_str())];
-            BankRates {
-                writes: rate("negbank_bank_sequence", &labels),
+            // Of one that was not there, or not recovered, nobody knows what it had applied.
+            let known = before.banks.iter().find(|old| old.name == bank.name && old.recovering.is_none());
+            let applied = known.map_or(bank.sequence, |old| old.sequence);
+            let rates = BankRates {
+                writes: passed.rate(applied as f64, bank.sequence as f64),
                 draws: rate("negbank_draws_total", &labels),
                 served: rate("negbank_picks_total", &labels),
                 missing: rate("negbank_shortfalls_total", &labels),
-            }
+            };
+            (bank.name.clone(), rates)
         };
         Rates {
             calls: rate(CALLS, &[]),
@@ -85,28 +104,36 @@ impl Look {
             failed: rate(CALLS, &[("code", "2")]) + rate(CALLS, &[("code", "13")]) + rate(CALLS, &[("code", "15")]),
             busy: rate("negbank_compute_seconds_sum", &[]),
             waiting: rate("negbank_compute_queue_seconds_sum", &[]),
-            banks: banks.iter().map(of_bank).collect(),
+            banks: self.banks.iter().map(of_bank).collect(),
         }
     }
 
-    /// What concerns the whole server.
+    /// What concerns the whole server; what is amiss stands first, where a narrow screen shows it.
     pub(super) fn heading(&self) -> String {
         let Rates { calls, refused, failed, busy, waiting, .. } = &self.rates;
         let entries: u64 = self.banks.iter().map(|bank| bank.entries).sum();
-        format!(
-            "{} banks, {} entries | calls/s {} refused {} failed {} | compute threads busy {busy:.1}, waiting {waiting:.1}",
-            self.banks.len(),
-            compact(entries as f64),
-            compact(*calls),
-            compact(*refused),
-            compact(*failed)
-        )
+        let mut said = format!("{} banks, {} entries", self.banks.len(), compact(entries as f64));
+        said += &match &self.figures {
+            Some(_) => format!(
+                " | calls/s {} refused {} failed {} | compute threads busy {busy:.1}, waiting {waiting:.1}",
+                compact(*calls),
+                compact(*refused),
+                compact(*failed)
+            ),
+            None => " | without probes: what is drawn is not known".to_owned(),
+        };
+        let damaged: Vec<&str> =
+            self.banks.iter().filter(|bank| bank.damage.is_some()).map(|bank| bank.name.as_str()).collect();
+        if !damaged.is_empty() {
+            said = format!("DAMAGED, and take no writes (negbank doctor says where): {}\n{said}", damaged.join(", "));
+        }
+        said
     }
 
     /// A row a bank, under [`HEADINGS`].
     pub(super) fn rows(&self, order: Order) -> Vec<Vec<String>> {
-        let rates = self.rates.banks.iter().copied().chain(std::iter::repeat(BankRates::default()));
-        let mut banks: Vec<(&v1::Bank, BankRates)> = self.banks.iter().zip(rates).collect();
+        let rates = |bank: &v1::Bank| self.rates.banks.get(&bank.name).copied().unwrap_or_default();
+        let mut banks: Vec<(&v1::Bank, BankRates)> = self.banks.iter().map(|bank| (bank, rates(bank))).collect();
         if order == Order::Served {
             banks.sort_by(|a, b| b.1.served.total_cmp(&a.1.served));
         }
@@ -116,22 +143,57 @@ impl Look {
     fn row(&self, bank: &v1::Bank, rates: BankRates) -> Vec<String> {
         let none = || "-".to_owned();
         let index = bank.index.as_ref();
-        let kind = if bank.kind() == v1::BankKind::Queue { "queue" } else { "keyed" };
+        let measured = |told: &dyn Fn(&Figures) -> String| self.figures.as_ref().map_or_else(none, told);
+        let size = |figures: &Figures| bytes(figures.sum("negbank_bank_rows_bytes", &[("bank", &bank.name)]));
         vec![
             bank.name.clone(),
-            kind.to_owned(),
+            kind(bank.kind()).to_owned(),
             compact(bank.entries as f64),
-            bytes(self.figures.sum("negbank_bank_rows_bytes", &[("bank", &bank.name)])),
+            measured(&size),
             bank.step.map_or_else(none, |step| step.to_string()),
             compact(rates.writes),
-            compact(rates.draws),
-            compact(rates.served),
-            compact(rates.missing),
-            bank.recovering
-                .map_or_else(|| index.map_or_else(none, state), |share| format!("recovering {:.0} %", share * 100.0)),
+            measured(&|_| compact(rates.draws)),
+            measured(&|_| compact(rates.served)),
+            measured(&|_| compact(rates.missing)),
+            state(bank),
             index.and_then(|index| index.generation.map(|_| index.lag.to_string())).unwrap_or_else(none),
             index.and_then(|index| index.recall).map_or_else(none, |recall| format!("{recall:.3}")),
         ]
+    }
+
+    /// All of it, unrounded; what is not known is null.
+    pub(super) fn json(&self) -> Value {
+        let Rates { calls, refused, failed, busy, waiting, .. } = &self.rates;
+        let measured = |rate: f64| self.figures.as_ref().map(|_| rate);
+        let of_bank = |bank: &v1::Bank| {
+            let rates = self.rates.banks.get(&bank.name).copied().unwrap_or_default();
+            let index = bank.index.as_ref();
+            let rows = |figures: &Figures| figures.sum("negbank_bank_rows_bytes", &[("bank", &bank.name)]);
+            json!({
+                "bank": bank.name,
+                "kind": kind(bank.kind()),
+                "entries": bank.entries,
+                "rows_bytes": self.figures.as_ref().map(rows),
+                "sequence": bank.sequence,
+                "step": bank.step,
+                "writes_per_second": rates.writes,
+                "draws_per_second": measured(rates.draws),
+                "served_per_second": measured(rates.served),
+                "missing_per_second": measured(rates.missing),
+                "state": state(bank),
+                "damage": bank.damage,
+                "lag": index.and_then(|index| index.generation.map(|_| index.lag)),
+                "recall": index.and_then(|index| index.recall),
+            })
+        };
+        json!({
+            "calls_per_second": measured(*calls),
+            "refused_per_second": measured(*refused),
+            "failed_per_second": measured(*failed),
+            "threads_busy": measured(*busy),
+            "work_waiting": measured(*waiting),
+            "banks": self.banks.iter().map(of_bank).collect::<Vec<_>>(),
+        })
     }
 
     /// All of it as text.
@@ -142,7 +204,22 @@ impl Look {
     }
 }
 
-fn state(index: &v1::Index) -> String {
+impl Passed {
+    fn rate(self, before: f64, now: f64) -> f64 {
+        // A server that was started anew counts from nothing.
+        (now - before).max(0.0) / self.0
+    }
+}
+
+/// What it serves by, or why it does not serve as it should.
+fn state(bank: &v1::Bank) -> String {
+    if let Some(share) = bank.recovering {
+        return format!("recovering {:.0} %", share * 100.0);
+    }
+    if bank.damage.is_some() {
+        return "DAMAGED".to_owned();
+    }
+    let Some(index) = &bank.index else { return "-".to_owned() };
     match index.state() {
         v1::IndexState::Serving => "graph".to_owned(),
         v1::IndexState::Building => format!("building {:.0} %", index.progress * 100.0),
@@ -178,25 +255,59 @@ fn bytes(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Figures, Look, Order, Rates, Stopwatch, bytes, compact};
+    use super::{Duration, Figures, HEADINGS, Look, Order, Rates, Stopwatch, bytes, compact};
     use crate::client::messages as v1;
 
-    fn look(text: &str, names: &[&str]) -> Look {
-        let bank = |name: &&str| v1::Bank { name: (*name).to_owned(), entries: 5, ..Default::default() };
-        let banks = names.iter().map(bank).collect();
-        Look { watch: Stopwatch::start(), figures: Figures::parse(text), banks, rates: Rates::default() }
+    fn look(text: Option<&str>, banks: &[(&str, u64)]) -> Look {
+        let bank = |(name, sequence): &(&str, u64)| v1::Bank {
+            name: (*name).to_owned(),
+            entries: 5,
+            sequence: *sequence,
+            ..Default::default()
+        };
+        let banks = banks.iter().map(bank).collect();
+        Look { watch: Stopwatch::start(), figures: text.map(Figures::parse), banks, rates: Rates::default() }
+    }
+
+    fn column(look: &Look, order: Order, heading: &str) -> Vec<String> {
+        let at = HEADINGS.iter().position(|known| *known == heading).unwrap();
+        look.rows(order).iter().map(|row| format!("{} {}", row[0], row[at])).collect()
     }
 
     #[test]
     fn rates_are_what_was_counted_between_two_looks() {
-        let before = look("negbank_picks_total{bank=\"a\"} 100\nnegbank_picks_total{bank=\"b\"} 7\n", &["a", "b"]);
-        let mut after = look("negbank_picks_total{bank=\"a\"} 120\nnegbank_picks_total{bank=\"b\"} 107\n", &["a", "b"]);
-        after.rates = before.rates_until(&after.banks, &after.figures, Duration::from_secs(2));
-        let served = |order| after.rows(order).iter().map(|row| format!("{} {}", row[0], row[7])).collect::<Vec<_>>();
-        assert_eq!(served(Order::Name), ["a 10", "b 50"]);
-        assert_eq!(served(Order::Served), ["b 50", "a 10"]);
-        let restarted = after.rates_until(&before.banks, &before.figures, Duration::from_secs(2));
-        assert!(restarted.banks.iter().all(|bank| bank.served.abs() < 1e-9), "nothing is served a negative number of times");
+        let counted =
+            |a: u64, b: u64| format!("negbank_picks_total{{bank=\"a\"}} {a}\nnegbank_picks_total{{bank=\"b\"}} {b}\n");
+        let mut before = look(Some(&counted(100, 7)), &[("a", 3), ("b", 4), ("d", 0)]);
+        before.banks[2].recovering = Some(0.5);
+        let mut after = look(Some(&counted(120, 107)), &[("a", 3), ("b", 8), ("c", 2), ("d", 900_000)]);
+        after.rates = after.rates_since(&before, Duration::from_secs(2));
+        assert_eq!(column(&after, Order::Name, "SERVED/s"), ["a 10", "b 50", "c 0", "d 0"]);
+        assert_eq!(column(&after, Order::Served, "SERVED/s"), ["b 50", "a 10", "c 0", "d 0"]);
+        let writes = column(&after, Order::Name, "WRITES/s");
+        assert_eq!(writes, ["a 0", "b 2", "c 0", "d 0"], "what is seen for the first time is no storm of writes");
+        let restarted = before.rates_since(&after, Duration::from_secs(2));
+        assert!(restarted.banks.values().all(|bank| bank.served.abs() < 1e-9), "nothing is served a negative number of times");
+    }
+
+    #[test]
+    fn without_probes_only_writes_are_counted() {
+        let (before, mut after) = (look(None, &[("a", 3)]), look(None, &[("a", 9)]));
+        after.rates = after.rates_since(&before, Duration::from_secs(2));
+        assert_eq!(column(&after, Order::Name, "WRITES/s"), ["a 3"]);
+        assert_eq!(column(&after, Order::Name, "SERVED/s"), ["a -"]);
+        assert!(after.heading().contains("without probes"), "{}", after.heading());
+    }
+
+    #[test]
+    fn a_damaged_bank_is_seen_at_once() {
+        let mut look = look(None, &[("a", 3), ("b", 3)]);
+        look.banks[1].damage = Some("log-1 at byte 9".to_owned());
+        assert_eq!(column(&look, Order::Name, "STATE"), ["a -", "b DAMAGED"]);
+        let heading = look.heading();
+        let (first, rest) = heading.split_once('\n').unwrap();
+        assert!(first.starts_with("DAMAGED") && first.ends_with(": b"), "{heading}");
+        assert!(rest.starts_with("2 banks, 10 entries"), "{heading}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `negbank top`: a live view of a running server.
 
+mod columns;
 mod look;
 mod screen;
 
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// Prints one table and ends; so it does where standard output is no terminal.
     #[arg(long)]
     once: bool,
+    /// Prints it once, as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// How long a key waits for its effect.
@@ -43,10 +47,15 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let client = runtime.block_on(args.remote.connect())?;
     let interval = Duration::from_secs_f64(args.interval);
     let first = runtime.block_on(Look::take(&client, &args.remote, None)).map_err(|fault| told(fault.as_ref()))?;
-    if args.once || !std::io::stdout().is_terminal() {
+    if args.once || args.json || !std::io::stdout().is_terminal() {
         std::thread::sleep(interval);
         let look = runtime.block_on(Look::take(&client, &args.remote, Some(&first))).map_err(|fault| told(fault.as_ref()))?;
-        write!(std::io::stdout().lock(), "{}\n\n{}", look.heading(), look.table(look::Order::Name))?;
+        let mut out = std::io::stdout().lock();
+        if args.json {
+            writeln!(out, "{:#}", look.json())?;
+        } else {
+            write!(out, "{}\n\n{}", look.heading(), look.table(look::Order::Name))?;
+        }
         return Ok(());
     }
     let (tell, seen) = watch::channel(Seen { look: Some(first), fault: None });

@@ -8,9 +8,10 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Style, Stylize as _};
 use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Row, Table, TableState};
+use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
 use super::Seen;
+use super::columns::Columns;
 use super::look::{HEADINGS, Order};
 
 /// What is remembered between two drawings.
@@ -33,23 +34,24 @@ const HELP: &str = "q quit  o order  up/down scroll";
 impl Screen {
     pub(super) fn draw(&mut self, frame: &mut Frame<'_>, address: &str, seen: &Seen) {
         let [title, heading, banks, foot] =
-            Layout::vertical([Constraint::Length(1), Constraint::Length(2), Constraint::Min(1), Constraint::Length(1)])
+            Layout::vertical([Constraint::Length(1), Constraint::Length(3), Constraint::Min(1), Constraint::Length(1)])
                 .areas(frame.area());
         frame.render_widget(Line::from(format!("negbank top: {address}")).bold(), title);
+        let shown = seen.look.as_ref().map(|look| {
+            let rows = look.rows(self.order);
+            let columns = Columns::fitting(&rows, frame.area().width.into());
+            (look, rows, columns)
+        });
+        let help = shown.as_ref().map_or_else(|| HELP.to_owned(), |(.., columns)| format!("{HELP}{}", columns.left_out()));
         let foot_line = match &seen.fault {
             Some(fault) => Line::from(format!("no news: {fault}")).red(),
-            None => Line::from(HELP).dim(),
+            None => Line::from(help).dim(),
         };
         frame.render_widget(foot_line, foot);
-        let Some(look) = &seen.look else { return };
-        frame.render_widget(Paragraph::new(look.heading()), heading);
-        let cells = look.rows(self.order);
-        let widths = (0..HEADINGS.len()).map(|column| {
-            let widest = cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-            Constraint::Length(widest.max(HEADINGS.get(column).map_or(0, |heading| heading.len())) as u16)
-        });
-        let table = Table::new(cells.iter().map(|row| Row::new(row.clone())), widths.collect::<Vec<_>>())
-            .header(Row::new(HEADINGS).bold())
+        let Some((look, rows, columns)) = shown else { return };
+        frame.render_widget(Paragraph::new(look.heading()).wrap(Wrap { trim: true }), heading);
+        let table = Table::new(rows.iter().map(|row| Row::new(columns.of(row))), columns.widths())
+            .header(Row::new(columns.of(&HEADINGS.map(str::to_owned))).bold())
             .row_highlight_style(Style::new().reversed());
         frame.render_stateful_widget(table, banks, &mut self.at);
     }

@@ -10,13 +10,13 @@ use crate::engine::acknowledge::Acknowledge;
 use crate::engine::bank_memory::BankMemory;
 use crate::engine::ledger::{Ledger, MemoryConfig};
 use crate::model::clock::Deadline;
-use crate::model::{Applied, BankImage, BankKind, BankName, BankSpec, Metric, Mutation};
+use crate::model::{Applied, BankImage, BankKind, BankName, BankSpec, Caller, Metric, Mutation};
 use crate::rows::{Recycler, Shared};
 
 fn write(committer: &Committer) -> mpsc::Receiver<Result<Applied, EngineError>> {
     let (reply, answer) = mpsc::channel();
     let acknowledge = Acknowledge::new(move |result| drop(reply.send(result)));
-    committer.submit(Mutation::Remove(vec![1]), None, acknowledge).unwrap();
+    committer.submit(&Caller::Unknown, Mutation::Remove(vec![1]), None, acknowledge).unwrap();
     answer
 }
 

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use dashmap::DashMap;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -13,6 +14,7 @@ pub(super) use self::claims::Claim;
 use self::claims::Claims;
 use crate::engine::EngineError;
 use crate::engine::priority::give_way;
+use crate::model::BankName;
 
 /// Checkpoints that are made or read at the same time: they share a disk.
 const TURNS: usize = 2;
@@ -28,6 +30,8 @@ pub(super) struct Background {
     pub(super) claims: Claims,
     /// Held while memory is taken for a bank that is not there yet.
     pub(super) taking: Mutex<()>,
+    /// When each bank's newest checkpoint was made, as far as somebody has looked.
+    pub(super) newest: DashMap<BankName, u64>,
 }
 
 impl Background {
@@ -36,7 +40,14 @@ impl Background {
         let mut threads = Builder::new_multi_thread();
         let runtime = threads.worker_threads(1).thread_name("background").on_thread_start(give_way).enable_all().build()?;
         let (turns, tidying) = (Semaphore::new(TURNS), Arc::new(Semaphore::new(TIDYING)));
-        Ok(Self { runtime: Some(runtime), turns, tidying, claims: Claims::default(), taking: Mutex::default() })
+        Ok(Self {
+            runtime: Some(runtime),
+            turns,
+            tidying,
+            claims: Claims::default(),
+            taking: Mutex::default(),
+            newest: DashMap::new(),
+        })
     }
 
     /// Runs `work` there, and whatever blocks in it.

@@ -31,12 +31,26 @@ pub(super) struct Refused {
     why: String,
     /// True if the next start may serve it: the system failed, and no damage was found.
     pub(super) may_pass: bool,
+    /// `None`: nobody can read what it was.
+    pub(super) settings: Option<Settings>,
+}
+
+/// What a bank is, and how its writes are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) spec: BankSpec,
+    pub(super) durability: Durability,
 }
 
 impl Refused {
     pub(super) fn of(paths: Vec<PathBuf>, fault: &EngineError) -> Self {
         let may_pass = matches!(fault, EngineError::Storage(_) | EngineError::OutOfMemory(_) | EngineError::NoThreads);
-        Self { paths, why: fault.to_string(), may_pass }
+        Self { paths, why: fault.to_string(), may_pass, settings: None }
+    }
+
+    /// What it was is known.
+    pub(super) fn with(self, BankRecord { spec, durability, .. }: &BankRecord) -> Self {
+        Self { settings: Some(Settings { spec: *spec, durability: *durability }), ..self }
     }
 
     fn without(mut self, path: &Path) -> Self {
@@ -50,7 +64,7 @@ impl Refused {
     }
 
     /// What every call of the bank is answered.
-    fn refusal(&self, name: BankName) -> EngineError {
+    pub(super) fn refusal(&self, name: BankName) -> EngineError {
         let why = self.why.clone();
         if self.may_pass { EngineError::NotServed { name, why } } else { EngineError::Refused { name, why } }
     }
@@ -143,7 +157,7 @@ impl Inner {
             Keeping::Kept(kept) => Some(kept.folder.path().to_owned()),
             _ => None,
         };
-        self.open(&record, Bank::new(spec), kept).inspect_err(|_| self.unmake(&record.name, folder))
+        self.open(&record, Bank::new(spec), kept).inspect_err(|_| self.unmake(&record, folder))
     }
 
     /// Keeps the name of a bank that was to be made and failed, if its folder has the name all the same, or if there are `others` of that name
@@ -156,15 +170,15 @@ impl Inner {
         }
         let then = "after a restart the bank is as it was, or as it was to be";
         let why = format!("{fault}, and what was begun could not be taken back: {then}");
-        self.refuse(record.name.clone(), Refused::of(paths, &EngineError::Storage(why.clone())));
+        self.refuse(record.name.clone(), Refused::of(paths, &EngineError::Storage(why.clone())).with(record));
         EngineError::NotServed { name: record.name.clone(), why }
     }
 
     /// Takes back the folder of a bank that can't be served after all: with it the name would have two banks once it is made again.
-    fn unmake(&self, name: &BankName, folder: Option<PathBuf>) {
+    fn unmake(&self, record: &BankRecord, folder: Option<PathBuf>) {
         let Some((path, store)) = folder.zip(self.store.as_ref()) else { return };
         if let Err(stays) = store.remove(&path) {
-            self.refuse(name.clone(), Refused::of(vec![path], &stays.into()));
+            self.refuse(record.name.clone(), Refused::of(vec![path], &stays.into()).with(record));
         }
     }
 

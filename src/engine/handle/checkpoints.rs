@@ -66,15 +66,17 @@ impl Engine {
     /// Brings a bank back. When this ends, whoever asks for the bank has the restored one.
     ///
     /// # Errors
-    /// [`EngineError::NoCheckpoint`], [`EngineError::AlreadyExists`] if a bank of the name has other settings,
+    /// [`EngineError::Recovering`]; from what is returned [`EngineError::NoCheckpoint`], [`EngineError::AlreadyExists`] if a bank of the name has other settings,
     /// [`EngineError::CheckpointBusy`], [`EngineError::CheckpointDamaged`], [`EngineError::Storage`]
-    pub fn restore(&self, restore: Restore, deadline: Deadline) -> Running<(Checkpoint, Arc<BankHandle>)> {
+    pub fn restore(&self, restore: Restore, deadline: Deadline) -> Result<Running<(Checkpoint, Arc<BankHandle>)>, EngineError> {
+        // Who may come again must hear of it before there is progress to hear of.
+        self.inner.coming(&restore.into).map_or(Ok(()), |coming| Err(coming.refusal()))?;
         let engine = self.clone();
         let (running, work) =
             running(deadline, |wanted, meter| async move { engine.inner.restore(restore, (wanted, deadline), &meter).await });
         // Not in the background: the bank's committer begins here, and threads are of the priority of those that begin them.
         tokio::spawn(work);
-        running
+        Ok(running)
     }
 
     /// The checkpoints of a bank, or of all, oldest first.
@@ -122,6 +124,9 @@ impl Inner {
     ) -> Result<Checkpoint, EngineError> {
         let archive = self.archive()?;
         let (name, tag) = (bank.name.clone(), new.tag.clone());
+        if let Some(what) = &bank.damage {
+            return Err(EngineError::NotKept { name, what: what.clone() });
+        }
         check_tag(archive, &name, &new).await?;
         let alone = self.background.claims.alone(&name, &tag, deadline).await?;
         let turn = until(deadline, self.background.turn()).await?;
@@ -131,8 +136,8 @@ impl Inner {
         }
         let began = clock::now();
         let slice = until(deadline, self.slice(bank, deadline)).await?;
-        let (sequence, step, entries, created) =
-            (slice.image.sequence, slice.image.step, slice.entries(), clock::unix_millis());
+        let (sequence, step, entries) = (slice.image.sequence, slice.image.step, slice.entries());
+        let created = self.moment(archive, &name).await?;
         let number = random()?;
         let (folder, watched, shown) = (self.spool_folder(), wanted.clone(), Arc::clone(meter));
         let spooled = blocking(move || slice.spool((&folder, number), &watched, &shown)).await;
@@ -167,6 +172,18 @@ impl Inner {
         drop((alone, turn));
         self.tidy_behind(&checkpoint, new.keep.unwrap_or(self.config.checkpoints.keep), deadline).await;
         Ok(checkpoint)
+    }
+
+    /// When a checkpoint was made that is made now, in milliseconds since 1970: after all others of its bank, whatever the clock says, since
+    /// that tells which is the newest.
+    async fn moment(&self, archive: &Archive, bank: &BankName) -> Result<u64, EngineError> {
+        if !self.background.newest.contains_key(bank) {
+            let newest = archive.list(Some(bank)).await?.last().map_or(0, |newest| newest.created);
+            self.background.newest.entry(bank.clone()).or_insert(newest);
+        }
+        let mut newest = self.background.newest.entry(bank.clone()).or_insert(0);
+        *newest = clock::unix_millis().max(newest.saturating_add(1));
+        Ok(*newest)
     }
 
     /// Tidies up behind a checkpoint. Where that takes long the caller is not kept for it: what it asked for is there.

@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use super::banks::{Refused, capacity};
 use super::{Engine, Inner};
 use crate::bank::Bank;
+use crate::codec::BankRecord;
 use crate::durability::{Damaged, Folder, Found, StoreError};
 use crate::engine::journal::{Keeping, Kept};
 use crate::engine::ledger::{Part, Share};
@@ -157,6 +158,7 @@ impl Inner {
         store.banks()?.into_iter().for_each(|found| by_name.entry(found.name.clone()).or_default().push(found));
         for (name, mut found) in by_name {
             let paths: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
+            let record = agreed(&found);
             // The one that is not settled tells of the others.
             let unsettled = found.iter().position(|found| matches!(found.folder, Err(StoreError::Unsettled(_))));
             let only = match unsettled {
@@ -173,7 +175,7 @@ impl Inner {
                     memory.set(at_least(&folder.record().spec, (snapshot, log), self.config.durability.snapshot_log_bytes));
                     self.recovering.add(folder, (snapshot + log, memory));
                 }
-                Err(fault) => self.refuse(name, Refused::of(paths, &fault)),
+                Err(fault) => self.refuse(name, record.iter().fold(Refused::of(paths, &fault), Refused::with)),
             }
         }
         let coming = self.recovering.len();
@@ -246,6 +248,14 @@ fn at_least(spec: &BankSpec, (snapshot, log): (u64, u64), not_worth: u64) -> usi
     usize::try_from(written).unwrap_or(usize::MAX).min(most).min(usize::MAX / 2)
 }
 
+/// The settings of a bank as all of its folders have them.
+fn agreed(found: &[Found]) -> Option<BankRecord> {
+    let mut records = found.iter().map(|found| found.folder.as_ref().ok().map(Folder::record));
+    let first = records.next()??;
+    let is_same = |other: &BankRecord| (other.spec, other.durability) == (first.spec, first.durability);
+    records.all(|other| other.is_some_and(is_same)).then(|| first.clone())
+}
+
 fn named(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -261,7 +271,10 @@ fn work_off(inner: &Weak<Inner>, next: &Receiver<Arc<Coming>>) {
         let served = catch_unwind(AssertUnwindSafe(recovered)).unwrap_or(Err(EngineError::Internal("recovering it panicked")));
         let Some(inner) = inner.upgrade().filter(|_| coming.progress.is_wanted()) else { return };
         if let Err(fault) = served {
-            inner.refuse(coming.name().clone(), Refused::of(vec![coming.folder.path().to_owned()], &fault));
+            inner.refuse(
+                coming.name().clone(),
+                Refused::of(vec![coming.folder.path().to_owned()], &fault).with(coming.folder.record()),
+            );
         }
         inner.recovering.done(coming.name());
         // Looked up within, so that of two who tell it at the same time the last tells what is.

@@ -6,19 +6,19 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{Restore, random, until};
-use crate::archive::{Archive, ArchiveError, Found};
+use crate::archive::{Archive, ArchiveError, Found, has_room};
 use crate::codec::BankRecord;
 use crate::engine::EngineError;
 use crate::engine::checkpoints::{Returned, Returning};
 use crate::engine::differing::differing;
 use crate::engine::handle::background::Claim;
-use crate::engine::handle::banks::{Refused, blocking};
+use crate::engine::handle::banks::{Refused, Settings, blocking};
 use crate::engine::handle::{BankHandle, Inner};
 use crate::engine::ledger::{Part, Share};
 use crate::engine::meter::{Meter, Phase};
 use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
-use crate::model::{Checkpoint, Durability};
+use crate::model::{Checkpoint, Durability, Invalid};
 
 /// Pieces of a checkpoint's file that were read and are not in the bank yet.
 const PIECES: usize = 8;
@@ -39,10 +39,15 @@ impl Inner {
         let _room = self.room_for(&found.checkpoint)?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };
+        if let Some(dir) = self.config.durability.dir.clone().filter(|_| durability != Durability::Memory) {
+            let bytes = found.checkpoint.bytes;
+            blocking(move || Ok(has_room(&dir, bytes, "durability.dir")?)).await?;
+        }
         meter.begin(Phase::Reading, found.checkpoint.bytes);
         let began = clock::now();
         let returned = self.returned(archive, &found, record.clone(), &wanted, meter).await?;
-        if !wanted.holds() {
+        // What is begun now is done to its end, and its caller is to hear of it.
+        if !wanted.holds() || deadline.a_little_before().has_passed() {
             return Err(EngineError::DeadlineExceeded);
         }
         let inner = Arc::clone(self);
@@ -87,18 +92,30 @@ impl Inner {
         if *entries > limit as u64 {
             return Err(EngineError::LimitReached { what: "the number of a bank's entries", limit, setting });
         }
-        let there = self.banks.get(&restore.into).map(|bank| Arc::clone(&bank));
-        if let Some(there) = &there
-            && there.spec != *spec
-        {
+        let served = self.banks.get(&restore.into).map(|bank| Settings { spec: bank.spec, durability: bank.durability });
+        let there = served.or(self.unserved(restore)?);
+        if let Some(there) = there.filter(|there| there.spec != *spec) {
             let differing = differing(there.spec, *spec);
             return Err(EngineError::AlreadyExists { name: restore.into.clone(), differing });
         }
         let limit = self.config.max_banks;
-        if there.is_none() && self.taken_names() >= limit {
+        if served.is_none() && self.taken_names() >= limit {
             return Err(EngineError::LimitReached { what: "the number of banks", limit, setting: "limits.max_banks" });
         }
         self.durability(restore.durability.or(there.map(|there| there.durability)))
+    }
+
+    /// What a bank of the name was that is on disk and not served, if a checkpoint may take its place.
+    fn unserved(&self, restore: &Restore) -> Result<Option<Settings>, EngineError> {
+        let Some(refused) = self.refused.get(&restore.into) else { return Ok(None) };
+        match (refused.settings, restore.durability) {
+            (None, _) if refused.may_pass => Err(refused.refusal(restore.into.clone())),
+            (None, None) => {
+                let reason = "say how the bank's writes are to be kept: that of the one on disk can't be read any more";
+                Err(Invalid::one("durability", reason).into())
+            }
+            (settings, _) => Ok(settings),
+        }
     }
 
     /// Takes the memory of a bank that is not there yet: others that come meanwhile don't get it as well.
@@ -165,7 +182,7 @@ impl Inner {
             let path = kept.as_ref().map(|kept| kept.folder.path().to_owned());
             // What it replaces is gone from the disk, and the name is its own.
             self.open(record, bank, kept.into()).inspect_err(|fault| match path {
-                Some(path) => self.refuse(record.name.clone(), Refused::of(vec![path], fault)),
+                Some(path) => self.refuse(record.name.clone(), Refused::of(vec![path], fault).with(record)),
                 None => drop(self.refused.remove(&record.name)),
             })
         });

@@ -1,0 +1,57 @@
+//! Whether a disk has room for what is to be written.
+
+use std::path::Path;
+
+use rustix::fs::statvfs;
+
+use super::ArchiveError;
+
+/// Bytes that are left to others, or a twentieth of a small disk: a bank whose log finds no room takes no writes until a restart.
+const LEFT: u64 = 1 << 30;
+const SHARE: u64 = 20;
+
+/// Whether `bytes` more can be written to the disk of `folder`, the setting's, with room left for the logs of banks that are written meanwhile.
+/// A disk that doesn't tell has it.
+///
+/// # Errors
+/// [`ArchiveError::Io`]
+pub fn has_room(folder: &Path, bytes: u64, setting: &'static str) -> Result<(), ArchiveError> {
+    let Ok(disk) = statvfs(folder) else { return Ok(()) };
+    let of = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    enough(bytes, of(disk.f_bavail), of(disk.f_blocks)).map_err(|why| ArchiveError::Io {
+        doing: "write to",
+        what: folder.display().to_string(),
+        setting,
+        why,
+    })
+}
+
+fn enough(bytes: u64, free: u64, size: u64) -> Result<(), String> {
+    let left = LEFT.min(size / SHARE);
+    if bytes <= free.saturating_sub(left) {
+        return Ok(());
+    }
+    Err(format!("it has {free} bytes free, of which {left} are for the logs of banks, and {bytes} are wanted: make room there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEFT, enough, has_room};
+
+    #[test]
+    fn some_room_is_left_to_the_logs() {
+        let (size, free) = (100 * LEFT, 10 * LEFT);
+        assert!(enough(9 * LEFT, free, size).is_ok());
+        let refused = enough(9 * LEFT + 1, free, size).unwrap_err();
+        assert!(refused.contains(&free.to_string()) && refused.contains("make room"), "{refused}");
+        assert!(enough(900, 1_000, 2_000).is_ok() && enough(901, 1_000, 2_000).is_err(), "a twentieth of a small disk");
+        assert!(enough(u64::MAX, u64::MAX, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn this_disk_has_room_for_a_byte_and_not_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(has_room(folder.path(), u64::MAX, "checkpoints.spool").is_err());
+        assert!(has_room(&folder.path().join("not there"), u64::MAX, "checkpoints.spool").is_ok(), "nobody knows");
+    }
+}

@@ -1,0 +1,58 @@
+//! Clients' certificates: whose are taken, and until when.
+
+use std::fs;
+
+use negbank::client::{Client, ClientError, Security};
+
+use crate::authority::{Authority, Issued};
+use crate::probes::{free, get, value};
+use crate::secure::{Files, LONG, connect, port, trusting};
+
+/// A client that shows its own.
+async fn showing(address: &str, server: &Authority, own: Issued) -> Result<Client, ClientError> {
+    let identity = Some((own.certificate.into_bytes(), own.key.into_bytes()));
+    connect(address, Security { identity, ..trusting(server) }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_need_a_certificate_where_the_server_wants_one() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let files = Files::new(&ours.server("localhost"));
+    fs::write(files.path("clients.crt"), ours.certificate()).unwrap();
+    let server = files.serve(&["--set", &format!("tls.client_ca={}", files.path("clients.crt").display())]);
+    let address = format!("https://localhost:{}", port(&server));
+    showing(&address, &ours, ours.client()).await.unwrap();
+    assert!(showing(&address, &ours, theirs.client()).await.is_err(), "a client of another authority");
+    assert!(connect(&address, trusting(&ours)).await.is_err(), "a client without a certificate");
+    showing(&address, &ours, ours.expired_client()).await.unwrap_err();
+    let logged = server.killed().to_lowercase();
+    assert!(logged.contains("a tls handshake failed") && logged.contains("expired"), "{logged}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_of_clients_is_replaced_while_the_server_runs() {
+    let (ours, before, after) = (Authority::new("ours"), Authority::new("before"), Authority::until("after", 2_077));
+    let (files, http) = (Files::new(&ours.server("localhost")), free());
+    fs::write(files.path("clients.crt"), before.certificate()).unwrap();
+    let clients = format!("tls.client_ca={}", files.path("clients.crt").display());
+    let server = files.serve(&["--set", &clients, "--set", &format!("http.listen={http}")]);
+    let address = format!("https://localhost:{}", port(&server));
+    let open = showing(&address, &ours, before.client()).await.unwrap();
+    assert!(showing(&address, &ours, after.client()).await.is_err());
+    let ends = || {
+        let series = "negbank_certificate_expiry_timestamp_seconds{setting=\"tls.client_ca\"}";
+        value(&get(http, "/metrics").1, series)
+    };
+    let ended = ends();
+
+    fs::write(files.path("clients.crt"), after.certificate()).unwrap();
+    let taken_up = async {
+        while showing(&address, &ours, after.client()).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, taken_up).await.unwrap();
+    assert!(showing(&address, &ours, before.client()).await.is_err(), "the authority before is still trusted");
+    open.list_banks().await.expect("a connection that was let in goes on");
+    assert!((ends() - 3_376_684_800.0).abs() < 0.5 && ended > ends(), "2077-01-01, not {}", ends());
+}
