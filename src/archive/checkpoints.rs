@@ -65,11 +65,12 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Io`]
     pub async fn list(&self, bank: Option<&BankName>) -> Result<Vec<Checkpoint>, ArchiveError> {
-        self.read_all(bank).await.map(|(checkpoints, _)| checkpoints)
+        self.read_all(bank).await.map(|(there, _)| there.into_iter().map(|(checkpoint, _)| checkpoint).collect())
     }
 
-    /// The checkpoints of a bank, or of all, oldest first; and of those that can't be read the one that was written last.
-    async fn read_all(&self, bank: Option<&BankName>) -> Result<(Vec<Checkpoint>, Option<Unread>), ArchiveError> {
+    /// The checkpoints of a bank, or of all, oldest first, each with when its manifest was written; and of those that can't be read the one that
+    /// was written last.
+    async fn read_all(&self, bank: Option<&BankName>) -> Result<(Vec<(Checkpoint, i64)>, Option<Unread>), ArchiveError> {
         let prefix = bank.map(|bank| Path::from(bank.as_str()));
         let listed = self.place.store.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
         let objects = listed.map_err(|fault| self.failed("list", prefix.as_ref(), &fault))?;
@@ -82,21 +83,22 @@ impl Archive {
         let mut reads = futures_util::stream::iter(named.into_iter().map(read)).buffer_unordered(READS_AT_ONCE);
         let (mut checkpoints, mut unread) = (Vec::new(), None::<Unread>);
         while let Some((read, written)) = reads.next().await {
+            let written = written.timestamp_millis();
             match read {
                 // Deleted meanwhile.
                 Ok(None) => {}
-                Ok(Some(found)) => checkpoints.push(found.checkpoint),
+                Ok(Some(found)) => checkpoints.push((found.checkpoint, written)),
                 Err(fault @ ArchiveError::Io { .. }) => return Err(fault),
                 Err(fault) => {
                     tracing::warn!(%fault, "a checkpoint is not listed");
-                    let written = written.timestamp_millis();
                     if unread.as_ref().is_none_or(|last| last.written < written) {
                         unread = Some(Unread { fault, written });
                     }
                 }
             }
         }
-        checkpoints.sort_by(|a, b| (a.created, a.sequence, &a.bank, &a.tag).cmp(&(b.created, b.sequence, &b.bank, &b.tag)));
+        checkpoints
+            .sort_by(|(a, _), (b, _)| (a.created, a.sequence, &a.bank, &a.tag).cmp(&(b.created, b.sequence, &b.bank, &b.tag)));
         Ok((checkpoints, unread))
     }
 
@@ -112,8 +114,9 @@ impl Archive {
             return Ok(found);
         }
         let (there, unread) = self.read_all(Some(bank)).await?;
-        let begun = there.last().map_or(i64::MIN, |newest| newest.created.cast_signed());
-        let known: Vec<Tag> = there.into_iter().map(|checkpoint| checkpoint.tag).collect();
+        // It may be dated ahead of all clocks.
+        let begun = there.last().map_or(i64::MIN, |(newest, written)| newest.created.cast_signed().min(*written));
+        let known: Vec<Tag> = there.into_iter().map(|(checkpoint, _)| checkpoint.tag).collect();
         if let (None, Some(unread)) = (tag, unread.filter(|unread| unread.written >= begun)) {
             return Err(unread.fault.of_newest(&known));
         }

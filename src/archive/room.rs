@@ -16,7 +16,8 @@ const SHARE: u64 = 20;
 /// # Errors
 /// [`ArchiveError::Io`]
 pub fn has_room(folder: &Path, bytes: u64, setting: &'static str) -> Result<(), ArchiveError> {
-    let Ok(disk) = statvfs(folder) else { return Ok(()) };
+    // Some file systems, as those in memory without a bound, tell of no blocks at all.
+    let Some(disk) = statvfs(folder).ok().filter(|disk| disk.f_blocks > 0) else { return Ok(()) };
     let of = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     enough(bytes, of(disk.f_bavail), of(disk.f_blocks)).map_err(|why| ArchiveError::Io {
         doing: "write to",

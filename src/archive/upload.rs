@@ -8,11 +8,15 @@ use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt as _};
 use tokio::task::JoinSet;
 
 use super::checkpoints::{Archive, GoOn};
+use super::room::has_room;
 use super::spool::{Spooled, spool_failed};
 use super::{ArchiveError, location};
 
 /// Parts of an upload; an object store takes 10,000.
 const PARTS: u64 = 9_000;
+
+/// Bytes after which a disk is looked at again: others write to it as well.
+const LOOKED_EVERY: u64 = 64 << 20;
 
 /// A file that is on its way in parts.
 struct Parts {
@@ -59,6 +63,7 @@ impl Archive {
                 return Err(ArchiveError::GivenUp);
             }
         }
+        self.has_room(path, spooled.bytes).await?;
         let begun = self.place.store.put_multipart(path).await;
         let upload = begun.map_err(|fault| self.failed("write", Some(path), &fault))?;
         let (mut parts, bytes) = (Parts { upload, sent: JoinSet::new() }, spooled.bytes);
@@ -89,12 +94,26 @@ impl Archive {
                 return parts.complete().await.map_err(failed);
             }
             parts.wait_for_room(self.place.parts.at_once).await.map_err(failed)?;
+            let before = done;
             done += piece.len() as u64;
             parts.put(piece);
+            if done / LOOKED_EVERY > before / LOOKED_EVERY {
+                self.has_room(path, spooled.bytes.saturating_sub(done)).await?;
+            }
             if !go_on(done) {
                 return Err(ArchiveError::GivenUp);
             }
         }
+    }
+
+    /// Whether a directory has room for so much more of a file.
+    async fn has_room(&self, path: &Path, bytes: u64) -> Result<(), ArchiveError> {
+        let Some(file) = self.place.file(path) else { return Ok(()) };
+        let looked = location::blocking(move || {
+            let folder = file.ancestors().find(|folder| folder.exists());
+            Ok(folder.map_or(Ok(()), |folder| has_room(folder, bytes, "checkpoints.location")))
+        });
+        looked.await.map_err(|fault| self.failed("write", Some(path), &fault))?
     }
 
     async fn is_there(&self, path: &Path, bytes: u64) -> bool {

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded, select};
 
@@ -85,13 +85,13 @@ impl Committer {
         self.waiting.add(caller, queued, deadline, announce)
     }
 
-    /// Syncs what was queued before, whatever the bank's policy. Waits for room in the queue.
+    /// Syncs what was acknowledged before, whatever the bank's policy. Waits for room in the queue.
     pub(super) fn flush(&self, flushed: Flushed) {
         // Whoever waits hears of a committer that has ended by what it waits on.
         let _ended = self.queue.send(Request::Flush(flushed));
     }
 
-    /// Takes the bank as it is after what was queued before, into the memory of `room`: writes wait until it is copied. Waits for room in the
+    /// Takes the bank as it is after what was acknowledged before, into the memory of `room`: writes wait until it is copied. Waits for room in the
     /// queue until `deadline`.
     pub(super) fn cut(&self, (budget, room): (Budget, BankImage), deadline: Deadline, taken: Taken) -> Result<(), EngineError> {
         self.queue.send_deadline(Request::Cut(budget, room, taken), deadline.instant()).map_err(|refused| match refused {
@@ -129,7 +129,7 @@ impl Committing {
         for todo in requests.iter().filter_map(|request| self.todo(request)) {
             match todo {
                 Todo::Mutate(Queued { acknowledge, .. }, account) => {
-                    self.waiting.spared(&account);
+                    self.waiting.refused(&account, Duration::ZERO);
                     acknowledge.tell(Err(refused.clone()));
                 }
                 Todo::Flush(flushed) => flushed(Err(refused.clone())),
@@ -164,17 +164,28 @@ impl Committing {
     /// What comes next; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
     fn next(&mut self, requests: &Receiver<Request>) -> Option<Todo> {
         loop {
-            let Some(journal) = &mut self.journal else { return self.todo(requests.recv().ok()?) };
+            let Some(journal) = &mut self.journal else {
+                match self.todo(requests.recv().ok()?) {
+                    None => continue,
+                    todo => return todo,
+                }
+            };
             let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             let room = journal.room().awaited();
             select! {
-                recv(requests) -> request => return self.todo(request.ok()?),
+                recv(requests) -> request => match self.todo(request.ok()?) {
+                    None => {}
+                    todo => return todo,
+                },
                 recv(journal.synced()) -> synced => match synced {
                     Ok(synced) => {
                         let _failed = journal.note_synced(synced);
                         self.begin_due_snapshot();
                     }
-                    Err(_) => return self.todo(requests.recv().ok()?),
+                    Err(_) => match self.todo(requests.recv().ok()?) {
+                        None => {}
+                        todo => return todo,
+                    },
                 },
                 recv(due) -> _ => drop(journal.keep_up()),
                 recv(room) -> room => {
@@ -242,6 +253,7 @@ impl Committing {
             match next {
                 Todo::Mutate(Queued { mutation, mut acknowledge }, account) => {
                     acknowledge.begin();
+                    let began = clock::now();
                     let decided = match self.work.decide(&mutation, group, flying) {
                         Ok(Decided::Joins(arrivals)) => {
                             group.push((mutation, acknowledge), account, arrivals);
@@ -254,7 +266,8 @@ impl Committing {
                         Ok(Decided::Done(applied)) => Ok(applied),
                         Err(refused) => Err(refused),
                     };
-                    self.waiting.spared(&account);
+                    // Refusing is work too, and no work of the group's.
+                    self.waiting.refused(&account, self.spent_since(began));
                     acknowledge.tell(decided);
                 }
                 other => {
@@ -287,9 +300,18 @@ impl Committing {
         if self.wants_snapshot()
             && let Some(journal) = &mut self.journal
         {
+            let began = clock::now();
             // The journal remembers a failure, and tells whoever writes next.
             let _failed = journal.begin_snapshot(&self.work.bank);
+            self.spent_since(began);
         }
+    }
+
+    /// How long something took that is not charged to the next group.
+    fn spent_since(&self, began: Instant) -> Duration {
+        let took = clock::now().duration_since(began);
+        self.since.set(self.since.get() + took);
+        took
     }
 
     /// Makes a group as safe as the bank's policy says, before anything of it is seen.
@@ -311,6 +333,13 @@ impl Committing {
         let logged = self.logger.as_ref().ok_or(Ended)?.wait()?;
         self.journal = Some(logged.journal);
         Ok(logged.recorded)
+    }
+}
+
+impl Drop for Committing {
+    /// Whoever waits still, however this ended, hears that nobody works any more.
+    fn drop(&mut self) {
+        while self.waiting.next().is_some() {}
     }
 }
 

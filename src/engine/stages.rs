@@ -96,12 +96,12 @@ impl Stages {
         done
     }
 
-    /// Sends the stage that is complete to the committer, on nobody's account: it is of all its ranks.
+    /// Sends the stage that is complete to the committer.
     fn submit(&self, staging: &mut Staging<Reply>, answers: &mut Vec<Answer<Reply>>) {
         while let Some((at, batches)) = staging.complete() {
             let stages = self.clone();
             let acknowledge = Acknowledge::new(move |result| stages.committed(&result));
-            if let Err(error) = self.committer.submit(&Caller::Unknown, Mutation::Stage(at, batches), None, acknowledge) {
+            if let Err(error) = self.committer.submit(&Caller::Stage, Mutation::Stage(at, batches), None, acknowledge) {
                 answers.extend(staging.committed(&Err(error)));
             }
         }

@@ -15,6 +15,8 @@ pub enum Caller {
     Subject(Arc<str>),
     /// A machine.
     Peer(IpAddr),
+    /// The ranks of a staged write, together.
+    Stage,
 }
 
 /// A call as the engine sees it.

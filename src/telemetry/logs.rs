@@ -1,7 +1,7 @@
 //! Logs, to standard error.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
@@ -62,7 +62,9 @@ pub fn init(config: &Config) -> Result<(), FilterError> {
     let filter =
         EnvFilter::builder().parse(&config.filter).map_err(|source| FilterError { filter: config.filter.clone(), source })?;
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // A line that can't be written is lost; told of on the same standard error, it would end the process by a panic within a panic.
+    let lines = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_ansi(colours);
+    let lines = lines.with_writer(std::io::stderr);
     // Only a second subscriber is refused, as when a test starts two servers in one process.
     let _second = match config.format {
         Format::Text => lines.try_init(),
@@ -77,5 +79,9 @@ fn panicked(what: &PanicHookInfo<'_>) {
     let (thread, backtrace) = (thread::current(), Backtrace::capture());
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     let told = what.to_string().replace('\n', " ");
-    tracing::error!(thread = thread.name(), backtrace, "{told}");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(thread = thread.name(), backtrace, "{told}");
+    } else {
+        let _closed = writeln!(std::io::stderr(), "negbank: {told}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use negbank::client::{Client, Code, rows};
 use negbank::proto::v1;
@@ -35,15 +36,18 @@ async fn write(client: &Client, bank: &str, dim: u32, id: u64) {
     client.write(v1::WriteRequest { bank: bank.into(), ids: vec![id], embeddings, ..Default::default() }).await.unwrap();
 }
 
-/// Changes a bit of a file of a bank, in the middle of it.
-fn spoil(dir: &Path, bank: &str, file: &str) {
-    let folder = bank_folder(&dir.join("data"), bank);
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let path = files.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(file)).unwrap();
+/// The server's next life, after a bit of a file of the bank `wide` was changed, in the middle of it.
+async fn spoiled(dir: &Path, file: &str, settings: &[&str]) -> Live {
+    filled(&served(dir, &[]).await).await;
+    // Until the folder is free.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut files = fs::read_dir(bank_folder(&dir.join("data"), "wide")).unwrap().map(|entry| entry.unwrap().path());
+    let path = files.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(file)).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     fs::write(path, bytes).unwrap();
+    served(dir, settings).await
 }
 
 async fn restored(client: &Client, bank: &str, into: &str, durability: v1::Durability) -> Result<v1::Bank, (Code, String)> {
@@ -61,18 +65,15 @@ async fn restored(client: &Client, bank: &str, into: &str, durability: v1::Durab
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bank_that_can_not_be_read_is_replaced_by_its_like_and_kept_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    filled(&served(dir.path(), &[]).await).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    spoil(dir.path(), "wide", "log-");
-    let before = fs::read_dir(bank_folder(&dir.path().join("data"), "wide")).unwrap().count();
-    let live = served(dir.path(), &[]).await;
+    let live = spoiled(dir.path(), "log-", &[]).await;
+    let files = || fs::read_dir(bank_folder(&dir.path().join("data"), "wide")).unwrap().count();
+    let before = files();
     let refused = live.client.get_bank(v1::GetBankRequest { name: "wide".into() }).await.unwrap_err();
     assert_eq!(refused.code(), Code::DataLoss, "{refused}");
 
     let (code, said) = restored(&live.client, "narrow", "wide", v1::Durability::Unspecified).await.unwrap_err();
     assert!(code == Code::AlreadyExists && said.contains("dim is 4, not 2"), "{said}");
-    let there = fs::read_dir(bank_folder(&dir.path().join("data"), "wide")).unwrap().count();
-    assert_eq!(there, before, "nothing is changed");
+    assert_eq!(files(), before, "nothing is changed");
     let bank = restored(&live.client, "wide", "", v1::Durability::Unspecified).await.unwrap();
     assert_eq!((bank.sequence, bank.durability()), (2, v1::Durability::Always), "as its writes were kept before");
 }
@@ -80,10 +81,7 @@ async fn a_bank_that_can_not_be_read_is_replaced_by_its_like_and_kept_as_it_was(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_the_place_of_a_bank_whose_settings_are_lost_somebody_must_say_them() {
     let dir = tempfile::tempdir().unwrap();
-    filled(&served(dir.path(), &[]).await).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    spoil(dir.path(), "wide", "bank");
-    let live = served(dir.path(), &[]).await;
+    let live = spoiled(dir.path(), "bank", &[]).await;
     let (code, said) = restored(&live.client, "wide", "", v1::Durability::Unspecified).await.unwrap_err();
     assert!(code == Code::InvalidArgument && said.contains("durability"), "{said}");
     let bank = restored(&live.client, "wide", "", v1::Durability::Interval).await.unwrap();
@@ -94,10 +92,7 @@ async fn in_the_place_of_a_bank_whose_settings_are_lost_somebody_must_say_them()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_checkpoint_is_made_of_a_bank_that_lacks_what_was_damaged() {
     let dir = tempfile::tempdir().unwrap();
-    filled(&served(dir.path(), &[]).await).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    spoil(dir.path(), "wide", "log-");
-    let live = served(dir.path(), &["durability.damaged=read_only"]).await;
+    let live = spoiled(dir.path(), "log-", &["durability.damaged=read_only"]).await;
     let about = live.client.get_bank(v1::GetBankRequest { name: "wide".into() }).await.unwrap();
     assert!(about.damage.is_some() && about.sequence < 3, "{about:?}");
     let before = listed(&live.client).await;
@@ -118,7 +113,7 @@ async fn the_newest_checkpoint_is_the_last_that_was_made_though_the_clock_was_se
         checkpoint(&live.client, "b", tag).await.unwrap();
     }
     drop(live);
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // A day ahead; without the checksum of the manifest, which those of version 1 may lack.
     let manifest = dir.path().join("checkpoints/b/b/manifest.json");
     let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();

@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long)]
     strict: bool,
     /// Prints the findings as a JSON array.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ready")]
     json: bool,
 }
 

@@ -108,9 +108,9 @@ impl Waiting {
         }
     }
 
-    /// Hears that nothing had to be done for one.
-    pub(super) fn spared(&self, Account { caller, estimate, .. }: &Account) {
-        self.lock().ended(caller, *estimate, Duration::ZERO, clock::now());
+    /// Hears how long it took to find that one is not to be applied.
+    pub(super) fn refused(&self, Account { caller, estimate, .. }: &Account, time: Duration) {
+        self.lock().ended(caller, *estimate, time, clock::now());
     }
 
     fn estimate(&self, size: f64) -> Duration {

@@ -14,7 +14,7 @@ pub(super) use self::claims::Claim;
 use self::claims::Claims;
 use crate::engine::EngineError;
 use crate::engine::priority::give_way;
-use crate::model::BankName;
+use crate::model::{BankName, clock};
 
 /// Checkpoints that are made or read at the same time: they share a disk.
 const TURNS: usize = 2;
@@ -31,7 +31,7 @@ pub(super) struct Background {
     /// Held while memory is taken for a bank that is not there yet.
     pub(super) taking: Mutex<()>,
     /// When each bank's newest checkpoint was made, as far as somebody has looked.
-    pub(super) newest: DashMap<BankName, u64>,
+    newest: DashMap<BankName, u64>,
 }
 
 impl Background {
@@ -60,6 +60,22 @@ impl Background {
     /// Waits for a turn, which lasts until it is dropped.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, EngineError> {
         self.turns.acquire().await.map_err(|_| EngineError::Internal("the turns are over"))
+    }
+
+    pub(super) fn knows_newest(&self, bank: &BankName) -> bool {
+        self.newest.contains_key(bank)
+    }
+
+    pub(super) fn note_newest(&self, bank: &BankName, made: u64) {
+        self.newest.entry(bank.clone()).or_insert(made);
+    }
+
+    /// When a checkpoint was made that is made now, in milliseconds since 1970: after all others of its bank, whatever the clock says, since
+    /// that tells which is the newest.
+    pub(super) fn date(&self, bank: &BankName) -> u64 {
+        let mut newest = self.newest.entry(bank.clone()).or_insert(0);
+        *newest = clock::unix_millis().max(newest.saturating_add(1));
+        *newest
     }
 
     /// A turn to tidy up, unless too many do.

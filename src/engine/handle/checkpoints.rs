@@ -134,10 +134,12 @@ impl Inner {
         if !wanted.holds() {
             return Err(EngineError::DeadlineExceeded);
         }
+        // Before the cut: rows are copied aside from then on.
+        until(deadline, self.look_for_newest(archive, &name)).await?;
         let began = clock::now();
         let slice = until(deadline, self.slice(bank, deadline)).await?;
         let (sequence, step, entries) = (slice.image.sequence, slice.image.step, slice.entries());
-        let created = self.moment(archive, &name).await?;
+        let created = self.background.date(&name);
         let number = random()?;
         let (folder, watched, shown) = (self.spool_folder(), wanted.clone(), Arc::clone(meter));
         let spooled = blocking(move || slice.spool((&folder, number), &watched, &shown)).await;
@@ -174,16 +176,15 @@ impl Inner {
         Ok(checkpoint)
     }
 
-    /// When a checkpoint was made that is made now, in milliseconds since 1970: after all others of its bank, whatever the clock says, since
-    /// that tells which is the newest.
-    async fn moment(&self, archive: &Archive, bank: &BankName) -> Result<u64, EngineError> {
-        if !self.background.newest.contains_key(bank) {
-            let newest = archive.list(Some(bank)).await?.last().map_or(0, |newest| newest.created);
-            self.background.newest.entry(bank.clone()).or_insert(newest);
+    /// Finds out when the bank's newest checkpoint was made, so that the next is dated after it. One that can't be found out is taken for none.
+    async fn look_for_newest(&self, archive: &Archive, bank: &BankName) -> Result<(), EngineError> {
+        if !self.background.knows_newest(bank) {
+            match archive.list(Some(bank)).await {
+                Ok(there) => self.background.note_newest(bank, there.last().map_or(0, |newest| newest.created)),
+                Err(fault) => tracing::warn!(%bank, %fault, "when its newest checkpoint was made is not known"),
+            }
         }
-        let mut newest = self.background.newest.entry(bank.clone()).or_insert(0);
-        *newest = clock::unix_millis().max(newest.saturating_add(1));
-        Ok(*newest)
+        Ok(())
     }
 
     /// Tidies up behind a checkpoint. Where that takes long the caller is not kept for it: what it asked for is there.

@@ -24,7 +24,8 @@ def on_first_rank(
     """Has rank 0 do it once every rank is here, what each wrote before acknowledged; returns when it is done.
 
     `broadcast` gives every rank what rank 0 gave it. It is called every `round_seconds` until the work is done, which may take
-    longer than the ranks' process group waits for one of them. If the work fails, every rank raises: none is left waiting.
+    longer than the ranks' process group waits for one of them. If the work fails, every rank raises: none is left waiting. A
+    rank 0 that is interrupted leaves the call under way, for as long as it lives and the call's timeout allows.
     """
     barrier()
     outcome = _started(work) if rank == 0 else None
@@ -50,7 +51,10 @@ def _started(work: Callable[[], object]) -> Future[None]:
             outcome.set_result(None)
 
     # A daemon: a process that is interrupted, or whose peers are gone, does not stay for the work's end.
-    Thread(target=run, name="negbank-first-rank", daemon=True).start()
+    try:
+        Thread(target=run, name="negbank-first-rank", daemon=True).start()
+    except RuntimeError as fault:
+        outcome.set_exception(fault)
     return outcome
 
 

@@ -20,6 +20,8 @@ use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
 use crate::model::{Checkpoint, Durability, Invalid};
 
+/// Bytes after which the disk is looked at again: others write to it as well.
+const LOOKED_EVERY: u64 = 64 << 20;
 /// Pieces of a checkpoint's file that were read and are not in the bank yet.
 const PIECES: usize = 8;
 
@@ -39,10 +41,6 @@ impl Inner {
         let _room = self.room_for(&found.checkpoint)?;
         let Checkpoint { spec, lineage, .. } = found.checkpoint.clone();
         let record = BankRecord { name: restore.into.clone(), spec, incarnation: random()?, durability, lineage };
-        if let Some(dir) = self.config.durability.dir.clone().filter(|_| durability != Durability::Memory) {
-            let bytes = found.checkpoint.bytes;
-            blocking(move || Ok(has_room(&dir, bytes, "durability.dir")?)).await?;
-        }
         meter.begin(Phase::Reading, found.checkpoint.bytes);
         let began = clock::now();
         let returned = self.returned(archive, &found, record.clone(), &wanted, meter).await?;
@@ -139,13 +137,23 @@ impl Inner {
         let (inner, checkpoint, crc32) = (Arc::clone(self), found.checkpoint.clone(), found.crc32);
         let reading = tokio::spawn(blocking(move || {
             let store = inner.store.as_ref().filter(|_| record.durability != Durability::Memory);
+            let dir = store.and(inner.config.durability.dir.as_ref());
+            let room =
+                |done: u64| dir.map_or(Ok(()), |dir| has_room(dir, checkpoint.bytes.saturating_sub(done), "durability.dir"));
+            room(0)?;
             let mut returning = Returning::begin((&checkpoint, crc32), &record, store)?;
+            let (mut done, mut looked) = (0, 0);
             while let Some(piece) = taken.blocking_recv() {
                 // An empty one says that no more come.
                 if piece.is_empty() {
                     return returning.finish();
                 }
                 returning.push(&piece)?;
+                done += piece.len() as u64;
+                if done - looked >= LOOKED_EVERY {
+                    room(done)?;
+                    looked = done;
+                }
             }
             Err(EngineError::DeadlineExceeded)
         }));
