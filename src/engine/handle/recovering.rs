@@ -248,12 +248,11 @@ fn at_least(spec: &BankSpec, (snapshot, log): (u64, u64), not_worth: u64) -> usi
     usize::try_from(written).unwrap_or(usize::MAX).min(most).min(usize::MAX / 2)
 }
 
-/// The settings of a bank as all of its folders have them.
+/// The settings of a bank as all of its folders have them that can be read.
 fn agreed(found: &[Found]) -> Option<BankRecord> {
-    let mut records = found.iter().map(|found| found.folder.as_ref().ok().map(Folder::record));
-    let first = records.next()??;
-    let is_same = |other: &BankRecord| (other.spec, other.durability) == (first.spec, first.durability);
-    records.all(|other| other.is_some_and(is_same)).then(|| first.clone())
+    let mut records = found.iter().filter_map(|found| found.folder.as_ref().ok().map(Folder::record));
+    let first = records.next()?;
+    records.all(|other| (other.spec, other.durability) == (first.spec, first.durability)).then(|| first.clone())
 }
 
 fn named(paths: &[PathBuf]) -> String {
