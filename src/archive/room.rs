@@ -10,6 +10,9 @@ use super::ArchiveError;
 const LEFT: u64 = 1 << 30;
 const SHARE: u64 = 20;
 
+/// Bytes after which whoever writes much looks again: others write to the disk as well.
+pub const LOOKED_EVERY: u64 = 64 << 20;
+
 /// Whether `bytes` more can be written to the disk of `folder`, the setting's, with room left for the logs of banks that are written meanwhile.
 /// A disk that doesn't tell has it.
 ///

@@ -8,15 +8,12 @@ use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt as _};
 use tokio::task::JoinSet;
 
 use super::checkpoints::{Archive, GoOn};
-use super::room::has_room;
+use super::room::{LOOKED_EVERY, has_room};
 use super::spool::{Spooled, spool_failed};
 use super::{ArchiveError, location};
 
 /// Parts of an upload; an object store takes 10,000.
 const PARTS: u64 = 9_000;
-
-/// Bytes after which a disk is looked at again: others write to it as well.
-const LOOKED_EVERY: u64 = 64 << 20;
 
 /// A file that is on its way in parts.
 struct Parts {

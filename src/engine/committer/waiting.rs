@@ -95,10 +95,10 @@ impl Waiting {
 
     /// Hears what mutations took together that were worked off.
     pub(super) fn took(&self, accounts: &[Account], time: Duration) {
-        let all: f64 = accounts.iter().map(|account| account.size).sum();
         if accounts.is_empty() {
             return;
         }
+        let all: f64 = accounts.iter().map(|account| account.size).sum();
         self.pace.learn(time.as_nanos() as f64 / accounts.len() as f64);
         self.size.learn(all / accounts.len() as f64);
         let now = clock::now();

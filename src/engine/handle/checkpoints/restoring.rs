@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{Restore, random, until};
-use crate::archive::{Archive, ArchiveError, Found, has_room};
+use crate::archive::{Archive, ArchiveError, Found, LOOKED_EVERY, has_room};
 use crate::codec::BankRecord;
 use crate::engine::EngineError;
 use crate::engine::checkpoints::{Returned, Returning};
@@ -20,8 +20,6 @@ use crate::engine::query::Wanted;
 use crate::model::clock::{self, Deadline};
 use crate::model::{Checkpoint, Durability, Invalid};
 
-/// Bytes after which the disk is looked at again: others write to it as well.
-const LOOKED_EVERY: u64 = 64 << 20;
 /// Pieces of a checkpoint's file that were read and are not in the bank yet.
 const PIECES: usize = 8;
 
