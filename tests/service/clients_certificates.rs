@@ -5,6 +5,7 @@ use std::fs;
 use negbank::client::{Client, ClientError, Security};
 
 use crate::authority::{Authority, Issued};
+use crate::lifecycle::Process;
 use crate::probes::{free, get, value};
 use crate::secure::{Files, LONG, connect, port, trusting};
 
@@ -14,16 +15,32 @@ async fn showing(address: &str, server: &Authority, own: Issued) -> Result<Clien
     connect(address, Security { identity, ..trusting(server) }).await
 }
 
+/// A server of this authority that lets in only clients of it; its files, and its address.
+fn served(authority: &Authority) -> (Process, Files, String) {
+    let files = Files::new(&authority.server("localhost"));
+    fs::write(files.path("clients.crt"), authority.certificate()).unwrap();
+    let server = files.serve(&["--set", &format!("tls.client_ca={}", files.path("clients.crt").display())]);
+    let address = format!("https://localhost:{}", port(&server));
+    (server, files, address)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_need_a_certificate_where_the_server_wants_one() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let files = Files::new(&ours.server("localhost"));
-    fs::write(files.path("clients.crt"), ours.certificate()).unwrap();
-    let server = files.serve(&["--set", &format!("tls.client_ca={}", files.path("clients.crt").display())]);
-    let address = format!("https://localhost:{}", port(&server));
+    let (server, _files, address) = served(&ours);
     showing(&address, &ours, ours.client()).await.unwrap();
     assert!(showing(&address, &ours, theirs.client()).await.is_err(), "a client of another authority");
     assert!(connect(&address, trusting(&ours)).await.is_err(), "a client without a certificate");
+    let logged = server.killed();
+    assert!(logged.contains("a TLS handshake failed"), "{logged}");
+}
+
+/// Its server is asked by nobody else, or the log may have told of others' handshakes as often as it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_certificate_has_ended_is_not_let_in() {
+    let ours = Authority::new("ours");
+    let (server, _files, address) = served(&ours);
+    showing(&address, &ours, ours.client()).await.unwrap();
     showing(&address, &ours, ours.expired_client()).await.unwrap_err();
     let logged = server.killed().to_lowercase();
     assert!(logged.contains("a tls handshake failed") && logged.contains("expired"), "{logged}");
