@@ -46,7 +46,7 @@ pub(crate) fn measure(cases: &mut Vec<Case>) {
                 let mut found: Vec<Candidate> = Vec::new();
                 times.push(time_us(|| {
                     for (at, truth) in truth.iter().enumerate() {
-                        generation.search(anchors.row(at), reach, |_| true, &mut found);
+                        generation.search(anchors.row(at), reach, &mut |_: Spot| true, &mut found);
                         let slots = found.iter().map(|found| found.spot.slot);
                         let served = best(anchors.row(at), &entries, slots, k);
                         hits += served.iter().filter(|slot| truth.contains(slot)).count();

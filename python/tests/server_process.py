@@ -82,8 +82,9 @@ class ServerProcess:
             time.sleep(0.01)
 
     def _output(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        # Not by seeking: the process writes where the file that it shares with us stands.
+        file = self._log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
 
 def free_port() -> int:

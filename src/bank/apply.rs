@@ -5,6 +5,7 @@ use std::ops::Range;
 use rustc_hash::FxHashSet;
 
 use super::columns::{Counted, Entry};
+use super::cut::Keeper;
 use super::shard::Rewrite;
 use super::state::{Bank, Place};
 use crate::kernels::momentum;
@@ -71,6 +72,8 @@ impl Bank {
         if let Mutation::Remove(ids) = mutation {
             ids[from..until].iter().for_each(|&id| self.remove(id, applied));
         }
+        let cuts = self.open_cuts();
+        let mut keepers: Vec<Keeper<'_>> = cuts.iter().map(|cut| cut.keeper()).collect();
         let mut first = 0;
         for batch in mutation.batches() {
             // The part of from..until that lies in this batch.
@@ -80,8 +83,10 @@ impl Bank {
                     self.prefetch(batch, row - first..range.end.min(row + AHEAD) - first);
                 }
                 match self.spec.kind() {
-                    BankKind::Keyed { capacity, .. } => self.upsert(batch, row - first, capacity, applied),
-                    BankKind::Queue { capacity } => self.append(batch, row - first, (rows - row, capacity), applied),
+                    BankKind::Keyed { capacity, .. } => self.upsert((batch, row - first), capacity, &mut keepers, applied),
+                    BankKind::Queue { capacity } => {
+                        self.append((batch, row - first), (rows - row, capacity), &mut keepers, applied);
+                    }
                 }
             }
             first += batch.rows();
@@ -125,7 +130,13 @@ impl Bank {
         }
     }
 
-    fn upsert(&mut self, batch: &WriteBatch, row: usize, capacity: Option<u64>, applied: &mut Applied) {
+    fn upsert(
+        &mut self,
+        (batch, row): (&WriteBatch, usize),
+        capacity: Option<u64>,
+        keepers: &mut [Keeper<'_>],
+        applied: &mut Applied,
+    ) {
         let Some(id) = batch.id(row) else { return };
         let (home, metric, x) = (self.home(id), self.spec.metric(), batch.embedding(row));
         let slot = if let Some(slot) = self.shards[home].find(id) {
@@ -133,7 +144,7 @@ impl Bank {
             let before = shard.columns().counted(slot);
             let (label, group, weight) = (batch.label(row), batch.group(row), batch.weight(row));
             shard.update(slot, Rewrite { label, group, weight, step: batch.step().unwrap_or_default() }, revision);
-            self.keep(home, slot);
+            self.keep(home, slot, keepers);
             self.shards[home].write_row(slot, |v| move_row(metric, v, x, batch.momentum()));
             self.recount(Place { shard: home as u32, slot }, before);
             applied.updated += 1;
@@ -142,7 +153,7 @@ impl Bank {
             self.make_room(capacity.unwrap_or(u64::MAX), Self::stalest, applied);
             let (revision, shard) = (self.next_revision(), &mut self.shards[home]);
             let slot = shard.insert(entry(id, batch, row), revision);
-            self.keep(home, slot);
+            self.keep(home, slot, keepers);
             self.shards[home].write_row(slot, |v| set_row(metric, v, x));
             self.recount(Place { shard: home as u32, slot }, Counted::default());
             applied.inserted += 1;
@@ -152,7 +163,13 @@ impl Bank {
     }
 
     /// Appends a row that is the first of `left` rows still to be appended to a queue of `capacity`.
-    fn append(&mut self, batch: &WriteBatch, row: usize, (left, capacity): (usize, u64), applied: &mut Applied) {
+    fn append(
+        &mut self,
+        (batch, row): (&WriteBatch, usize),
+        (left, capacity): (usize, u64),
+        keepers: &mut [Keeper<'_>],
+        applied: &mut Applied,
+    ) {
         let id = batch.id(row).unwrap_or(self.appended);
         if batch.id(row).is_none() {
             applied.assigned.push(id);
@@ -166,11 +183,16 @@ impl Bank {
         self.make_room(capacity, Self::oldest, applied);
         let (revision, metric, shard) = (self.next_revision(), self.spec.metric(), &mut self.shards[turn]);
         let slot = shard.insert(entry(id, batch, row), revision);
-        self.keep(turn, slot);
+        self.keep(turn, slot, keepers);
         self.shards[turn].write_row(slot, |v| set_row(metric, v, batch.embedding(row)));
         self.recount(Place { shard: turn as u32, slot }, Counted::default());
         self.changed(turn, slot);
         applied.inserted += 1;
+    }
+
+    /// Keeps a row that will be changed for whoever takes a copy of the bank.
+    fn keep(&self, shard: usize, slot: u32, keepers: &mut [Keeper<'_>]) {
+        keepers.iter_mut().for_each(|keeper| keeper.keep(shard, slot, self.shards[shard].rows()));
     }
 
     /// Evicts an entry if the bank is full.

@@ -114,6 +114,11 @@ impl Columns {
         prefetch(&self.ids[slot as usize..=slot as usize]);
     }
 
+    /// Asks for the stamp of the slot's entry to be brought near.
+    pub fn prefetch_stamp(&self, slot: u32) {
+        prefetch(&self.occupied_at[slot as usize..=slot as usize]);
+    }
+
     /// The entry's label.
     pub fn label(&self, slot: u32) -> Option<i64> {
         (self.present[slot as usize] & HAS_LABEL != 0).then(|| self.labels[slot as usize])

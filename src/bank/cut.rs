@@ -78,31 +78,22 @@ impl Cut {
                 None => bank.shards()[shard].rows().row(slot).append_raw(raw),
             }
         }
-        Ok((first < of_shard.taken).then_some(first))
+        let has_more = first < of_shard.taken;
+        if state.is_taken() {
+            state.forget();
+        }
+        Ok(has_more.then_some(first))
     }
 
-    /// Copies a row aside, if it was not taken yet. False if nobody needs it any more.
-    pub(super) fn keep(&self, shard: usize, slot: u32, rows: &Rows) -> bool {
-        let mut state = self.state();
-        let State { shards, aside, over } = &mut *state;
-        let Some(of_shard) = shards.get_mut(shard).filter(|_| !*over) else { return false };
-        if slot < of_shard.taken || slot >= of_shard.slots {
-            return shards.iter().any(|of_shard| of_shard.taken < of_shard.slots);
-        }
-        if of_shard.aside.is_empty() {
-            of_shard.aside = vec![None; of_shard.slots as usize];
-        }
-        let mut kept = true;
-        if let Some(at @ None) = of_shard.aside.get_mut(slot as usize) {
-            *at = aside.put(rows.row(slot));
-            kept = at.is_some();
-        }
-        if !kept || aside.rows_bytes() > self.budget.bytes {
-            *over = true;
-            *aside = Aside::new(0);
-            shards.iter_mut().for_each(|of_shard| of_shard.aside = Vec::new());
-        }
-        !*over
+    /// True while rows must be kept for it: not all were taken yet, and it has not failed.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.over && !state.is_taken()
+    }
+
+    /// Whoever changes rows has this meanwhile.
+    pub(super) fn keeper(&self) -> Keeper<'_> {
+        Keeper { state: self.state(), budget: self.budget }
     }
 
     /// True while there is no hurry: less than half of what may lie aside does.
@@ -119,5 +110,47 @@ impl Cut {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_taken(&self) -> bool {
+        self.shards.iter().all(|of_shard| of_shard.taken >= of_shard.slots)
+    }
+
+    /// Gives the memory of what lies aside back.
+    fn forget(&mut self) {
+        self.aside = Aside::new(0);
+        self.shards.iter_mut().for_each(|of_shard| of_shard.aside = Vec::new());
+    }
+}
+
+/// A cut that rows are kept for while a writer holds the bank.
+#[derive(Debug)]
+pub(super) struct Keeper<'a> {
+    state: MutexGuard<'a, State>,
+    budget: Budget,
+}
+
+impl Keeper<'_> {
+    /// Copies a row aside, if it was not taken yet. Must be called before it is changed.
+    pub(super) fn keep(&mut self, shard: usize, slot: u32, rows: &Rows) {
+        let State { shards, aside, over } = &mut *self.state;
+        let Some(of_shard) = shards.get_mut(shard).filter(|_| !*over) else { return };
+        if slot < of_shard.taken || slot >= of_shard.slots {
+            return;
+        }
+        if of_shard.aside.is_empty() {
+            of_shard.aside = vec![None; of_shard.slots as usize];
+        }
+        let mut kept = true;
+        if let Some(at @ None) = of_shard.aside.get_mut(slot as usize) {
+            *at = aside.put(rows.row(slot));
+            kept = at.is_some();
+        }
+        if !kept || aside.rows_bytes() > self.budget.bytes {
+            *over = true;
+            self.state.forget();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A bank as values, and back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::classes::Classes;
 use super::cut::{Budget, Cut};
@@ -99,12 +99,14 @@ impl Bank {
         cut
     }
 
-    /// Must be called before a row is changed: a copy that is being taken of the bank may still need it.
-    pub(super) fn keep(&mut self, shard: usize, slot: u32) {
-        if !self.cuts.is_empty() {
-            let rows = self.shards[shard].rows();
-            self.cuts.retain(|cut| cut.upgrade().is_some_and(|cut| cut.keep(shard, slot, rows)));
+    /// The copies for which rows must be kept before they are changed.
+    pub(super) fn open_cuts(&mut self) -> Vec<Arc<Cut>> {
+        if self.cuts.is_empty() {
+            return Vec::new();
         }
+        let open: Vec<Arc<Cut>> = self.cuts.iter().filter_map(Weak::upgrade).filter(|cut| cut.is_open()).collect();
+        self.cuts = open.iter().map(Arc::downgrade).collect();
+        open
     }
 }
 

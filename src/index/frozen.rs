@@ -232,6 +232,11 @@ impl Frozen {
         if self.metric == Metric::L2 { self.squares[entry as usize] } else { 0.0 }
     }
 
+    /// The part of an l2 bank's squared distances to a query that all of them have, and which orders by [`Self::offset`] leave out.
+    pub(super) fn beyond(&self, query: &[u16]) -> f32 {
+        if self.metric == Metric::L2 { bf16::dot(query, query) } else { 0.0 }
+    }
+
     /// How near a row still is to that of `entry`: their cosine where both have norm 1, in general 2ab / (aa + bb), which is 1 for
     /// equal rows only. `scratch` is room for a row.
     pub fn similarity(&self, entry: u32, row: &[f32], scratch: &mut Vec<f32>) -> f32 {

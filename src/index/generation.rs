@@ -7,6 +7,8 @@ use super::frozen::{Frozen, Spot};
 use super::hnsw::{self, BuildConfig, BuildError};
 use crate::kernels::bf16;
 use crate::kernels::prefetch::prefetch;
+use crate::kernels::score::score;
+use crate::model::Metric;
 
 /// When rows were copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +39,31 @@ pub struct Candidate {
     pub spot: Spot,
     /// Distance to the row as it was, up to what all candidates of an anchor have in common.
     pub distance: f32,
+}
+
+/// What a search asks of the bank as it is now.
+pub trait Present {
+    /// True if the entry may be returned.
+    fn admits(&mut self, spot: Spot) -> bool;
+
+    /// True if rows have moved: then the search is led by what [`Self::row`] tells, else by the rows as they were.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// An entry's row, padded; `None`: it has left.
+    fn row(&mut self, _spot: Spot) -> Option<&[f32]> {
+        None
+    }
+
+    /// Asks for the memory of what [`Self::row`] will be asked for.
+    fn prefetch(&self, _spot: Spot) {}
+}
+
+impl<F: FnMut(Spot) -> bool> Present for F {
+    fn admits(&mut self, spot: Spot) -> bool {
+        self(spot)
+    }
 }
 
 /// Width of the search in which every node must find itself.
@@ -116,19 +143,12 @@ impl Generation {
         self.entries.get(shard as usize)?.get(slot as usize)?.checked_sub(1)
     }
 
-    /// Finds entries near `anchor`, padded or not, that `admits` lets pass: `found` gets at least the `reach.ef` nearest of those that
-    /// the walk met, in no order. Returns the distances computed; `reach.most` or more: it was cut short.
-    pub fn search(
-        &self,
-        anchor: &[f32],
-        reach: Reach,
-        mut admits: impl FnMut(Spot) -> bool,
-        found: &mut Vec<Candidate>,
-    ) -> usize {
+    /// Finds entries near `anchor`, which is padded where `present` is live: `found` gets at least the `reach.ef` nearest that are
+    /// admitted of those that the walk met, in no order. Returns the distances computed; `reach.most` or more: it was cut short.
+    pub fn search(&self, anchor: &[f32], reach: Reach, present: &mut impl Present, found: &mut Vec<Candidate>) -> usize {
         found.clear();
         let query = self.frozen.query(anchor);
-        let any = |node: u32| self.with_repeated(node).any(|entry| admits(self.frozen.spot(entry)));
-        let mut space = Walk { frozen: &self.frozen, query: &query, admits: any };
+        let mut space = Walk { generation: self, query: &query, anchor, beyond: self.frozen.beyond(&query), present };
         let mut nodes = Vec::new();
         let computed = SCRATCH.with_borrow_mut(|scratch| self.graph.search(&mut space, reach, scratch, &mut nodes));
         for (node, distance) in nodes {
@@ -143,35 +163,56 @@ impl Generation {
     }
 
     fn finds(&self, node: u32) -> bool {
-        let query = self.frozen.row(node);
-        let mut space = Walk { frozen: &self.frozen, query, admits: |_| true };
+        let present = &mut |_: Spot| true;
+        let mut space = Walk { generation: self, query: self.frozen.row(node), anchor: &[], beyond: 0.0, present };
         let (mut nodes, reach) = (Vec::new(), Reach { ef: AUDIT_EF, most: usize::MAX });
         SCRATCH.with_borrow_mut(|scratch| self.graph.search(&mut space, reach, scratch, &mut nodes));
         nodes.iter().any(|&(found, _)| found == node)
     }
 }
 
-/// The rows as they were, seen from an anchor.
-struct Walk<'a, A> {
-    frozen: &'a Frozen,
+/// The rows, seen from an anchor.
+struct Walk<'a, P> {
+    generation: &'a Generation,
     query: &'a [u16],
-    admits: A,
+    anchor: &'a [f32],
+    /// What distances of rows as they are have, and those of rows as they were have not.
+    beyond: f32,
+    present: &'a mut P,
 }
 
-impl<A: FnMut(u32) -> bool> Space for Walk<'_, A> {
+impl<P: Present> Space for Walk<'_, P> {
     fn distances(&mut self, nodes: &[u32], distances: &mut Vec<f32>) {
-        bf16::dots(self.query, self.frozen.slab(), nodes, distances);
-        for (&node, distance) in nodes.iter().zip(distances) {
-            *distance = self.frozen.offset(node) - 2.0 * *distance;
+        let frozen = &self.generation.frozen;
+        if !self.present.is_live() {
+            bf16::dots(self.query, frozen.slab(), nodes, distances);
+            for (&node, distance) in nodes.iter().zip(distances) {
+                *distance = frozen.offset(node) - 2.0 * *distance;
+            }
+            return;
         }
+        distances.clear();
+        distances.extend(nodes.iter().map(|&node| match self.present.row(frozen.spot(node)) {
+            Some(row) => match frozen.metric() {
+                Metric::L2 => -score(Metric::L2, self.anchor, row) - self.beyond,
+                metric => -2.0 * score(metric, self.anchor, row),
+            },
+            None => frozen.offset(node) - 2.0 * bf16::dot(self.query, frozen.row(node)),
+        }));
     }
 
     fn prefetch(&self, node: u32) {
-        prefetch(self.frozen.row(node));
+        let frozen = &self.generation.frozen;
+        if self.present.is_live() {
+            self.present.prefetch(frozen.spot(node));
+        } else {
+            prefetch(frozen.row(node));
+        }
     }
 
     fn admits(&mut self, node: u32) -> bool {
-        (self.admits)(node)
+        let Self { generation, present, .. } = self;
+        generation.with_repeated(node).any(|entry| present.admits(generation.frozen.spot(entry)))
     }
 }
 
@@ -193,7 +234,7 @@ fn by_slot(spots: &[Spot]) -> Vec<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Candidate, Generation, Taken};
+    use super::{Candidate, Generation, Present, Taken};
     use crate::index::flat_graph::Reach;
     use crate::index::frozen::{Freezer, Spot};
     use crate::index::hnsw::{BuildConfig, BuildError};
@@ -234,7 +275,7 @@ mod tests {
                     let of = |row: u32| score(metric, &anchor, &rows[row as usize]);
                     of(b).total_cmp(&of(a))
                 });
-                generation.search(&anchor, Reach { ef, ..REACH }, |_| true, &mut found);
+                generation.search(&anchor, Reach { ef, ..REACH }, &mut |_| true, &mut found);
                 let found = slots(&found);
                 hit += all[..10].iter().filter(|row| found.contains(row)).count();
             }
@@ -242,18 +283,67 @@ mod tests {
         }
     }
 
+    /// Rows as they are after the graph was built; those of every tenth slot have left.
+    struct Moved<'a>(&'a [[f32; DIM]]);
+
+    impl Present for Moved<'_> {
+        fn admits(&mut self, spot: Spot) -> bool {
+            self.row(spot).is_some()
+        }
+
+        fn is_live(&self) -> bool {
+            true
+        }
+
+        fn row(&mut self, spot: Spot) -> Option<&[f32]> {
+            (!spot.slot.is_multiple_of(10)).then(|| &self.0[(spot.slot * 3 + spot.shard) as usize][..])
+        }
+    }
+
+    #[test]
+    fn a_live_walk_finds_rows_where_they_are_now_and_goes_through_those_that_left() {
+        let before = random(3_000);
+        for (metric, ef) in [(Metric::Cosine, 32), (Metric::Dot, 256), (Metric::L2, 32)] {
+            let unit = |row: [f32; DIM]| match metric {
+                Metric::Cosine => row.map(|x| x / row.iter().map(|x| x * x).sum::<f32>().sqrt()),
+                Metric::Dot | Metric::L2 => row,
+            };
+            let before: Vec<[f32; DIM]> = before.iter().copied().map(unit).collect();
+            // Each goes its own way.
+            let ways = before.iter().rev();
+            let now: Vec<[f32; DIM]> =
+                before.iter().zip(ways).map(|(row, way)| unit(std::array::from_fn(|at| row[at] + 0.5 * way[at]))).collect();
+            let generation = built(metric, &before, 1);
+            let (mut live, mut frozen, mut found) = (0, 0, Vec::new());
+            for anchor in random(40).into_iter().map(unit) {
+                let mut all: Vec<u32> = (0..3_000u32).filter(|row| !(row / 3).is_multiple_of(10)).collect();
+                all.sort_by(|&a, &b| {
+                    let of = |row: u32| score(metric, &anchor, &now[row as usize]);
+                    of(b).total_cmp(&of(a))
+                });
+                let hits = |found: &[Candidate]| all[..10].iter().filter(|row| slots(found).contains(row)).count();
+                generation.search(&anchor, Reach { ef, ..REACH }, &mut Moved(&now), &mut found);
+                assert!(slots(&found).iter().all(|row| !(row / 3).is_multiple_of(10)));
+                live += hits(&found);
+                generation.search(&anchor, Reach { ef, ..REACH }, &mut |_: Spot| true, &mut found);
+                frozen += hits(&found);
+            }
+            assert!(live >= 350 && live > frozen + 20, "{metric:?}: {live} and {frozen} of 400");
+        }
+    }
+
     #[test]
     fn all_repeated_one_entry_and_none() {
         let same = built(Metric::L2, &[[0.25; DIM]; 500], 1);
         let mut found = Vec::new();
-        same.search(&[0.0; DIM], REACH, |_| true, &mut found);
+        same.search(&[0.0; DIM], REACH, &mut |_| true, &mut found);
         let mut met = slots(&found);
         met.sort_unstable();
         assert_eq!(met, (0..500).collect::<Vec<_>>());
         assert!(same.unreachable().is_empty());
 
         let one = built(Metric::L2, &[[0.25; DIM]], 1);
-        one.search(&[0.0; DIM], REACH, |_| true, &mut found);
+        one.search(&[0.0; DIM], REACH, &mut |_| true, &mut found);
         assert_eq!(slots(&found), [0]);
         assert_eq!((one.entry(0, 0), one.entry(0, 1), one.entry(9, 0)), (Some(0), None, None));
 
@@ -289,7 +379,7 @@ mod tests {
         let rows = random(2_000);
         let generation = built(Metric::L2, &rows, 1);
         let mut found = Vec::new();
-        let computed = generation.search(&rows[0], REACH, |spot| spot.slot % 50 == 7, &mut found);
+        let computed = generation.search(&rows[0], REACH, &mut |spot: Spot| spot.slot % 50 == 7, &mut found);
         assert!(found.len() >= 30 && found.iter().all(|found| found.spot.slot % 50 == 7), "{}", found.len());
         assert!(computed > 1_000, "it walked through the others");
     }

@@ -21,7 +21,7 @@ pub use counted::Counted;
 pub use delta::{Delta, Scanned};
 pub use flat_graph::Reach;
 pub use frozen::{Freezer, Frozen, Spot};
-pub use generation::{Candidate, Generation, Taken};
+pub use generation::{Candidate, Generation, Present, Taken};
 pub use hnsw::{BuildConfig, BuildError};
 pub use ranking::{Known, Ranked, Ranking};
 pub use saved::Loading;

@@ -257,7 +257,12 @@ mod tests {
 
     fn found(generation: &Generation, anchor: &[f32]) -> Vec<Candidate> {
         let mut found = Vec::new();
-        generation.search(anchor, Reach { ef: 50, most: usize::MAX }, |spot| spot.slot % 5 > 0, &mut found);
+        generation.search(
+            anchor,
+            Reach { ef: 50, most: usize::MAX },
+            &mut |spot: Spot| !spot.slot.is_multiple_of(5),
+            &mut found,
+        );
         found
     }
 

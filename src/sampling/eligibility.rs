@@ -111,6 +111,11 @@ impl Eligibility {
         }
     }
 
+    /// True if anchors are kept from their own label, which is what lies nearest to them.
+    pub(super) fn bars_what_is_near(&self) -> bool {
+        self.exclude_same_label
+    }
+
     /// True if some entry may be kept from this anchor that isn't kept from others.
     pub(super) fn bars_any(&self, anchor: &Anchor) -> bool {
         self.bars_some(anchor) || self.barred_label(anchor).is_some()

@@ -23,7 +23,12 @@ pub(super) struct View {
     pub(super) scanned: Scanned,
     /// The bank's change counter then.
     pub(super) known: u64,
+    /// [`Standing::has_drifted`]
+    pub(super) has_drifted: bool,
 }
+
+/// Mean similarity of rows to what they were from which on the graph's own copy of them, in fewer bytes, leads walks as well.
+const UNMOVED: f64 = 0.998;
 
 /// How the graph that serves stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +45,13 @@ pub struct Standing {
     pub unreachable: usize,
     /// Memory that it takes.
     pub bytes: usize,
+}
+
+impl Standing {
+    /// True if rows have moved since the graph was built, so that walks should see them as they are.
+    pub(super) fn has_drifted(&self) -> bool {
+        self.mean_similarity < UNMOVED
+    }
 }
 
 impl Indexed {
@@ -94,6 +106,7 @@ impl Indexed {
             generation: Arc::clone(delta.generation()),
             scanned: delta.scanned(),
             known: delta.known(),
+            has_drifted: delta.mean_similarity() < UNMOVED,
         })
     }
 }

@@ -16,6 +16,7 @@ mod drawing;
 mod eligibility;
 mod filtered;
 mod gathered;
+mod held;
 mod indexed;
 mod joint_sieve;
 mod law;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
+use super::indexed::Indexed;
 use super::observed::Observed;
 use super::planner::Task;
 use super::search::{self, Searched};
@@ -24,6 +25,12 @@ const MOST_EF: usize = 8_192;
 
 /// Entries that a walk keeps at least.
 const LEAST_EF: usize = 64;
+
+/// Entries that a walk keeps for each that is wanted.
+const KEPT_FOR_EACH: usize = 2;
+
+/// The same where a walk finds less: around what lies nearest, where that is not wanted, and among rows that lie where they are not linked.
+const KEPT_FOR_EACH_IF_HARDER: usize = 3;
 
 /// Rows of a dot bank are built into the graph as if they lay on one sphere, where an anchor is about as far from all: walks that
 /// find as much are this much wider.
@@ -131,14 +138,17 @@ fn route(
     let (entries, metric) = (bank.entries(), bank.spec().metric());
     let depth = search::search_depth(nearest);
     let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
-    let ef = nearest.search.ef.unwrap_or((2 * nearest.depth()).max(LEAST_EF) * wider).clamp(depth.min(MOST_EF), MOST_EF);
+    let standing = indexed.and_then(Indexed::standing);
+    let is_harder = eligibility.bars_what_is_near() || standing.is_some_and(|standing| standing.has_drifted());
+    let each = if is_harder { KEPT_FOR_EACH_IF_HARDER } else { KEPT_FOR_EACH };
+    let ef = nearest.search.ef.unwrap_or((each * nearest.depth()).max(LEAST_EF) * wider).clamp(depth.min(MOST_EF), MOST_EF);
     let mut task = Task { anchors, entries, beside: 0, ef };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
     let asked = nearest.search.plan == Some(Plan::Graph);
     let Some(indexed) = indexed else {
         return Ok((task, if asked { exact("a queue has no graph: it changes as a whole") } else { Route::Only }));
     };
-    let Some(standing) = indexed.standing() else {
+    let Some(standing) = standing else {
         return Ok((task, if asked { exact("there is no graph: see GetBank") } else { Route::Only }));
     };
     if search::plan(&bank, eligibility, nearest) == Plan::PostingList {

@@ -4,13 +4,14 @@ use super::SampleError;
 use super::anchors::Anchor;
 use super::eligibility::Eligibility;
 use super::filtered::Sieve;
+use super::held::{Held, Seeker, at};
 use super::indexed::View;
 use super::observed::Observed;
 use super::search::{identity, probe, rows_per_hold, search_depth};
 use crate::bank::{Bank, Place};
 use crate::index::{Candidate, Found, Known, Ranked, Ranking, Reach, Run, Scan, Slots, Spot};
 use crate::kernels::stride;
-use crate::model::{Nearest, Reason, ReasonCounts, ScoreRange};
+use crate::model::{Nearest, ReasonCounts, ScoreRange};
 use crate::rows::Stored;
 
 /// Entries judged in one hold of the bank's lock.
@@ -82,26 +83,12 @@ impl Walk<'_, '_> {
     fn candidates(&mut self, anchor: &Anchor, range: ScoreRange) -> Result<Option<Vec<Candidate>>, SampleError> {
         let Some(row) = anchor.row.as_deref() else { return Ok(None) };
         let mut found = Vec::new();
-        let mut poisoned = None;
-        let mut held = Some(self.observed.read()?);
-        let mut judged = 0;
-        let (observed, eligibility, rejections) = (&mut *self.observed, &*self.eligibility, &mut *self.rejections);
-        let admits = |spot: Spot| {
-            judged += 1;
-            if judged % JUDGED_PER_HOLD == 0 {
-                // Let writers in.
-                held = None;
-                held = observed.read().map_err(|refused| poisoned = Some(refused)).ok();
-            }
-            let Some(bank) = &held else { return false };
-            admits(bank, anchor, eligibility, spot, range, rejections)
-        };
-        let computed = self.view.generation.search(row, self.reach, admits, &mut found);
+        let seeker = Seeker { anchor, eligibility: &*self.eligibility, range, live: self.view.has_drifted };
+        let mut held = Held::new(self.observed, seeker, self.rejections)?;
+        let computed = self.view.generation.search(row, self.reach, &mut held, &mut found);
+        held.end()?;
         self.computed += computed;
-        match poisoned {
-            Some(poisoned) => Err(poisoned.into()),
-            None => Ok((computed < self.reach.most).then_some(found)),
-        }
+        Ok((computed < self.reach.most).then_some(found))
     }
 
     /// Scans the rows that the graph does not know, for all anchors together.
@@ -129,33 +116,6 @@ impl Walk<'_, '_> {
         }
         Ok(scan.found().collect())
     }
-}
-
-fn at(spot: Spot) -> Place {
-    Place { shard: spot.shard, slot: spot.slot }
-}
-
-fn admits(
-    bank: &Bank,
-    anchor: &Anchor,
-    eligibility: &Eligibility,
-    spot: Spot,
-    range: ScoreRange,
-    rejections: &mut ReasonCounts,
-) -> bool {
-    let (place, columns) = (at(spot), bank.columns(at(spot)));
-    if columns.occupied_at(place.slot) != spot.occupied_at {
-        return false;
-    }
-    if let Some(reason) = eligibility.rejects(anchor, columns, place.slot) {
-        rejections.add(reason, 1);
-        return false;
-    }
-    let kept = range == ScoreRange::ALL || anchor.score(bank, place).is_some_and(|score| range.keeps(score));
-    if !kept {
-        rejections.add(Reason::Score, 1);
-    }
-    kept
 }
 
 /// The entry as it is ranked, if it is still there and may be served.

@@ -189,6 +189,44 @@ async fn recall_holds_while_rows_are_replaced_and_while_they_drift() {
     }
 }
 
+/// Each cluster goes its own way, and each row a little by itself.
+fn moved(random: &mut Stream, x: &[f32], labels: &[i64]) -> Vec<f32> {
+    let mut ways = Seed(78).stream(0, 0);
+    let ways: Vec<f32> = (0..LABELS as usize * DIM).map(|_| 1.2 * (ways.gumbel() as f32 - 0.577)).collect();
+    let mut to = x.to_vec();
+    for (row, &label) in to.chunks_exact_mut(DIM).zip(labels) {
+        row.iter_mut().zip(&ways[label as usize * DIM..]).for_each(|(x, way)| *x += 0.3 * way + 0.02 * random.gumbel() as f32);
+        momentum::normalise(row);
+    }
+    to
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn walks_find_rows_where_they_have_moved_to() {
+    // No build but the first, and next to nothing is scanned beside it.
+    let mut settings = SMALL.to_vec();
+    settings.extend(["index.rebuild_percent=100", "index.mean_drift_percent=1", "index.drift_percent=1"]);
+    let live = Live::start(&settings).await;
+    let mut random = Seed(12).stream(0, 0);
+    let (anchors, of) = clustered(&mut random, 60);
+    let anchors = [anchors.clone(), moved(&mut random, &anchors, &of)].concat();
+    for metric in [v1::Metric::Cosine, v1::Metric::L2] {
+        let bank = metric.as_str_name();
+        live.create(v1::CreateBankRequest { momentum: Some(0.7), metric: metric.into(), ..keyed(bank, DIM as u32, 4) }).await;
+        let (x, labels) = clustered(&mut random, 6_000);
+        let (ids, to) = ((0..6_000).collect::<Vec<u64>>(), moved(&mut random, &x, &labels));
+        live.write(bank, &ids, &x, &labels).await;
+        until_served(&live, bank).await;
+        for pass in 0..5 {
+            live.write(bank, &ids, &to, &labels).await;
+            let recall = recall(&live, bank, &anchors, &v1::Filters::default()).await;
+            assert!(recall >= 0.97, "{bank} after {pass}: {recall}");
+        }
+        let index = index(&live, bank).await;
+        assert!(index.scanned < 600 && index.mean_similarity < 0.85, "{index:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_hold_and_short_answers_are_scanned_for() {
     let live = Live::start(SMALL).await;
