@@ -17,9 +17,9 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// How many times as fast as the peer.
+    /// How many times as long as the peer it takes.
     fn ratio(&self) -> f64 {
-        self.peer_us_per_anchor / self.us_per_anchor
+        self.us_per_anchor / self.peer_us_per_anchor
     }
 
     fn value(&self) -> Value {

@@ -3,7 +3,8 @@
 Rows are 128 floats in power-law clusters, a label is a cluster, anchors are no entries. Every size has a real server of its
 own, asked through gRPC for ids alone. A scan, a walk and what the server chooses by itself are measured in turns, each first as
 often as the others; medians and quartiles of the rounds are reported, and ratios are of the times of one round. Recall is
-against the scan of the same round. `cases` in graph.json are as in index.json: a ratio over 1 there is faster than the peer.
+against the scan of the same round. `cases` in graph.json are as in index.json and peers.json: below a ratio of 1 the
+peer is slower.
 
 Then rows of another bank are replaced and moved while a sampler draws, graphs are built beside that, and the same anchors are
 asked for exact answers at the same sequence. Fails below its bars.

@@ -47,7 +47,7 @@ def measured(options: argparse.Namespace) -> Results:
     from server_process import ServerProcess
 
     os.environ["NEGBANK_SERVER"] = str(options.server_binary)
-    server = ServerProcess("compute.threads=1")
+    server = ServerProcess("compute.threads=1", f"index.min_entries={min(options.sizes)}")
     try:
         for entries in options.sizes:
             measure(server.address, clustered(entries, ANCHORS * BATCHES, DIM, seed=1), results)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +13,14 @@ import negbank
 
 from .cases import ANCHORS, Case
 from .clustered import Clustered
-from .contender import Setting
+from .contender import EF, Setting
 
 BATCH = 8_192
+BUILT_WITHIN = 1_800.0  # seconds
 
 
 class Served:
-    """A bank. `with_rows`: the embeddings travel too, else ids alone."""
+    """A bank, with a graph that is built before anything is asked."""
 
     def __init__(self, address: str, data: Clustered) -> None:
         self.client, self.data = negbank.connect(address), data
@@ -27,14 +30,21 @@ class Served:
             ids = np.arange(len(data.rows))[part]
             self.bank.write(ids, data.rows[part], labels=data.labels[part], step=1)
         self.plans: dict[str, str] = {}
+        give_up = time.monotonic() + BUILT_WITHIN
+        while (index := self.bank.info().index) is None or index.state != "serving":
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"no graph within {BUILT_WITHIN:.0f} s: {index}")
+            time.sleep(0.2)
 
     def close(self) -> None:
         """Removes the bank."""
         self.client.delete_bank(self.bank.name)
 
-    def contenders(self) -> tuple[Contended, Contended]:
-        """The two forms of answers."""
-        return Contended(self, "negbank, ids", ["ids"]), Contended(self, "negbank, ids and embeddings", ["ids", "embeddings"])
+    def contenders(self) -> tuple[Contended, ...]:
+        """The two forms of answers, by whatever plan; and ids by the graph."""
+        forms = {"negbank, ids": ["ids"], "negbank, ids and embeddings": ["ids", "embeddings"]}
+        default = (Contended(self, name, columns) for name, columns in forms.items())
+        return *default, Walked(self, "negbank's graph asked for, ids", ["ids"])
 
     def random(self, number: int, k: int) -> np.ndarray:
         """Embeddings of k random entries an anchor: [B, k, d]."""
@@ -51,16 +61,27 @@ class Contended:
     def settings(self, case: Case) -> Sequence[Setting]:
         return [Setting("default", partial(self._search, case))]
 
-    def _search(self, case: Case, anchors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def _search(self, case: Case, anchors: np.ndarray, labels: np.ndarray, **how: Any) -> np.ndarray:
         filters: dict = {}
         if case.exclude_own:
             filters = {"anchor_labels": labels, "exclude_same_label": True}
         if case.one_label:
             filters = {"only_labels": [self.served.data.one_label]}
-        answer = self.served.bank.sample(anchors, negbank.Nearest(case.k), columns=self.columns, pad=True, **filters)
-        self.served.plans[case.name] = answer.info.plans[0]
+        answer = self.served.bank.sample(anchors, negbank.Nearest(case.k, **how), columns=self.columns, pad=True, **filters)
+        if not how:
+            self.served.plans[case.name] = answer.info.plans[0]
         if "embeddings" in self.columns:
             _ = answer.embeddings
         found = answer.ids[answer.indices].astype(np.int64)
         found[answer.indices < 0] = -1
         return found
+
+
+class Walked(Contended):
+    """The graph, whatever it costs, by width; one label is listed, and not walked for."""
+
+    def settings(self, case: Case) -> Sequence[Setting]:
+        if case.one_label:
+            return []
+        widths = [ef for ef in EF if ef >= case.k + case.k // 8 + 8]
+        return [Setting(f"ef {ef}", partial(self._search, case, plan="graph", ef=ef)) for ef in widths]

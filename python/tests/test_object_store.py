@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,47 @@ def test_a_restore_may_take_longer_than_any_request(store: ObjectStore, monkeypa
         assert client.restore("b", 1).info().entries == ENTRIES
     finally:
         server.stop()
+
+
+def test_an_object_store_that_goes_away_changes_no_bank_that_is_there(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, reads = Gate(store.port), itertools.count()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", gate.address)
+    server = ServerProcess(LOCATION)
+    try:
+        client = negbank.connect(server.address, timeout=120)
+        bank = filled(client)
+        made = bank.checkpoint(1)
+        bank.write([1], np.ones((1, DIM), np.float32), labels=[1], step=4)
+        before, sequence = bank.read(), bank.info().sequence
+
+        def is_third_part(method: str, path: str) -> bool:
+            return method == "GET" and path.endswith(".safetensors") and next(reads) >= 2
+
+        gate.shut_at(is_third_part, is_done=False)
+        asked = {
+            "restored": lambda: client.restore("b", 1),
+            "restored as another": lambda: client.restore("b", 1, into="other"),
+            "listed": client.checkpoints,
+            "deleted": lambda: client.delete_checkpoint("b", 1),
+        }
+        for what, ask in asked.items():
+            with pytest.raises(negbank.FailedPrecondition, match=r"checkpoints\.location"):
+                ask()
+            assert gate.cuts > 0, what
+        assert [there.name for there in client.list_banks()] == ["b"]
+        after = bank.read()
+        assert bank.info().sequence == sequence
+        np.testing.assert_array_equal(after.ids, before.ids)
+        np.testing.assert_array_equal(after.embeddings, before.embeddings)
+        bank.write([2], np.ones((1, DIM), np.float32), labels=[1], step=4)
+        gate.open()
+        assert [there.state_hash for there in client.checkpoints()] == [made.state_hash]
+        assert client.restore("b", 1).info().sequence == made.sequence
+    finally:
+        server.stop()
+        gate.close()
 
 
 # The requests of a checkpoint, in order.

@@ -20,5 +20,5 @@ pub use abandoned::Abandoned;
 pub use checkpoints::{Archive, Found, GoOn};
 pub use config::Config;
 pub use error::ArchiveError;
-pub use room::{LOOKED_EVERY, has_room};
+pub use room::{LOOKED_EVERY, fits, has_room};
 pub use spool::{Spool, Spooled};

@@ -31,6 +31,7 @@ pub struct Budget {
 struct State {
     shards: Vec<OfShard>,
     aside: Aside,
+    /// More was written than could be copied aside, or nobody takes rows any more.
     over: bool,
 }
 
@@ -78,17 +79,23 @@ impl Cut {
                 None => bank.shards()[shard].rows().row(slot).append_raw(raw),
             }
         }
-        let has_more = first < of_shard.taken;
-        if state.is_taken() {
-            state.forget();
-        }
-        Ok(has_more.then_some(first))
+        Ok((first < of_shard.taken).then_some(first))
     }
 
-    /// True while rows must be kept for it: not all were taken yet, and it has not failed.
+    /// Gives the memory of what lies aside back: whoever takes the cut needs no more of it. Takes a while, in which the bank should not be held.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        state.over = true;
+        let aside = std::mem::replace(&mut state.aside, Aside::new(0));
+        let places: Vec<_> = state.shards.iter_mut().map(|of_shard| std::mem::take(&mut of_shard.aside)).collect();
+        drop(state);
+        drop((aside, places));
+    }
+
+    /// True while rows must be kept for it: not all were taken yet, and it has not ended.
     pub(super) fn is_open(&self) -> bool {
         let state = self.state();
-        !state.over && !state.is_taken()
+        !state.over && state.shards.iter().any(|of_shard| of_shard.taken < of_shard.slots)
     }
 
     /// Whoever changes rows has this meanwhile.
@@ -110,18 +117,6 @@ impl Cut {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn is_taken(&self) -> bool {
-        self.shards.iter().all(|of_shard| of_shard.taken >= of_shard.slots)
-    }
-
-    /// Gives the memory of what lies aside back.
-    fn forget(&mut self) {
-        self.aside = Aside::new(0);
-        self.shards.iter_mut().for_each(|of_shard| of_shard.aside = Vec::new());
     }
 }
 
@@ -148,9 +143,7 @@ impl Keeper<'_> {
             *at = aside.put(rows.row(slot));
             kept = at.is_some();
         }
-        if !kept || aside.rows_bytes() > self.budget.bytes {
-            *over = true;
-            self.state.forget();
-        }
+        // What lies aside goes with whoever takes the cut: no writer waits for that.
+        *over |= !kept || aside.rows_bytes() > self.budget.bytes;
     }
 }

@@ -101,12 +101,8 @@ impl Bank {
 
     /// The copies for which rows must be kept before they are changed.
     pub(super) fn open_cuts(&mut self) -> Vec<Arc<Cut>> {
-        if self.cuts.is_empty() {
-            return Vec::new();
-        }
-        let open: Vec<Arc<Cut>> = self.cuts.iter().filter_map(Weak::upgrade).filter(|cut| cut.is_open()).collect();
-        self.cuts = open.iter().map(Arc::downgrade).collect();
-        open
+        self.cuts.retain(|cut| cut.strong_count() > 0);
+        self.cuts.iter().filter_map(Weak::upgrade).filter(|cut| cut.is_open()).collect()
     }
 }
 

@@ -52,7 +52,9 @@ impl Slice {
             done += raw.len() as u64;
             meter.done(done);
             spool.write_all(raw).map_err(failed)
-        })?;
+        });
+        self.cut.forget();
+        let hash = hash?;
         Ok((spool.finish()?, hash))
     }
 }

@@ -302,7 +302,7 @@ impl Committing {
         {
             let began = clock::now();
             // The journal remembers a failure, and tells whoever writes next.
-            let _failed = journal.begin_snapshot(&self.work.bank);
+            let _failed = journal.begin_snapshot(&self.work.bank, &self.work.memory);
             self.spent_since(began);
         }
     }

@@ -39,7 +39,7 @@ use super::query::{self, Of, Wanted};
 use super::reading::{BankInfo, Fetched};
 use super::scan::{Cursor, ScanQuery};
 use super::served::Served;
-use super::snapshots::Snapshots;
+use super::snapshots::{Snapshots, Trouble};
 use super::stages::Stages;
 use super::stalest::Stalest;
 use super::{Config, EngineError};
@@ -102,6 +102,8 @@ pub struct BankHandle {
     damage: Option<String>,
     state: Arc<Shared<Bank>>,
     memory: Arc<BankMemory>,
+    /// What keeps snapshots of it from being taken.
+    snapshots: Trouble,
     /// The graph that it may be searched by; keyed banks only.
     index: Option<Arc<BankIndex>>,
     committer: Committer,

@@ -6,13 +6,14 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::EngineError;
+use super::bank_memory::BankMemory;
 use super::image_room::ImageRoom;
-use super::snapshots::{Job, Outcome, Snapshots};
+use super::snapshots::{Failed, Job, Outcome, Snapshots, image_bytes};
 use super::syncer::{Synced, Syncer};
 use crate::bank::{Bank, Budget};
 use crate::codec::encode_group;
 use crate::durability::{Config, Folder, Log, Snapshot, StoreError};
-use crate::model::{BankImage, BankName, Durability, Mutation, clock};
+use crate::model::{BankName, Durability, Mutation, clock};
 use crate::rows::Shared;
 
 /// Called when a bank takes no more writes, with why.
@@ -36,8 +37,9 @@ pub(super) struct Journal {
     /// Bytes of log from which on the next is taken.
     outgrown: u64,
     limits: Config,
-    /// Snapshots that failed since then: each may copy twice as much aside as the one before, or the log would grow without end.
-    failed: u32,
+    /// Snapshots since then that could not copy as much aside as was written: each may copy twice as much as the one before, or the
+    /// log would grow without end.
+    overran: u32,
     /// Of the snapshot that is being taken.
     outcome: Option<Outcome>,
     /// For the next one.
@@ -47,12 +49,6 @@ pub(super) struct Journal {
 /// Sizes of a snapshot that the log has when another is taken: of what is written of a bank that is written over and over, a quarter is
 /// snapshots then.
 const WORTH: u64 = 3;
-
-/// About what a snapshot of the bank would take.
-fn image_bytes(bank: &Bank) -> u64 {
-    let row = bank.spec().dim() * bank.spec().dtype().bytes() + BankImage::BYTES_PER_ENTRY;
-    (bank.entries() * row) as u64
-}
 
 /// Floats of a record's rows at most, where it is of several mutations: a record is read twice, for its checksum and to be written, and the
 /// second time it should lie near still.
@@ -118,7 +114,7 @@ impl Journal {
             folder,
             snapshot,
             outgrown: 0,
-            failed: 0,
+            overran: 0,
             limits: limits.clone(),
             outcome: None,
             room: ImageRoom::default(),
@@ -133,14 +129,14 @@ impl Journal {
         if let Some(known) = self.outcome.as_ref().and_then(Outcome::known) {
             self.outcome = None;
             match known {
-                Some(snapshot) => {
-                    (self.snapshot, self.failed) = (snapshot, 0);
+                Ok(snapshot) => {
+                    (self.snapshot, self.overran) = (snapshot, 0);
                     self.log.forget_behind(snapshot.sequence);
                     self.outgrown = self.threshold(0);
                 }
-                None => {
+                Err(failed) => {
                     self.outgrown = self.threshold(self.log.bytes());
-                    self.failed += 1;
+                    self.overran += u32::from(failed == Failed::Overrun);
                 }
             }
         }
@@ -174,18 +170,19 @@ impl Journal {
     }
 
     /// Begins a snapshot of the bank as it is now.
-    pub(super) fn begin_snapshot(&mut self, bank: &Arc<Shared<Bank>>) -> Result<(), EngineError> {
+    pub(super) fn begin_snapshot(&mut self, bank: &Arc<Shared<Bank>>, memory: &Arc<BankMemory>) -> Result<(), EngineError> {
         let image = bank.read()?.image_in(self.room.take());
         self.wait_for_syncer()?;
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
         self.due = None;
-        let bytes = self.limits.snapshot_memory_bytes.saturating_mul(1 << self.failed.min(16));
+        let bytes = self.limits.snapshot_memory_bytes.saturating_mul(1 << self.overran.min(16));
         let budget = Budget { bytes, setting: "durability.snapshot_memory_bytes" };
         let cut = bank.write()?.begin_cut(budget);
         let outcome = Outcome::default();
         self.outcome = Some(outcome.clone());
-        self.snapshots.submit(Job { folder: self.folder.clone(), bank: Arc::clone(bank), image, cut, outcome });
+        let (bank, memory) = (Arc::clone(bank), Arc::clone(memory));
+        self.snapshots.submit(Job { folder: self.folder.clone(), bank, memory, image, cut, outcome });
         Ok(())
     }
 

@@ -7,23 +7,41 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
+use super::bank_memory::BankMemory;
 use super::priority::give_way;
+use crate::archive::{LOOKED_EVERY, fits};
 use crate::bank::{Bank, Cut, RestoreError};
 use crate::codec::{Section, StateHash};
 use crate::durability::{Complaint, Folder, Published, Snapshot};
 use crate::model::{BankImage, BankSpec, clock};
 use crate::rows::Shared;
 
-/// The way to the thread that writes snapshots, one after another; it ends when all clones of this are dropped.
+/// The way of a bank to the thread that writes snapshots, one after another; it ends when all of these are dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshots {
-    queue: Sender<Job>,
+    queue: Sender<(Job, Trouble)>,
+    trouble: Trouble,
+}
+
+/// Why the last snapshot of a bank was not taken; none, once one is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    pub(super) fn told(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tell(&self, trouble: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
 }
 
 /// A snapshot to be written.
 pub(super) struct Job {
     pub(super) folder: Folder,
     pub(super) bank: Arc<Shared<Bank>>,
+    pub(super) memory: Arc<BankMemory>,
     pub(super) image: BankImage,
     pub(super) cut: Arc<Cut>,
     pub(super) outcome: Outcome,
@@ -31,16 +49,24 @@ pub(super) struct Job {
 
 /// What became of a snapshot, once it is known.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Outcome(Arc<Mutex<Option<Option<Snapshot>>>>);
+pub(super) struct Outcome(Arc<Mutex<Option<Result<Snapshot, Failed>>>>);
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// More was written meanwhile than could be copied aside.
+    Overrun,
+    /// The system, or a defect.
+    Fault,
+}
 
 impl Outcome {
-    /// `Some(None)`: it failed.
-    pub(super) fn known(&self) -> Option<Option<Snapshot>> {
+    pub(super) fn known(&self) -> Option<Result<Snapshot, Failed>> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, snapshot: Option<Snapshot>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    fn tell(&self, taken: Result<Snapshot, Failed>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
     }
 }
 
@@ -48,7 +74,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         // Whatever went wrong, whoever waits hears of it.
         if self.outcome.known().is_none() {
-            self.outcome.tell(None);
+            self.outcome.tell(Err(Failed::Fault));
         }
     }
 }
@@ -58,22 +84,32 @@ impl Snapshots {
     pub(super) fn start(banks: usize) -> std::io::Result<Self> {
         let (queue, jobs) = bounded(banks);
         thread::Builder::new().name("snapshot".into()).spawn(move || run(&jobs))?;
-        Ok(Self { queue })
+        Ok(Self { queue, trouble: Trouble::default() })
+    }
+
+    /// The way of another bank to the same thread.
+    pub(super) fn of_another(&self) -> Self {
+        Self { queue: self.queue.clone(), trouble: Trouble::default() }
+    }
+
+    pub(super) fn trouble(&self) -> &Trouble {
+        &self.trouble
     }
 
     /// Queues a snapshot. If there is no room its outcome is that it failed.
     pub(super) fn submit(&self, job: Job) {
-        if let Err(refused) = self.queue.try_send(job) {
+        if let Err(refused) = self.queue.try_send((job, self.trouble.clone())) {
             tracing::warn!(%refused, "no snapshot is taken; the log stays until one is");
         }
     }
 }
 
-fn run(jobs: &Receiver<Job>) {
+fn run(jobs: &Receiver<(Job, Trouble)>) {
     give_way();
-    for job in jobs {
+    for (job, trouble) in jobs {
         let (began, bank) = (clock::now(), job.folder.record().name.clone());
         let written = catch_unwind(AssertUnwindSafe(|| write(&job)));
+        job.cut.forget();
         match written.unwrap_or(Err(EngineError::Internal("taking a snapshot panicked"))) {
             Ok(snapshot) => {
                 let seconds = began.elapsed().as_secs_f64();
@@ -84,23 +120,50 @@ fn run(jobs: &Receiver<Job>) {
                 {
                     tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
                 }
-                job.outcome.tell(Some(snapshot));
+                trouble.tell(None);
+                job.outcome.tell(Ok(snapshot));
             }
             // A deleted bank's folder is gone, and nobody misses its snapshot.
             Err(_) if !job.folder.path().exists() => {}
-            Err(fault) => tracing::warn!(%bank, %fault, "no snapshot was taken; the log stays until one is"),
+            Err(fault) => {
+                tracing::warn!(%bank, %fault, "no snapshot was taken; the log stays until one is");
+                trouble.tell(Some(fault.to_string()));
+                job.outcome.tell(Err(if matches!(fault, EngineError::Overrun(_)) { Failed::Overrun } else { Failed::Fault }));
+            }
+        }
+        // The bank may not be written to for a while, and nobody should wait for memory that is free.
+        let (bank, memory) = (Arc::clone(&job.bank), Arc::clone(&job.memory));
+        drop(job);
+        if let Ok(bank) = bank.read() {
+            memory.note(&bank);
         }
     }
 }
 
 fn write(job: &Job) -> Result<Snapshot, EngineError> {
     let sequence = job.image.sequence;
+    let (mut left, mut looked) = (image_bytes(&*job.bank.read()?), u64::MAX);
     let mut file = job.folder.begin_snapshot(sequence)?;
-    sections((&job.image, &job.cut), &job.bank, &mut |section, _| Ok(file.put(section)?))?;
+    sections((&job.image, &job.cut), &job.bank, &mut |section, _| {
+        // A snapshot that fills the disk would end the writes of all banks on it, and then fail.
+        if looked >= LOOKED_EVERY {
+            fits(job.folder.path(), left, "durability.dir")?;
+            looked = 0;
+        }
+        file.put(section)?;
+        (left, looked) = (left.saturating_sub(section.len() as u64), looked + section.len() as u64);
+        Ok(())
+    })?;
     let Published { bytes, left } = file.publish()?;
     let bank = &job.folder.record().name;
     left.inspect(|fault| tracing::warn!(%bank, %fault, "the snapshot before it stays until the next is taken"));
     Ok(Snapshot { sequence, bytes })
+}
+
+/// About what a snapshot of the bank would take on disk.
+pub(super) fn image_bytes(bank: &Bank) -> u64 {
+    let row = bank.spec().dim() * bank.spec().dtype().bytes() + BankImage::BYTES_PER_ENTRY;
+    (bank.entries() * row) as u64
 }
 
 /// Takes a section, and the raw embeddings in it.

@@ -18,10 +18,37 @@ pub struct Delta {
     listed: Vec<Vec<u32>>,
     /// By entry: how similar its row is to what it was; negative infinity: another entry, or none, lies there.
     similarity: Vec<f32>,
-    present: usize,
-    sum: f64,
+    /// Of the indexed entries that are still there.
+    all: Similarities,
+    /// The same without those that are scanned.
+    walked: Similarities,
     scratch: Vec<f32>,
 }
+
+/// How similar rows are to what they were, together.
+#[derive(Debug, Default)]
+struct Similarities {
+    count: usize,
+    sum: f64,
+}
+
+impl Similarities {
+    fn add(&mut self, similarity: f32) {
+        (self.count, self.sum) = (self.count + 1, self.sum + f64::from(similarity));
+    }
+
+    fn take(&mut self, similarity: f32) {
+        (self.count, self.sum) = (self.count - 1, self.sum - f64::from(similarity));
+    }
+
+    /// 1 where there are none.
+    fn mean(&self) -> f64 {
+        if self.count == 0 { 1.0 } else { self.sum / self.count as f64 }
+    }
+}
+
+/// Similarity from which on a row is where it was, and the graph's own copy of it, in fewer bytes, leads walks as well.
+const UNMOVED: f32 = 0.998;
 
 /// Slots to be scanned, by shard.
 pub type Scanned = Vec<Arc<Vec<u32>>>;
@@ -37,8 +64,8 @@ impl Delta {
             scanned: vec![Arc::default(); shards],
             listed: vec![Vec::new(); shards],
             similarity: vec![f32::NEG_INFINITY; entries],
-            present: 0,
-            sum: 0.0,
+            all: Similarities::default(),
+            walked: Similarities::default(),
             scratch: Vec::new(),
         }
     }
@@ -75,7 +102,12 @@ impl Delta {
 
     /// Mean similarity of the indexed rows that are still there to what they were; 1 where there are none.
     pub fn mean_similarity(&self) -> f64 {
-        if self.present == 0 { 1.0 } else { self.sum / self.present as f64 }
+        self.all.mean()
+    }
+
+    /// True if the rows that the graph is walked for have moved since it was built, so that walks should see them as they are.
+    pub fn has_drifted(&self) -> bool {
+        self.walked.mean() < f64::from(UNMOVED)
     }
 
     /// Notes what lies in a slot now: the stamp of its entry and its row, padded or not; `None`: nothing.
@@ -89,23 +121,37 @@ impl Delta {
             }
             _ => f32::NEG_INFINITY,
         };
-        if let Some(entry) = entry {
-            self.count(entry, similarity);
-        }
         let lost = entry.is_some_and(|entry| generation.unreachable().binary_search(&entry).is_ok());
-        // Negated, so that what is not a number is scanned.
-        let found = similarity >= self.bound && !lost;
-        self.list(shard as usize, slot, occupant.is_some() && !found);
+        // Entries of one row are found where they were together.
+        let shared = entry.is_some_and(|entry| generation.frozen().is_repeated(entry));
+        let bound = if shared { self.bound.max(UNMOVED) } else { self.bound };
+        // Not "smaller", so that what is not a number is scanned.
+        let is_near = similarity >= bound;
+        let is_scanned = occupant.is_some() && (lost || !is_near);
+        if let Some(entry) = entry {
+            self.count(entry, similarity, (self.is_listed(shard as usize, slot), is_scanned));
+        }
+        self.list(shard as usize, slot, is_scanned);
     }
 
-    fn count(&mut self, entry: u32, similarity: f32) {
+    fn count(&mut self, entry: u32, similarity: f32, (was_scanned, is_scanned): (bool, bool)) {
         let before = std::mem::replace(&mut self.similarity[entry as usize], similarity);
-        for (similarity, sign) in [(before, -1.0), (similarity, 1.0)] {
-            if similarity.is_finite() {
-                self.sum += sign * f64::from(similarity);
-                self.present = if sign > 0.0 { self.present + 1 } else { self.present - 1 };
+        if before.is_finite() {
+            self.all.take(before);
+            if !was_scanned {
+                self.walked.take(before);
             }
         }
+        if similarity.is_finite() {
+            self.all.add(similarity);
+            if !is_scanned {
+                self.walked.add(similarity);
+            }
+        }
+    }
+
+    fn is_listed(&self, shard: usize, slot: u32) -> bool {
+        self.listed[shard].get(slot as usize).is_some_and(|&place| place > 0)
     }
 
     fn list(&mut self, shard: usize, slot: u32, wanted: bool) {
@@ -170,11 +216,28 @@ mod tests {
         assert!(read.iter().all(|slots| slots.is_empty()), "what was read stays as it was");
         let mean = (96.0 + 0.75f64.cos() + 0.1f64.cos()) / 98.0;
         assert!((delta.mean_similarity() - mean).abs() < 1e-3, "{} {mean}", delta.mean_similarity());
+        assert!(!delta.has_drifted(), "what is walked for has hardly moved: {}", delta.walked.mean());
 
         delta.note((1, 4), Some((5, &row(4))));
         delta.note((1, 5), Some((5, &row(5))));
         delta.note((1, 8), Some((5, &row(8))));
         delta.note((0, 7), None);
         assert!(delta.is_empty() && (delta.mean_similarity() - 1.0).abs() < 1e-3);
+        assert_eq!((delta.all.count, delta.walked.count), (100, 100));
+        (0..100).for_each(|slot| delta.note((1, slot), Some((5, &row(slot + 6)))));
+        assert!(delta.is_empty() && delta.has_drifted(), "all have moved, none far");
+    }
+
+    #[test]
+    fn entries_that_shared_a_row_are_scanned_once_they_move_apart() {
+        let mut freezer = Freezer::new(Metric::Cosine, 2, 60, &[]).unwrap();
+        (0..60).for_each(|slot| freezer.add(Spot { shard: 0, slot, occupied_at: 5 }, &row(slot / 3)));
+        let config = BuildConfig { m: 8, ef_construction: 40, threads: 1 };
+        let generation = Generation::build(freezer.finish(), Taken::default(), config, &|_, _| Ok(())).unwrap();
+        let mut delta = Delta::new(Arc::new(generation), 1, 0.85, 0);
+        (0..60).for_each(|slot| delta.note((0, slot), Some((5, &row(slot / 3)))));
+        assert!(delta.is_empty());
+        [3, 4].into_iter().for_each(|slot| delta.note((0, slot), Some((5, &row(1 + 5)))));
+        assert_eq!(delta.scanned()[0].to_vec(), [3, 4], "though they have not moved far");
     }
 }

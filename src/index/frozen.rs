@@ -138,6 +138,11 @@ impl Frozen {
         Some(self.next[entry as usize]).filter(|&next| next != NONE)
     }
 
+    /// True if other entries have the same row: they share a node.
+    pub fn is_repeated(&self, entry: u32) -> bool {
+        entry as usize >= self.nodes || self.next[entry as usize] != NONE
+    }
+
     /// The halves of an entry's row.
     pub fn row(&self, entry: u32) -> &[u16] {
         &self.rows.as_slice()[entry as usize * self.stride..][..self.stride]

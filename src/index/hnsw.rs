@@ -50,9 +50,6 @@ impl From<OutOfMemory> for BuildError {
     }
 }
 
-/// Memory that `hnsw_rs` takes for a node while it builds, measured at M = 16.
-const BYTES_PER_NODE: usize = 1_600;
-
 /// Nodes inserted, by each thread, before the build asks whether to go on: about 50 milliseconds.
 const SLICE: usize = 64;
 
@@ -108,7 +105,7 @@ pub fn build(
     let pool = pool.map_err(|refused| BuildError::Refused(refused.to_string()))?;
     // An allocation that fails inside the builder would end the process: ask for as much first.
     let mut probe: Vec<u8> = Vec::new();
-    let room = probe.try_reserve_exact(frozen.nodes().saturating_mul(BYTES_PER_NODE));
+    let room = probe.try_reserve_exact(frozen.nodes().saturating_mul(config.bytes_per_entry(frozen.stride())));
     room.map_err(|refused| BuildError::Refused(format!("no memory to build a graph: {refused}")))?;
     drop(probe);
     // The builder uses the pool that it is called in, when it is dropped too.

@@ -244,7 +244,7 @@ mod tests {
             dim in 1usize..70,
             anchors in 1usize..=LANES,
             count in 1usize..40,
-            exponent in -20i32..15,
+            exponent in -75i32..58,
             seed in any::<u64>(),
         ) {
             let mut stream = crate::model::Seed(seed).stream(0, 0);

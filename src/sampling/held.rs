@@ -7,14 +7,18 @@ use super::eligibility::Eligibility;
 use super::observed::Observed;
 use crate::bank::{Bank, Place};
 use crate::index::{Present, Spot};
+use crate::kernels::stride;
 use crate::model::{Reason, ReasonCounts, ScoreRange};
 use crate::rows::Poisoned;
 
-/// Rows looked at in one hold of the bank's lock.
-const LOOKED_PER_HOLD: u32 = 512;
+/// Floats of the rows that are looked at in one hold of the bank's lock.
+const FLOATS_PER_HOLD: usize = 64 << 10;
+
+/// Rows that are looked at in one, short or long.
+const ROWS_PER_HOLD: (usize, usize) = (8, 512);
 
 /// Rows that are looked at while one entry is judged.
-const JUDGED: u32 = 4;
+const JUDGED: usize = 4;
 
 /// Who walks, and what may be found.
 #[derive(Clone, Copy)]
@@ -32,7 +36,9 @@ pub(super) struct Held<'s, 'o> {
     /// `None`: it can't be read any more, and nothing is found.
     bank: Option<ShardedLockReadGuard<'o, Bank>>,
     failed: Option<Poisoned>,
-    left: u32,
+    /// Rows that are looked at in one hold, and in this one still.
+    each: usize,
+    left: usize,
     seeker: Seeker<'s>,
     rejections: &'s mut ReasonCounts,
     scratch: Vec<f32>,
@@ -44,8 +50,9 @@ impl<'s, 'o> Held<'s, 'o> {
         seeker: Seeker<'s>,
         rejections: &'s mut ReasonCounts,
     ) -> Result<Self, Poisoned> {
-        let bank = Some(observed.read()?);
-        Ok(Self { observed, bank, failed: None, left: LOOKED_PER_HOLD, seeker, rejections, scratch: Vec::new() })
+        let bank = observed.read()?;
+        let each = (FLOATS_PER_HOLD / stride(bank.spec().dim())).clamp(ROWS_PER_HOLD.0, ROWS_PER_HOLD.1);
+        Ok(Self { observed, bank: Some(bank), failed: None, each, left: each, seeker, rejections, scratch: Vec::new() })
     }
 
     /// Whether the bank could be read to the end.
@@ -54,21 +61,20 @@ impl<'s, 'o> Held<'s, 'o> {
     }
 
     /// Lets writers in, once so much was looked at.
-    fn look(&mut self, rows: u32) -> Option<&Bank> {
+    fn look(&mut self, rows: usize) {
         if self.left < rows {
-            self.left = LOOKED_PER_HOLD;
+            self.left = self.each;
             self.bank = None;
             self.bank = self.observed.read().map_err(|refused| self.failed = Some(refused)).ok();
         }
-        self.left -= rows;
-        self.bank.as_deref()
+        self.left -= rows.min(self.left);
     }
 }
 
 impl Present for Held<'_, '_> {
     fn admits(&mut self, spot: Spot) -> bool {
         let Seeker { anchor, eligibility, range, .. } = self.seeker;
-        self.look(JUDGED);
+        self.look(if range == ScoreRange::ALL { JUDGED } else { JUDGED + 1 });
         let Self { bank: Some(bank), rejections, .. } = self else { return false };
         let (place, columns) = (at(spot), bank.columns(at(spot)));
         if columns.occupied_at(place.slot) != spot.occupied_at {

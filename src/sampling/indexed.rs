@@ -23,12 +23,9 @@ pub(super) struct View {
     pub(super) scanned: Scanned,
     /// The bank's change counter then.
     pub(super) known: u64,
-    /// [`Standing::has_drifted`]
+    /// [`Delta::has_drifted`]
     pub(super) has_drifted: bool,
 }
-
-/// Mean similarity of rows to what they were from which on the graph's own copy of them, in fewer bytes, leads walks as well.
-const UNMOVED: f64 = 0.998;
 
 /// How the graph that serves stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,17 +38,12 @@ pub struct Standing {
     pub scanned: usize,
     /// Mean similarity of the indexed rows to what they were.
     pub mean_similarity: f64,
+    /// True if rows that it is walked for have moved: walks see them as they are.
+    pub has_drifted: bool,
     /// Entries that it can't find.
     pub unreachable: usize,
     /// Memory that it takes.
     pub bytes: usize,
-}
-
-impl Standing {
-    /// True if rows have moved since the graph was built, so that walks should see them as they are.
-    pub(super) fn has_drifted(&self) -> bool {
-        self.mean_similarity < UNMOVED
-    }
 }
 
 impl Indexed {
@@ -82,6 +74,7 @@ impl Indexed {
                 indexed: generation.frozen().len(),
                 scanned: delta.len(),
                 mean_similarity: delta.mean_similarity(),
+                has_drifted: delta.has_drifted(),
                 unreachable: generation.unreachable().len(),
                 bytes: generation.bytes(),
             }
@@ -106,7 +99,7 @@ impl Indexed {
             generation: Arc::clone(delta.generation()),
             scanned: delta.scanned(),
             known: delta.known(),
-            has_drifted: delta.mean_similarity() < UNMOVED,
+            has_drifted: delta.has_drifted(),
         })
     }
 }

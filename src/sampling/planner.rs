@@ -9,8 +9,10 @@ use super::learnt::Learnt;
 pub(super) struct Planner {
     /// Nanoseconds for a row and an anchor, by the logarithm of the number of anchors that are searched for together.
     scan: [Learnt; BATCHES],
-    /// Nanoseconds for a distance in a walk.
+    /// Nanoseconds for a distance in a walk over the graph's copy of the rows.
     step: Learnt,
+    /// How many times as long one to a row as it is takes.
+    live: Learnt,
     /// Distances for each entry that a walk keeps (ef) and each doubling of the entries.
     steps: Learnt,
 }
@@ -24,6 +26,8 @@ pub(super) struct Task {
     /// Entries that are scanned beside a walk.
     pub(super) beside: usize,
     pub(super) ef: usize,
+    /// Whether a walk would be over the rows as they are.
+    pub(super) is_live: bool,
 }
 
 /// Batches of 1, 2, 4, ... 64 anchors and more.
@@ -32,11 +36,12 @@ const BATCHES: usize = 7;
 /// What is supposed before anything was measured: rows of 128 floats on one AVX-512 core. [`super::calibrate`] measures.
 const SCAN_NS: [f32; BATCHES] = [20.0, 12.0, 6.0, 5.0, 4.0, 3.5, 3.0];
 const STEP_NS: f32 = 30.0;
+const LIVE: f32 = 1.5;
 const STEPS: f32 = 0.6;
 
 impl Default for Planner {
     fn default() -> Self {
-        Self { scan: SCAN_NS.map(Learnt::new), step: Learnt::new(STEP_NS), steps: Learnt::new(STEPS) }
+        Self { scan: SCAN_NS.map(Learnt::new), step: Learnt::new(STEP_NS), live: Learnt::new(LIVE), steps: Learnt::new(STEPS) }
     }
 }
 
@@ -50,13 +55,17 @@ impl Planner {
     pub(super) fn graph_us(&self, task: Task) -> f64 {
         let steps = self.steps.get() * task.ef as f64 * doublings(task.entries);
         // Rows that are listed are copied before they are scanned.
-        steps * self.step.get() * task.anchors as f64 / 1e3 + 2.0 * self.scan_us(task.anchors, task.beside)
+        steps * self.step_ns(task) * task.anchors as f64 / 1e3 + 2.0 * self.scan_us(task.anchors, task.beside)
     }
 
     /// Distances after which one anchor's walk costs more than a scan for it.
     pub(super) fn most_steps(&self, task: Task) -> usize {
         let scan = self.scan_us(task.anchors, task.entries) / task.anchors.max(1) as f64;
-        ((scan * 1e3 / self.step.get()) as usize).max(FEWEST_STEPS)
+        ((scan * 1e3 / self.step_ns(task)) as usize).max(FEWEST_STEPS)
+    }
+
+    fn step_ns(&self, task: Task) -> f64 {
+        self.step.get() * if task.is_live { self.live.get() } else { 1.0 }
     }
 
     pub(super) fn scanned(&self, task: Task, took: Duration) {
@@ -68,7 +77,12 @@ impl Planner {
 
     pub(super) fn walked(&self, task: Task, computed: usize, took: Duration) {
         if computed > 0 && task.anchors > 0 {
-            self.step.learn(took.as_nanos() as f64 / computed as f64);
+            let each = took.as_nanos() as f64 / computed as f64;
+            if task.is_live {
+                self.live.learn(each / self.step.get());
+            } else {
+                self.step.learn(each);
+            }
             let kept = (task.ef * task.anchors) as f64 * doublings(task.entries);
             self.steps.learn(computed as f64 / kept);
         }
@@ -95,7 +109,7 @@ mod tests {
 
     use super::{Planner, Task};
 
-    const LARGE: Task = Task { anchors: 1, entries: 1_000_000, beside: 0, ef: 128 };
+    const LARGE: Task = Task { anchors: 1, entries: 1_000_000, beside: 0, ef: 128, is_live: false };
 
     #[test]
     fn large_banks_are_walked_and_small_ones_scanned() {
@@ -120,5 +134,9 @@ mod tests {
         }
         assert!((planner.scan_us(1, 1_000_000) - 2_000.0).abs() < 100.0);
         assert!((planner.graph_us(LARGE) - 1_000.0).abs() < 50.0);
+        let live = Task { is_live: true, ..LARGE };
+        assert!((planner.graph_us(live) - 1_500.0).abs() < 80.0, "as is supposed of a row as it is");
+        (0..100).for_each(|_| planner.walked(live, 1_000, Duration::from_millis(3)));
+        assert!((planner.graph_us(live) - 3_000.0).abs() < 150.0 && (planner.graph_us(LARGE) - 1_000.0).abs() < 50.0);
     }
 }

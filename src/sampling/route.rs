@@ -112,7 +112,7 @@ pub(super) fn scan_reason(
 /// Hears what one scan for `anchors` of several requests took.
 pub(super) fn scanned_together(observed: &Observed<'_>, (anchors, entries): (usize, usize), took: Duration) {
     if let Some(indexed) = observed.indexed() {
-        indexed.planner.scanned(Task { anchors, entries, beside: 0, ef: 0 }, took);
+        indexed.planner.scanned(Task { anchors, entries, beside: 0, ef: 0, is_live: false }, took);
     }
 }
 
@@ -139,10 +139,10 @@ fn route(
     let depth = search::search_depth(nearest);
     let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
     let standing = indexed.and_then(Indexed::standing);
-    let is_harder = eligibility.bars_what_is_near() || standing.is_some_and(|standing| standing.has_drifted());
-    let each = if is_harder { KEPT_FOR_EACH_IF_HARDER } else { KEPT_FOR_EACH };
+    let is_live = standing.is_some_and(|standing| standing.has_drifted);
+    let each = if is_live || eligibility.bars_what_is_near() { KEPT_FOR_EACH_IF_HARDER } else { KEPT_FOR_EACH };
     let ef = nearest.search.ef.unwrap_or((each * nearest.depth()).max(LEAST_EF) * wider).clamp(depth.min(MOST_EF), MOST_EF);
-    let mut task = Task { anchors, entries, beside: 0, ef };
+    let mut task = Task { anchors, entries, beside: 0, ef, is_live };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
     let asked = nearest.search.plan == Some(Plan::Graph);
     let Some(indexed) = indexed else {

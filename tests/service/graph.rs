@@ -10,7 +10,7 @@ use negbank::proto::v1;
 
 use crate::live::{Live, keyed, nearest_with};
 
-const DIM: usize = 16;
+pub(crate) const DIM: usize = 16;
 const K: u32 = 64;
 const LABELS: i64 = 40;
 
@@ -19,7 +19,7 @@ const SMALL: &[&str] =
     &["index.min_entries=1000", "index.m=12", "index.ef_construction=100", "index.threads=1", "index.max_percent=60"];
 
 /// Unit rows in clusters, row by row with its cluster.
-fn clustered(random: &mut Stream, count: usize) -> (Vec<f32>, Vec<i64>) {
+pub(crate) fn clustered(random: &mut Stream, count: usize) -> (Vec<f32>, Vec<i64>) {
     let mut centres = Seed(77).stream(0, 0);
     let centres: Vec<f32> = (0..LABELS as usize * DIM).map(|_| centres.gumbel() as f32 - 0.577).collect();
     let (mut all, mut labels) = (Vec::new(), Vec::new());
@@ -210,20 +210,23 @@ async fn walks_find_rows_where_they_have_moved_to() {
     let mut random = Seed(12).stream(0, 0);
     let (anchors, of) = clustered(&mut random, 60);
     let anchors = [anchors.clone(), moved(&mut random, &anchors, &of)].concat();
-    for metric in [v1::Metric::Cosine, v1::Metric::L2] {
+    for (metric, dtype) in [(v1::Metric::Cosine, v1::Dtype::F32), (v1::Metric::L2, v1::Dtype::Bf16)] {
         let bank = metric.as_str_name();
-        live.create(v1::CreateBankRequest { momentum: Some(0.7), metric: metric.into(), ..keyed(bank, DIM as u32, 4) }).await;
+        let kind = v1::CreateBankRequest { metric: metric.into(), dtype: dtype.into(), ..keyed(bank, DIM as u32, 4) };
+        live.create(v1::CreateBankRequest { momentum: Some(0.7), ..kind }).await;
         let (x, labels) = clustered(&mut random, 6_000);
         let (ids, to) = ((0..6_000).collect::<Vec<u64>>(), moved(&mut random, &x, &labels));
         live.write(bank, &ids, &x, &labels).await;
         until_served(&live, bank).await;
+        // Some leave, and walks go through where they were.
+        live.client.remove(v1::RemoveRequest { bank: bank.to_owned(), ids: (0..500).collect() }).await.unwrap();
         for pass in 0..5 {
-            live.write(bank, &ids, &to, &labels).await;
+            live.write(bank, &ids[500..], &to[500 * DIM..], &labels[500..]).await;
             let recall = recall(&live, bank, &anchors, &v1::Filters::default()).await;
             assert!(recall >= 0.97, "{bank} after {pass}: {recall}");
         }
         let index = index(&live, bank).await;
-        assert!(index.scanned < 600 && index.mean_similarity < 0.85, "{index:?}");
+        assert!(index.scanned < 60 && index.mean_similarity < 0.85, "{index:?}");
     }
 }
 
@@ -259,7 +262,7 @@ async fn filters_hold_and_short_answers_are_scanned_for() {
             assert!(!(filters.exclude_same_label && *label == 3));
         }
     }
-    println!("{scanned_for} of the filters were scanned for");
+    assert!(scanned_for > 0, "nearly all left out: a walk finds too few");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,6 +39,7 @@ mod gather;
 mod gather_memory;
 mod given_up;
 mod graph;
+mod graph_builds;
 mod half_precision;
 mod hopeless;
 mod hostile;

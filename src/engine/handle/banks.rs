@@ -16,6 +16,7 @@ use crate::engine::differing::differing;
 use crate::engine::journal::{Journal, Keeping, Kept};
 use crate::engine::ledger::Part;
 use crate::engine::served::Served;
+use crate::engine::snapshots::Snapshots;
 use crate::engine::stages::Stages;
 use crate::model::{BankKind, BankName, BankSpec, Durability, Invalid, Lineage, Seed};
 use crate::rows::Shared;
@@ -223,8 +224,10 @@ impl Inner {
         let alarm = self.alarm((&name, incarnation), &deleted);
         // What was kept may be of a bank that is not damaged.
         let index = keyed.then(|| self.maintenance.watch(&state, folder.clone().filter(|_| damage.is_none())));
-        let kept = kept.zip(self.snapshots.clone());
+        let snapshots = self.snapshots.as_ref().map(Snapshots::of_another);
+        let trouble = snapshots.as_ref().map(|snapshots| snapshots.trouble().clone()).unwrap_or_default();
         let journal = kept
+            .zip(snapshots)
             .map(|(kept, snapshots)| Journal::new(kept, &self.config.durability, snapshots, Arc::clone(&alarm)))
             .transpose();
         let journal = journal.map_err(|_| EngineError::NoThreads)?;
@@ -252,6 +255,7 @@ impl Inner {
             damage,
             state,
             memory,
+            snapshots: trouble,
             index,
             committer,
             acknowledged,

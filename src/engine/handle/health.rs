@@ -59,6 +59,10 @@ impl Inner {
             if let Some(damage) = &bank.damage {
                 complaints.push(format!("bank {} takes no writes, since its files are damaged: {damage}", bank.name));
             }
+            if let Some(trouble) = bank.snapshots.told() {
+                complaints
+                    .push(format!("bank {}: its log grows, since no snapshot of it could be taken: {trouble}", bank.name));
+            }
             if let Some(index) = bank.index.as_ref().map(|index| index.describe()).filter(|index| index.failed) {
                 complaints.push(format!("bank {}: {}", bank.name, index.reason));
             }

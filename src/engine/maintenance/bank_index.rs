@@ -32,6 +32,8 @@ pub(super) struct Status {
     pub(super) failed: bool,
     /// No build before.
     pub(super) not_before: Option<Instant>,
+    /// When it was last measured what searches cost.
+    pub(super) measured: Option<Instant>,
     /// Entries when the bank was last looked at.
     pub(super) seen_entries: usize,
 }
@@ -54,7 +56,7 @@ pub struct IndexInfo {
 impl BankIndex {
     /// No graph yet, for the reason given; `kept`: there may be one on disk.
     pub(in crate::engine) fn new(reason: String, kept: bool, memory: Share) -> Self {
-        let status = Status { building: None, reason, failed: false, not_before: None, seen_entries: 0 };
+        let status = Status { building: None, reason, failed: false, not_before: None, measured: None, seen_entries: 0 };
         let (closed, to_be_reloaded) = (AtomicBool::new(false), AtomicBool::new(kept));
         Self { indexed: Indexed::default(), closed, to_be_reloaded, memory, status: Mutex::new(status) }
     }
@@ -90,8 +92,15 @@ impl BankIndex {
         self.indexed.recall().check(source, &|| !closing.load(Ordering::Relaxed) && !self.is_closed());
     }
 
+    /// True if it was not measured for so long what searches cost.
+    pub(super) fn is_to_be_measured(&self, every: Duration) -> bool {
+        let now = clock::now();
+        self.status(|status| status.measured.is_none_or(|measured| now.duration_since(measured) >= every))
+    }
+
     /// Measures what searches cost.
     pub(super) fn calibrate(&self, bank: &Shared<Bank>, closing: &AtomicBool) {
+        self.status(|status| status.measured = Some(clock::now()));
         let source = Source { bank, indexed: Some(&self.indexed) };
         calibrate(source, &|| !closing.load(Ordering::Relaxed) && !self.is_closed());
     }
@@ -102,6 +111,14 @@ impl BankIndex {
 
     pub(super) fn explain(&self, reason: String) {
         self.status(|status| (status.reason, status.failed) = (reason, false));
+    }
+
+    /// Says that a build of so many entries has begun; if the one before failed, that is told until this one has not.
+    pub(super) fn begin(&self, entries: usize) {
+        self.status(|status| {
+            let before = if status.failed { format!("; the one before failed: {}", status.reason) } else { String::new() };
+            (status.building, status.reason) = (Some(0.0), format!("building from {entries} entries{before}"));
+        });
     }
 
     /// Notes that a build came to nothing, and begins none for a while.

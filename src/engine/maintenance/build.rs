@@ -64,6 +64,9 @@ impl Build<'_> {
         let shards = held(self.bank)?.shards().len();
         let revision = generation.taken().revision;
         let mut delta = Delta::new(Arc::new(generation), shards, config.bound(), revision);
+        if !self.has_all(delta.generation().frozen())? {
+            return Err(BuildError::Stopped("the graph that was kept is of rows that the bank has lost".to_owned()));
+        }
         tell_all(&mut delta, self.bank, &|| self.goes_on())?;
         let bank = held(self.bank)?;
         let (scanned, entries) = (delta.len(), bank.entries());
@@ -71,6 +74,14 @@ impl Build<'_> {
             return Err(BuildError::Stopped(outdated(scanned, entries)));
         }
         Ok(self.index.indexed.install(delta, &bank))
+    }
+
+    /// True if the bank has all the slots that a graph knows. One that was kept may know more, if the bank lost its last writes to a
+    /// power cut; slots that a bank has it keeps.
+    fn has_all(&self, frozen: &Frozen) -> Result<bool, BuildError> {
+        let bank = held(self.bank)?;
+        let slots: Vec<usize> = bank.shards().iter().map(|shard| shard.columns().len()).collect();
+        Ok(frozen.spots().iter().all(|spot| slots.get(spot.shard as usize).is_some_and(|&slots| (spot.slot as usize) < slots)))
     }
 
     /// Gives up early if too much will have changed by the end.

@@ -55,6 +55,9 @@ struct Watched {
 /// How often banks are looked at.
 const EVERY: Duration = Duration::from_millis(100);
 
+/// How often it is measured what searches cost.
+const MEASURED_EVERY: Duration = Duration::from_secs(300);
+
 /// After a build that came to nothing the next waits as long as that took, and this.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -141,12 +144,15 @@ impl Common {
         index.check_recall(bank, &self.closing);
         let entries = bank.read().ok()?.entries();
         let standing = index.indexed.standing();
+        // What is not chosen teaches nothing: costs that were learnt at a bad moment would be believed for ever.
+        if standing.is_some() && index.is_to_be_measured(MEASURED_EVERY) {
+            index.calibrate(bank, &self.closing);
+        }
         if index.is_closed() || !self.is_due(entries, standing, index) {
             return None;
         }
         let began = clock::now();
-        index.status(|status| status.building = Some(0.0));
-        index.explain(format!("building from {entries} entries"));
+        index.begin(entries);
         let built = build.run();
         index.note_memory();
         let took = clock::now().duration_since(began);

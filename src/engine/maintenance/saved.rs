@@ -1,15 +1,18 @@
 //! Graphs that outlive the server: kept beside the bank's files once they serve, and taken up again instead of being built anew.
 
 use super::build::Build;
+use crate::archive::has_room;
 use crate::durability::{Complaint, Folder, Published};
+use crate::engine::EngineError;
 use crate::index::{BuildError, Delta, Generation, Loading};
 
 /// Keeps the graph that serves. That it can't be kept costs a build after the next start.
 pub(super) fn save(folder: &Folder, generation: &Generation) {
     let kept = || {
+        has_room(folder.path(), generation.bytes() as u64, "durability.dir")?;
         let mut file = folder.begin_graph(generation.taken().sequence)?;
         generation.save(&mut |section| file.put(section))?;
-        file.publish()
+        Ok::<Published, EngineError>(file.publish()?)
     };
     match kept() {
         Ok(Published { bytes, left }) => {

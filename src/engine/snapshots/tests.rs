@@ -1,5 +1,6 @@
 //! Banks that are taken while they are written, and put back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -178,6 +179,58 @@ fn rows_aside_are_those_of_the_cut() {
     });
     assert_eq!((taken.unwrap().value(), all), (hash, expected));
     assert!(shared.read().unwrap().row(shared.read().unwrap().find(7).unwrap()).to_vec()[0] > 1.0, "it was written on");
+}
+
+/// While one of them fails as well.
+#[test]
+fn each_of_several_cuts_is_of_its_own_moment() {
+    let spec = spec(0);
+    let until = |numbers: u64| {
+        let mut bank = Bank::new(spec);
+        (0..numbers).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 5, number))));
+        bank
+    };
+    let mut bank = until(40);
+    let first = (bank.image(), bank.begin_cut(budget(usize::MAX)));
+    let short = (bank.image(), bank.begin_cut(budget(40)));
+    (40..50).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 5, number))));
+    let second = (bank.image(), bank.begin_cut(budget(usize::MAX)));
+    let shared = Shared::new(bank);
+    let mut number = 50;
+    for ((image, cut), numbers) in [(first, 40), (second, 50)] {
+        let mut all = Vec::new();
+        let hash = sections((&image, &cut), &shared, &mut |section, _| {
+            all.push(section.to_vec());
+            apply(&mut shared.write().unwrap(), &mutation(&spec, 5, number));
+            number += 1;
+            Ok(())
+        });
+        assert_eq!((all, hash.unwrap().value()), whole(until(numbers)), "after {numbers}");
+    }
+    assert!(sections((&short.0, &short.1), &shared, &mut |_, _| Ok(())).is_err());
+}
+
+/// What is left is the image, which whoever has the cut may need still.
+#[test]
+fn what_lies_aside_goes_when_all_is_taken() {
+    let spec = spec(0);
+    let bank = Shared::new(Bank::new(spec));
+    let write = |numbers: Range<u64>| {
+        numbers.for_each(|number| drop(apply(&mut bank.write().unwrap(), &mutation(&spec, 1, number))));
+    };
+    let aside = || bank.read().unwrap().aside();
+    write(0..40);
+    for bytes in [usize::MAX, 40] {
+        let image = bank.read().unwrap().image();
+        let cut = bank.write().unwrap().begin_cut(budget(bytes));
+        let before = aside();
+        write(40..80);
+        assert!(aside() > before);
+        assert_eq!(sections((&image, &cut), &bank, &mut |_, _| Ok(())).is_ok(), bytes == usize::MAX);
+        cut.forget();
+        write(80..81);
+        assert_eq!(aside(), before, "not before the image");
+    }
 }
 
 /// Whether or not the bank is written to again.
