@@ -129,7 +129,7 @@ def test_an_object_store_that_goes_away_changes_no_bank_that_is_there(
             return method == "GET" and path.endswith(".safetensors") and next(reads) >= 2
 
         gate.shut_at(is_third_part, is_done=False)
-        asked = {
+        asked: dict[str, Callable[[], object]] = {
             "restored": lambda: client.restore("b", 1),
             "restored as another": lambda: client.restore("b", 1, into="other"),
             "listed": client.checkpoints,
