@@ -79,6 +79,7 @@ FIGURES: dict[str, tuple[str, set[str]]] = {
     "shortfalls by reason": ("negbank_shortfalls_total", {"bank", "reason"}),
     "rejections by reason": ("negbank_rejections_total", {"bank", "reason"}),
     "memory by part": ("negbank_memory_bytes", {"part"}),
+    "snapshots that are not taken": ("negbank_snapshot_failed", {"bank"}),
     "banks that a restarted server does not serve yet": ("negbank_recovering_banks", set()),
 }
 

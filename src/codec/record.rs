@@ -4,8 +4,6 @@ use super::sink::Sink;
 use super::source::{Source, Unreadable};
 use crate::model::{BankKind, BankName, BankSpec, Dtype, Durability, Half, Lineage, Metric, Position};
 
-const VERSION: u32 = 1;
-
 /// A bank's name, its settings, and which of the banks of that name it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankRecord {
@@ -22,11 +20,14 @@ pub struct BankRecord {
 }
 
 impl BankRecord {
+    /// Of the form that is written, and the newest that is read.
+    pub const VERSION: u32 = 1;
+
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut sink = Sink(&mut bytes);
-        sink.u32(VERSION);
+        sink.u32(Self::VERSION);
         sink.bytes(self.name.as_str().as_bytes());
         sink.u64(self.incarnation);
         sink.u8(match self.durability {
@@ -43,6 +44,11 @@ impl BankRecord {
         bytes
     }
 
+    /// Which version of the form they are of; `None`: they are too few to tell.
+    pub fn version_of(bytes: &[u8]) -> Option<u32> {
+        bytes.first_chunk().map(|version| u32::from_le_bytes(*version))
+    }
+
     /// From bytes.
     ///
     /// # Errors
@@ -50,8 +56,10 @@ impl BankRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let mut source = Source::new(bytes);
         let version = source.u32()?;
-        if version != VERSION {
-            return Err(source.complain(format!("version {version} of a bank's settings; this program reads {VERSION}")));
+        if version != Self::VERSION {
+            return Err(
+                source.complain(format!("version {version} of a bank's settings; this program reads {}", Self::VERSION))
+            );
         }
         let name = source.text()?;
         let name = BankName::parse("name", name).map_err(|refused| source.complain(refused.to_string()))?;

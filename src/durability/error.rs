@@ -26,6 +26,18 @@ pub enum StoreError {
         /// What is wrong there.
         what: String,
     },
+    /// A newer program wrote it, and it may be whole.
+    #[error("{} is of version {version} of {what}, and this program reads up to {reads}: use a newer negbank; nothing was changed", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// As in "a bank's log".
+        what: &'static str,
+        /// Its version.
+        version: u32,
+        /// The newest that is known here.
+        reads: u32,
+    },
     /// It may be whole, and there is no room for it.
     #[error("there is not enough memory for what is in {}: {what}", path.display())]
     OutOfMemory {
@@ -76,6 +88,11 @@ impl StoreError {
     pub fn wants_room(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Refuses a file that says that it is of a later version than `reads`.
+    pub(super) fn check_version(path: &Path, (what, version): (&'static str, u32), reads: u32) -> Result<(), Self> {
+        if version > reads { Err(Self::Newer { path: path.to_owned(), what, version, reads }) } else { Ok(()) }
     }
 
     /// For `map_err` of what the system refused.

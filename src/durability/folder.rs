@@ -46,6 +46,8 @@ impl Folder {
 
     fn read(path: &Path) -> Result<BankRecord, StoreError> {
         let payload = frames::read_one(path)?;
+        let version = BankRecord::version_of(&payload).unwrap_or_default();
+        StoreError::check_version(path, ("a bank's settings", version), BankRecord::VERSION)?;
         BankRecord::decode(&payload).map_err(|unreadable| StoreError::damaged(path, 0, unreadable.to_string()))
     }
 

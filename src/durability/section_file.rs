@@ -12,6 +12,7 @@ use super::{Complaint, StoreError, sync};
 #[derive(Debug)]
 pub(super) struct Kind {
     magic: &'static [u8],
+    /// Raised also with the version of what the sections hold.
     version: u32,
     what: &'static str,
     prefix: &'static str,
@@ -26,14 +27,20 @@ pub(super) struct Kind {
 pub(super) static SNAPSHOT: Kind = Kind {
     magic: b"negbank bank\n",
     version: 1,
-    what: "snapshot",
+    what: "a bank's snapshot",
     prefix: "snapshot-",
     nascent: ".snapshot-",
     synced: u64::MAX,
 };
 /// The graph that it is searched by.
-pub(super) static GRAPH: Kind =
-    Kind { magic: b"negbank graph\n", version: 1, what: "graph", prefix: "graph-", nascent: ".graph-", synced: 16 << 20 };
+pub(super) static GRAPH: Kind = Kind {
+    magic: b"negbank graph\n",
+    version: 1,
+    what: "a bank's graph",
+    prefix: "graph-",
+    nascent: ".graph-",
+    synced: 16 << 20,
+};
 
 /// Bytes that are appended together.
 const TOGETHER: usize = 2 << 20;
@@ -160,8 +167,11 @@ impl Kind {
                 return Err(damaged("a section stands where it does not belong".to_owned()));
             }
             if expected == 0 && frame.payload != head {
-                let Self { what, version, .. } = self;
-                return Err(damaged(format!("it is no {what} of version {version} of this bank, as its name says")));
+                let Self { magic, what, version, .. } = self;
+                let found = frame.payload.strip_prefix(*magic).and_then(<[u8]>::first_chunk);
+                let found = found.map_or(*version, |found| u32::from_le_bytes(*found));
+                StoreError::check_version(&path, (what, found), *version)?;
+                return Err(damaged(format!("it is not {what}, of version {version} and of this bank, as its name says")));
             }
             if expected > 0 {
                 ended = section(&frame.payload).map_err(|complaint| complaint.about(&path, frame.at))?;

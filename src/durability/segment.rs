@@ -9,7 +9,7 @@ use super::mark::Point;
 use super::{StoreError, sync};
 
 const MAGIC: &[u8; 12] = b"negbank log\n";
-/// Its head has a number, and so have its records.
+/// Its head has a number, and so have its records. Raised also with the version of what the records hold.
 const VERSION: u32 = 2;
 /// Neither has.
 const UNNUMBERED: u32 = 1;
@@ -94,9 +94,7 @@ impl Segment {
         let Some(rest) = head.payload.strip_prefix(MAGIC) else { return refuse("it is no log of a bank".into()) };
         let Some((version, rest)) = rest.split_first_chunk() else { return refuse("its head is cut short".into()) };
         let version = u32::from_le_bytes(*version);
-        if !(UNNUMBERED..=VERSION).contains(&version) {
-            return refuse(format!("it is of version {version} of the log; this program reads up to {VERSION}"));
-        }
+        StoreError::check_version(&self.path, ("a bank's log", version), VERSION)?;
         let Some(rest) = rest.strip_prefix(&identity.to_le_bytes()) else {
             return refuse("it is the log of another bank".into());
         };

@@ -182,7 +182,8 @@ impl Journal {
         let outcome = Outcome::default();
         self.outcome = Some(outcome.clone());
         let (bank, memory) = (Arc::clone(bank), Arc::clone(memory));
-        self.snapshots.submit(Job { folder: self.folder.clone(), bank, memory, image, cut, outcome });
+        let trouble = self.snapshots.trouble().clone();
+        self.snapshots.submit(Job { folder: self.folder.clone(), bank, memory, image, cut, outcome, trouble });
         Ok(())
     }
 

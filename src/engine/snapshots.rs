@@ -19,7 +19,7 @@ use crate::rows::Shared;
 /// The way of a bank to the thread that writes snapshots, one after another; it ends when all of these are dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshots {
-    queue: Sender<(Job, Trouble)>,
+    queue: Sender<Job>,
     trouble: Trouble,
 }
 
@@ -45,6 +45,8 @@ pub(super) struct Job {
     pub(super) image: BankImage,
     pub(super) cut: Arc<Cut>,
     pub(super) outcome: Outcome,
+    /// The bank's.
+    pub(super) trouble: Trouble,
 }
 
 /// What became of a snapshot, once it is known.
@@ -98,15 +100,16 @@ impl Snapshots {
 
     /// Queues a snapshot. If there is no room its outcome is that it failed.
     pub(super) fn submit(&self, job: Job) {
-        if let Err(refused) = self.queue.try_send((job, self.trouble.clone())) {
+        if let Err(refused) = self.queue.try_send(job) {
             tracing::warn!(%refused, "no snapshot is taken; the log stays until one is");
+            self.trouble.tell(Some("the thread that takes snapshots has ended, which is a defect of negbank".to_owned()));
         }
     }
 }
 
-fn run(jobs: &Receiver<(Job, Trouble)>) {
+fn run(jobs: &Receiver<Job>) {
     give_way();
-    for (job, trouble) in jobs {
+    for job in jobs {
         let (began, bank) = (clock::now(), job.folder.record().name.clone());
         let written = catch_unwind(AssertUnwindSafe(|| write(&job)));
         job.cut.forget();
@@ -120,14 +123,14 @@ fn run(jobs: &Receiver<(Job, Trouble)>) {
                 {
                     tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
                 }
-                trouble.tell(None);
+                job.trouble.tell(None);
                 job.outcome.tell(Ok(snapshot));
             }
             // A deleted bank's folder is gone, and nobody misses its snapshot.
             Err(_) if !job.folder.path().exists() => {}
             Err(fault) => {
                 tracing::warn!(%bank, %fault, "no snapshot was taken; the log stays until one is");
-                trouble.tell(Some(fault.to_string()));
+                job.trouble.tell(Some(fault.to_string()));
                 job.outcome.tell(Err(if matches!(fault, EngineError::Overrun(_)) { Failed::Overrun } else { Failed::Fault }));
             }
         }

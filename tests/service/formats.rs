@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use negbank::client::{Client, Options, rows};
+use negbank::client::{Client, Code, Options, rows};
 use negbank::proto::v1;
 
 use crate::lifecycle::Process;
@@ -159,6 +159,51 @@ async fn checkpoints_of_every_version_become_the_banks_that_they_were() {
             assert!(live.client.write(write(&bank, 39)).await.unwrap().duplicate, "{bank}: a write of then");
         }
         assert_eq!(told, fs::read_to_string(fixture.join("expected.txt")).unwrap(), "{}", fixture.display());
+    }
+}
+
+/// Says of the first record of a file that it is of a later version, where `at` is the number's place in it, as a later program would.
+fn age(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    assert_eq!(bytes[..4], *b"nbf1", "{}", path.display());
+    let payload = 32..32 + usize::try_from(u64::from_le_bytes(bytes[8..16].try_into().unwrap())).unwrap();
+    bytes[32 + at] = 99;
+    let checksum = crc32fast::hash(&bytes[payload]);
+    bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[8..32]);
+    bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bank_that_a_later_version_wrote_is_refused_as_that_and_its_files_stay_as_they_are() {
+    for (prefix, at, says) in
+        [("log-", 12, "a bank's log"), ("snapshot-", 13, "a bank's snapshot"), ("bank", 0, "a bank's settings")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&fixtures().join(STORE), dir.path());
+        let folders = fs::read_dir(dir.path().join("banks")).unwrap().map(|entry| entry.unwrap().path());
+        let of_bank = |folder: &PathBuf| folder.file_name().unwrap().to_str().unwrap().starts_with("keyed@");
+        let folder = folders.into_iter().find(of_bank).unwrap();
+        let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+        let aged = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(named).max().unwrap();
+        age(&aged, at);
+        let content = || {
+            let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            let mut content: Vec<_> = files.map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+            content.sort();
+            content
+        };
+        let before = content();
+        // Served as far as it can be read it would be another bank.
+        let settings = [&format!("durability.dir={}", dir.path().display()), "durability.damaged=read_only"];
+        let live = Live::start(&settings).await;
+        let refused = live.client.get_bank(v1::GetBankRequest { name: "keyed".into() }).await.unwrap_err();
+        let told = format!("{} is of version 99 of {says}, and this program reads up to ", aged.display());
+        assert!(refused.code() == Code::FailedPrecondition && refused.to_string().contains(&told), "{refused}");
+        assert!(refused.to_string().contains("use a newer negbank"), "{refused}");
+        live.client.write(write("queue", 40)).await.unwrap();
+        assert!(content() == before, "{prefix}: its files were changed");
     }
 }
 

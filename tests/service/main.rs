@@ -78,5 +78,6 @@ mod traces;
 mod twice;
 mod uniformity;
 mod unix_socket;
+mod untaken;
 mod waiting;
 mod writes;

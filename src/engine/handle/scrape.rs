@@ -30,6 +30,8 @@ impl Engine {
 const LOG_FAILED: &str =
     "1 if a bank's log can't be written: the bank takes no writes until the server is started again; /readyz names it";
 
+const SNAPSHOT_FAILED: &str = "1 if the bank's last snapshot was not taken: its log grows until one is; /readyz says why";
+
 /// Shares of a bank's entries whose ages are told, in percent, and as labels.
 const AGES: [(usize, &str); 4] = [(50, "0.5"), (90, "0.9"), (99, "0.99"), (100, "1")];
 
@@ -46,6 +48,8 @@ struct Standing {
     step: Option<f64>,
     ages: [Option<u64>; AGES.len()],
     index: Option<IndexInfo>,
+    /// `None`: nothing of it outlives the server.
+    snapshot_failed: Option<bool>,
     tally: Tally,
 }
 
@@ -62,6 +66,7 @@ impl Standing {
             step: state.step().map(|step| step as f64),
             ages: AGES.map(|(percent, _)| state.age_of(percent)),
             index: bank.index.as_ref().map(|index| index.describe()),
+            snapshot_failed: bank.folder.as_ref().map(|_| bank.snapshots.told().is_some()),
             tally,
         })
     }
@@ -83,6 +88,8 @@ impl Collector for Scraper {
         })?;
         figures.gauge("bank_sequence", "Mutations applied", |bank| Some(bank.sequence))?;
         figures.gauge("bank_step", "Training step of the last write that carried one", |bank| bank.step)?;
+        figures
+            .gauge("snapshot_failed", SNAPSHOT_FAILED, |bank| bank.snapshot_failed.map(|failed| f64::from(u8::from(failed))))?;
         figures.ages()?;
         figures.index()?;
         figures.served()?;
