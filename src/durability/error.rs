@@ -27,7 +27,7 @@ pub enum StoreError {
         what: String,
     },
     /// A newer program wrote it, and it may be whole.
-    #[error("{} is of version {version} of {what}, and this program reads up to {reads}: use a newer negbank; nothing was changed", path.display())]
+    #[error("{} is of version {version} of {what}, and this program reads up to {reads}: use a newer negbank", path.display())]
     Newer {
         /// The file.
         path: PathBuf,

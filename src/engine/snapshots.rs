@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::EngineError;
 use super::bank_memory::BankMemory;
@@ -102,7 +102,11 @@ impl Snapshots {
     pub(super) fn submit(&self, job: Job) {
         if let Err(refused) = self.queue.try_send(job) {
             tracing::warn!(%refused, "no snapshot is taken; the log stays until one is");
-            self.trouble.tell(Some("the thread that takes snapshots has ended, which is a defect of negbank".to_owned()));
+            let why = match refused {
+                TrySendError::Full(_) => "too many others wait for the thread that takes them",
+                TrySendError::Disconnected(_) => "the thread that takes them has ended, which is a defect of negbank",
+            };
+            self.trouble.tell(Some(why.to_owned()));
         }
     }
 }

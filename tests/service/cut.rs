@@ -157,7 +157,7 @@ impl Frail {
     }
 
     /// What was not synced is lost.
-    fn lose(&self, bytes: Bytes, names: Names) {
+    pub(crate) fn lose(&self, bytes: Bytes, names: Names) {
         let synced: HashMap<u64, u64> = self.syncs().into_iter().map(|[inode, len, _]| (inode, len)).collect();
         let mut seen = BTreeSet::new();
         for (path, about) in files_of(&self.root()).into_iter().chain(files_of(&self.faults("kept"))) {

@@ -28,6 +28,7 @@ mod cut;
 mod deleted;
 mod drain;
 mod durable;
+mod ended;
 mod exact;
 mod faults;
 mod flips;

@@ -102,7 +102,7 @@ async fn a_certificate_must_be_of_the_authority_of_the_name_and_of_today() {
 }
 
 /// HTTP/2's default window: no more is on its way to who does not read on.
-const WINDOW: u32 = 65_535;
+pub(crate) const WINDOW: u32 = 65_535;
 
 /// Entries of the bank that is scanned, and their floats: 62 windows.
 const ENTRIES: usize = 16_000;

@@ -7,14 +7,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use negbank::client::{ClientError, Code, Security, rows};
+use negbank::model::Seed;
 use negbank::proto::v1;
-use tonic::transport::Channel;
+use negbank::proto::v1::banks_client::BanksClient;
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::lifecycle::Process;
-use crate::live::{keyed, uniform};
-use crate::secure::{LONG, RELOAD, connect};
+use crate::live::{keyed, random_rows, uniform};
+use crate::secure::{LONG, RELOAD, WINDOW, connect};
 
 /// A token that the real command makes and adds to the file.
 pub(crate) fn token(file: &Path, subject: &str, role: &str, bank: &str) -> String {
@@ -124,6 +126,52 @@ async fn a_token_that_is_taken_out_of_its_file_is_refused_on_connections_that_ar
     };
     tokio::time::timeout(LONG, taken_up).await.unwrap();
     assert_eq!(code(client.list_banks().await), Code::Unauthenticated);
+}
+
+/// A call is judged when it begins: what it was allowed then it does to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_goes_on_to_its_end_though_its_token_is_taken_out_of_the_file() {
+    const ENTRIES: usize = 16_000;
+    const DIM: usize = 64;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let old = token(&file, "trainer", "admin", "*");
+    let tokens = format!("auth.tokens={}", file.display());
+    let server = Process::start(&["--set", &tokens, "--set", RELOAD, "--set", "limits.max_answer_bytes=65536"]);
+    let client = connect(&server.address, showing(&old)).await.unwrap();
+    client.create_bank(keyed("b", DIM as u32, 1)).await.unwrap();
+    let embeddings = Some(rows(&random_rows(&mut Seed(1).stream(0, 0), ENTRIES, DIM)));
+    let ids: Vec<u64> = (0..ENTRIES as u64).collect();
+    client.write(v1::WriteRequest { bank: "b".into(), ids: ids.clone(), embeddings, ..Default::default() }).await.unwrap();
+
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let shown = format!("Bearer {old}").parse().unwrap();
+    let show = |mut request: tonic::Request<()>| {
+        request.metadata_mut().insert("authorization", tonic::metadata::MetadataValue::clone(&shown));
+        Ok(request)
+    };
+    let mut banks = BanksClient::with_interceptor(endpoint.connect().await.unwrap(), show);
+    let request = v1::ScanRequest { bank: "b".into(), ..Default::default() };
+    let mut scan = banks.scan(request.clone()).await.unwrap().into_inner();
+    let mut scanned = scan.message().await.unwrap().unwrap().rows.unwrap_or_default().ids;
+
+    fs::remove_file(&file).unwrap();
+    let new = token(&file, "trainer", "admin", "*");
+    let taken_up = async {
+        while connect(&server.address, showing(&new)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, taken_up).await.unwrap();
+    assert_eq!(code(client.list_banks().await), Code::Unauthenticated);
+    let left = (ENTRIES - scanned.len()) * DIM * 4;
+    assert!(left > 16 * WINDOW as usize, "{left} bytes are still to be sent to who has no token any more");
+    while let Some(chunk) = scan.message().await.expect("the stream is cut") {
+        scanned.extend(chunk.rows.unwrap_or_default().ids);
+    }
+    assert_eq!(scanned, ids);
+    assert_eq!(banks.scan(request).await.unwrap_err().code(), tonic::Code::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
