@@ -89,12 +89,13 @@ bench: $(PACKAGE)
 bench-index:
 	$(CARGO) bench --locked --bench index
 
-# Ten times more than a real server can do, for SECONDS; writes target/reports/overload.json and fails where it does worse than it
-# promises. Then a hundred thousand tiny requests. That 0.8 of the capacity is answered is promised of the default load alone, 256 anchors a
+# Ten times more than a real server can do, for SECONDS, ROUNDS (3) times; writes target/reports/overload.json and fails where it does worse
+# than it promises. Then a hundred thousand tiny requests. That 0.8 of the capacity is answered is promised of the default load alone, 256 anchors a
 # request and no rows. Other loads, in reports of their own, tell what they reach and are held to the rest: ANCHORS=64 has smaller requests
 # and more refusals (decision 0015 has its figure), ROWS=16 answers of 2 MiB.
+overload-test: ROUNDS = 3
 overload-test:
-	SECONDS=$(SECONDS) ANCHORS=$(ANCHORS) ROWS=$(ROWS) $(CARGO) bench --locked --bench overload
+	SECONDS=$(SECONDS) ROUNDS=$(ROUNDS) ANCHORS=$(ANCHORS) ROWS=$(ROWS) $(CARGO) bench --locked --bench overload
 	NEGBANK_TINY_REQUESTS=100000 $(CARGO) test --locked --package negbank --test service -- hostile::very_many
 
 # A server that is stopped under load, ROUNDS times; writes target/reports/drain.json.

@@ -3,6 +3,7 @@
 mod embedded;
 mod memory;
 mod pulse;
+mod workers;
 
 pub use embedded::Embedded;
 
@@ -58,7 +59,7 @@ pub enum AppError {
 /// [`AppError`]
 pub fn run(settings: Settings) -> Result<(), AppError> {
     crate::telemetry::init(&settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = workers::runtime(settings.server.threads).build()?;
     let ended = runtime.block_on(serve(settings));
     // What is still running has been given its time: don't wait for it.
     runtime.shutdown_background();

@@ -70,10 +70,10 @@ pub(crate) async fn capacity(clients: &[Client], shape: Shape, lasts: Duration) 
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Sends each caller's requests at its rate, in requests a second, and waits for what became of the last.
-pub(crate) async fn offer(clients: &[Client], rates: &[f64], shape: Shape, lasts: Duration) -> Load {
+pub(crate) async fn offer((clients, rates): (&[Client], &[f64]), shape: Shape, lasts: Duration, round: usize) -> Load {
     let load = Rc::new(RefCell::new(Load::default()));
     let local = LocalSet::new();
-    let (began, mut random) = (clock::now(), Seed(3).stream(0, 0));
+    let (began, mut random) = (clock::now(), Seed(3).stream(0, round));
     let until = began + lasts;
     let mut sent = vec![0.0; clients.len()];
     local

@@ -1,5 +1,5 @@
-//! Ten times more than a real server can do, for a minute: `make overload-test SECONDS=60`. Prints what became of it, writes
-//! `target/reports/overload.json`, and fails where the server does worse than it promises.
+//! Ten times more than a real server can do, for a minute, three times: `make overload-test SECONDS=60 ROUNDS=3`. Prints what became of it,
+//! writes `target/reports/overload.json`, and fails where the server does worse than it promises.
 //!
 //! The load shares the machine with the server, so it is made to cost little beside the work: a request names 256 entries of a bank of
 //! 65,536 x 128 as anchors (a message of 800 bytes), each of which is compared with every entry (about 20 ms of one core), and is answered
@@ -10,7 +10,7 @@
 //! deadline, does not count, and the time in which the first answers are computed does. The other shares are of everything that was sent.
 //! What it can do is the mean of two measurements, half before the load and half after it; the first sets the load. On a machine that is
 //! shared either alone may be of another machine than the one that bore the load: how far they are apart, and how much of the CPUs' time was
-//! stolen, says what a run is worth.
+//! stolen, says what a round is worth, and the goodput is the median of the rounds'. All other figures are of all rounds together.
 //!
 //! Two other loads, whose figures go to files of their own (`overload-64x0.json`) and which are not held to the goodput:
 //! `ANCHORS=64 make overload-test` has smaller requests, and so more refusals for the same work; `ROWS=16 make overload-test` has large answers,
@@ -36,7 +36,7 @@ use std::time::Duration;
 use negbank::client::{Client, Options, Security, rows};
 use negbank::model::{Seed, clock};
 use negbank::proto::v1;
-use report::{Capacity, Run};
+use report::{Capacity, Round, Run};
 use server::{Allowed, Server};
 use shape::Shape;
 use stolen::CpuTime;
@@ -59,7 +59,7 @@ const MAX_MEMORY: usize = 76 << 20;
 const SCRAPES: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let seconds: f64 = std::env::var("SECONDS").ok().and_then(|given| given.parse().ok()).unwrap_or(60.0);
+    let (seconds, rounds) = (number("SECONDS", 60.0), number("ROUNDS", 3.0).max(1.0) as usize);
     let shape = Shape::given();
     println!(
         "load:     {} anchors a request, answers of {} KiB of embeddings at most",
@@ -68,10 +68,18 @@ fn main() -> ExitCode {
     );
     let server = Server::start(CALLERS, shape.max_memory());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(measured(&server, shape, seconds)).report()
+    runtime.block_on(measured(&server, shape, seconds, rounds)).report()
 }
 
-async fn measured(server: &Server, shape: Shape, seconds: f64) -> Run {
+/// What the environment gives of `SECONDS` and the like; an empty value is none.
+pub(crate) fn number(name: &str, default: f64) -> f64 {
+    match std::env::var(name) {
+        Ok(given) if !given.is_empty() => given.parse().expect("SECONDS, ROUNDS, ANCHORS and ROWS are numbers"),
+        _ => default,
+    }
+}
+
+async fn measured(server: &Server, shape: Shape, seconds: f64, rounds: usize) -> Run {
     let mut clients = Vec::new();
     for token in &server.tokens {
         let security = Security { token: Some(token.clone()), ..Security::default() };
@@ -84,16 +92,23 @@ async fn measured(server: &Server, shape: Shape, seconds: f64) -> Run {
     println!("memory:   {base:.0} MiB at rest, may come to {bound:.0} MiB");
     let (scrapes, began) = (Scrapes::start(&server.probes), CpuTime::now());
     let lasts = Duration::from_secs_f64((seconds / 8.0).clamp(1.5, 7.5));
-    let before = load::capacity(&clients, shape, lasts).await;
-    println!("capacity: {before:.0} requests/s before the load, {CALLERS} callers with two in flight each");
+    let mut before = load::capacity(&clients, shape, lasts).await;
+    println!("capacity: {before:.0} requests/s at first, {CALLERS} callers with two in flight each");
     let hurried: Vec<Client> = clients.iter().map(|client| client.with_timeout(DEADLINE)).collect();
     let greedy = TIMES - POLITE * (CALLERS - 1) as f64;
-    let rates: Vec<f64> = (0..CALLERS).map(|of| before * if of == 0 { greedy } else { POLITE }).collect();
-    let load = load::offer(&hurried, &rates, shape, Duration::from_secs_f64(seconds)).await;
-    let after = load::capacity(&clients, shape, lasts).await;
+    let mut ended = Vec::new();
+    for round in 0..rounds {
+        let rates: Vec<f64> = (0..CALLERS).map(|of| before * if of == 0 { greedy } else { POLITE }).collect();
+        let load = load::offer((&hurried, &rates), shape, Duration::from_secs_f64(seconds), round).await;
+        let after = load::capacity(&clients, shape, lasts).await;
+        let of = Round { capacity: Capacity { before, after }, load };
+        println!("round {}:  {}", round + 1, of.line(seconds));
+        ended.push(of);
+        before = after;
+    }
     let stolen = CpuTime::now().zip(began).and_then(|(now, began)| now.stolen_since(began));
-    let (capacity, peak, slowest_scrape) = (Capacity { before, after }, server.peak_mib(), scrapes.end());
-    Run { shape, seconds, capacity, load, allowed, peak, slowest_scrape, stolen }
+    let (peak, slowest_scrape) = (server.peak_mib(), scrapes.end());
+    Run { shape, seconds, rounds: ended, allowed, peak, slowest_scrape, stolen }
 }
 
 async fn fill(client: &Client) {

@@ -3,7 +3,7 @@
 use negbank::model::Stream;
 use negbank::proto::v1;
 
-use crate::{DIM, ENTRIES, MAX_MEMORY};
+use crate::{DIM, ENTRIES, MAX_MEMORY, number};
 
 /// From the environment: `ANCHORS` a request (256), and `ROWS` of each anchor that are answered with their embeddings (0: the id of the nearest
 /// alone).
@@ -21,11 +21,8 @@ const LARGE_ANSWERS: usize = 32;
 
 impl Shape {
     pub(crate) fn given() -> Self {
-        let number = |name: &str, default: usize| match std::env::var(name) {
-            Ok(given) if !given.is_empty() => given.parse().expect("ANCHORS and ROWS are numbers"),
-            _ => default,
-        };
-        Self { anchors: number("ANCHORS", PROMISED.anchors), rows: number("ROWS", PROMISED.rows as usize) as u32 }
+        let whole = |name: &str, default: usize| number(name, default as f64) as usize;
+        Self { anchors: whole("ANCHORS", PROMISED.anchors), rows: whole("ROWS", PROMISED.rows as usize) as u32 }
     }
 
     pub(crate) fn is_promised(self) -> bool {

@@ -3,7 +3,7 @@
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::AppError;
+use super::{AppError, workers};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::grpc::Server;
@@ -24,7 +24,7 @@ impl Embedded {
     /// # Errors
     /// [`AppError`]
     pub fn start(settings: Settings) -> Result<Self, AppError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("embedded").enable_all().build()?;
+        let runtime = workers::runtime(settings.server.threads).thread_name("embedded").build()?;
         let engine = Engine::start(settings.engine)?;
         let server = runtime.block_on(Server::bind(settings.server, settings.limits))?;
         let address = server.address()?.map_or_else(String::new, |address| address.to_string());

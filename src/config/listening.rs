@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{COUNT, INBOUND_BYTES, MESSAGE_BYTES, METADATA_BYTES, Reader, SECONDS};
+use super::{COUNT, INBOUND_BYTES, MESSAGE_BYTES, METADATA_BYTES, Reader, SECONDS, THREADS};
 use crate::grpc;
 
 impl Reader {
@@ -17,6 +17,7 @@ impl Reader {
         self.within("server.max_message_bytes", &mut server.max_message_bytes, MESSAGE_BYTES);
         self.within("server.max_metadata_bytes", &mut server.max_metadata_bytes, METADATA_BYTES);
         self.within("server.max_inbound_bytes", &mut server.max_inbound_bytes, INBOUND_BYTES);
+        self.within("server.threads", &mut server.threads, THREADS);
         if server.max_inbound_bytes < server.max_message_bytes {
             self.problems.push(format!(
                 "server.max_inbound_bytes: {} is below server.max_message_bytes = {}: the largest request could never be taken",

@@ -123,6 +123,7 @@ const MEANINGS: &[(&str, &str)] = &[
         "Bytes of a call's metadata at most; a call with more is refused, and with four times as much its connection ends.",
     ),
     ("server.reload_seconds", "How often certificates and tokens are looked at for changes."),
+    ("server.threads", "Threads that read requests and send answers; 0: half of the cores."),
     ("server.unix_socket", "Path of a Unix socket to listen on as well."),
     (
         "tls.certificate",

@@ -40,6 +40,8 @@ pub struct Config {
     pub max_metadata_bytes: usize,
     /// Bytes of all requests that are being received, wait or are worked on, at most.
     pub max_inbound_bytes: usize,
+    /// Threads that read requests and send answers, of the runtime that the server runs on; 0, the default: half of the cores.
+    pub threads: usize,
 }
 
 /// Files in PEM.
@@ -72,6 +74,7 @@ impl Default for Config {
             max_message_bytes: 64 << 20,
             max_metadata_bytes: 16 << 10,
             max_inbound_bytes: 1 << 30,
+            threads: 0,
         }
     }
 }

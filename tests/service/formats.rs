@@ -20,12 +20,12 @@ const STORE: &str = "store-2";
 const RENEWED: &str = "renewed-1";
 const CHECKPOINTS: &str = "checkpoints-3";
 
-fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 /// The fixtures of a kind, and copies of them.
-fn fixtures_of(kind: &str) -> Vec<(PathBuf, tempfile::TempDir)> {
+pub(crate) fn fixtures_of(kind: &str) -> Vec<(PathBuf, tempfile::TempDir)> {
     let all = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
     let of_kind = all.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind));
     let copied = |path: PathBuf| {
@@ -43,7 +43,7 @@ fn banks() -> Vec<v1::CreateBankRequest> {
     vec![keyed("keyed", 4, 2), half, queue("queue", 4, 2, 12)]
 }
 
-fn write(bank: &str, number: u64) -> v1::WriteRequest {
+pub(crate) fn write(bank: &str, number: u64) -> v1::WriteRequest {
     let ids: Vec<u64> = (0..3).map(|at| (number * 5 + at * 7) % 17).collect();
     let embeddings: Vec<f32> = (0..12).map(|at| ((number * 13 + at * 5) % 23) as f32 / 8.0 - 1.0).collect();
     v1::WriteRequest {
@@ -60,7 +60,7 @@ fn write(bank: &str, number: u64) -> v1::WriteRequest {
 }
 
 /// What a bank holds, and what it will draw.
-async fn told(client: &Client, bank: &str) -> String {
+pub(crate) async fn told(client: &Client, bank: &str) -> String {
     let about = client.get_bank(v1::GetBankRequest { name: bank.to_owned() }).await.unwrap();
     let mut told = format!("{bank}: sequence {} step {:?} entries {}\n", about.sequence, about.step, about.entries);
     let mut scan = client.scan(v1::ScanRequest { bank: bank.to_owned(), ..Default::default() }).await.unwrap();
@@ -89,7 +89,7 @@ async fn told(client: &Client, bank: &str) -> String {
     told
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
