@@ -47,7 +47,7 @@ impl SmallBank {
     }
 
     fn of(bank: Bank) -> Self {
-        let served = Arc::new(Served::new(bank.spec().metric(), true));
+        let served = Arc::new(Served::new(true));
         Self { state: Arc::new(Shared::new(bank)), served, recycler: Recycler::default() }
     }
 

@@ -2,12 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::{Metric, Plan, Reason, ReasonCounts, SampleAnswer};
+use crate::model::{Distances, Plan, Reason, ReasonCounts, SampleAnswer};
 
 /// Counts of served draws, and how hard they were.
 #[derive(Debug)]
 pub(super) struct Served {
-    metric: Metric,
     /// False: nobody reads the counts, and nothing is counted.
     on: bool,
     tally: Mutex<Tally>,
@@ -24,9 +23,8 @@ pub(super) struct Tally {
     pub(super) joined: (u64, u64),
     pub(super) shortfalls: ReasonCounts,
     pub(super) rejections: ReasonCounts,
-    /// Cosine banks: picks that are at most as far, 1 less the cosine, as each of [`Tally::edges`], and farther than the one before.
-    pub(super) distances: [u64; BINS],
-    pub(super) distance_sum: f64,
+    /// Of picks whose score was known.
+    pub(super) distances: Distances,
 }
 
 /// Plans and their names.
@@ -38,13 +36,10 @@ pub(super) const PLANS: [(Plan, &str); 5] = [
     (Plan::Scan, "scan"),
 ];
 
-/// Tenths of a distance from 0 to 2, and rounding.
-const BINS: usize = 21;
-
 impl Served {
-    /// Nothing yet, of a bank of this metric.
-    pub(super) fn new(metric: Metric, on: bool) -> Self {
-        Self { metric, on, tally: Mutex::default() }
+    /// Nothing yet.
+    pub(super) fn new(on: bool) -> Self {
+        Self { on, tally: Mutex::default() }
     }
 
     /// Whether anything is counted.
@@ -66,9 +61,7 @@ impl Served {
             more.duplicates += draw.duplicates;
             more.shortfalls.merge(&draw.shortfalls);
             more.rejections.merge(&draw.rejections);
-            if self.metric == Metric::Cosine && draw.shared.is_none() {
-                draw.scores.iter().for_each(|&score| more.score(score));
-            }
+            more.distances.merge(&draw.distances);
         }
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&more);
     }
@@ -87,27 +80,14 @@ impl Served {
 }
 
 impl Tally {
-    /// Upper edges of the bins, the last of which has none.
-    pub(super) fn edges() -> impl Iterator<Item = f64> {
-        (1..BINS).map(|bin| bin as f64 / 10.0).chain([f64::MAX])
-    }
-
-    fn score(&mut self, score: f32) {
-        let distance = (1.0 - f64::from(score)).max(0.0);
-        let bin = (distance * 10.0).ceil() as usize;
-        self.distances[bin.saturating_sub(1).min(BINS - 1)] += 1;
-        self.distance_sum += distance;
-    }
-
     fn add(&mut self, more: &Self) {
-        let pairs = self.draws.iter_mut().zip(more.draws).chain(self.distances.iter_mut().zip(more.distances));
-        pairs.for_each(|(mine, more)| *mine += more);
+        self.draws.iter_mut().zip(more.draws).for_each(|(mine, more)| *mine += more);
         self.picks += more.picks;
         self.duplicates += more.duplicates;
         self.joined = (self.joined.0 + more.joined.0, self.joined.1 + more.joined.1);
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
-        self.distance_sum += more.distance_sum;
+        self.distances.merge(&more.distances);
     }
 }
 

@@ -13,7 +13,7 @@ use super::together::Pass;
 use super::unscored::Unscored;
 use super::whole::{self, Whole};
 use crate::bank::{Bank, Place};
-use crate::model::{Draw, DrawAnswer, Nearest, Plan, ReasonCounts, SampleQuery, Strategy};
+use crate::model::{Draw, DrawAnswer, Metric, Nearest, Plan, ReasonCounts, SampleQuery, Strategy};
 
 /// How it is drawn, with what was found for it so far.
 enum Kind<'q> {
@@ -169,6 +169,9 @@ impl<'q> Drawing<'q> {
                 whole.pick(bank, (anchor, at, moved), &mut self.eligibility, (k, noise), (positives, &mut stream))
             }
         };
+        if bank.spec().metric() == Metric::Cosine {
+            picked.scores.iter().for_each(|&score| picked.distances.count(score));
+        }
         if !scores_wanted {
             picked.scores.clear();
         }

@@ -220,6 +220,11 @@ impl<'q> Set<'q> {
                     }
                 }
             }
+            if self.metric == Metric::Cosine && !self.answer.scores.is_empty() {
+                let DrawAnswer { scores, distances, .. } = &mut self.answer;
+                let served = scores[from..].iter().zip(&mask[from..]).filter(|&(_, &passes)| passes != 0);
+                served.for_each(|(&score, _)| distances.count(score));
+            }
             self.answer.shortfalls.merge(&self.missing);
             self.answer.counts.push(left);
             let of_anchor = |&&at: &&usize| mask[from + at] != 0;

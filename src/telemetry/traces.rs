@@ -8,12 +8,13 @@ use http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, IdGenerator as _, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider, Span,
 };
+use tonic::transport::ClientTlsConfig;
 
 /// Settings of the traces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ const QUEUE: usize = 4_096;
 const BATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long one export may take.
 const EXPORT_AT_MOST: Duration = Duration::from_secs(10);
+/// How an endpoint begins to which spans go encrypted.
+const HTTPS: &str = "https:";
 
 /// Where spans go. Cheap to clone.
 #[derive(Clone, Default)]
@@ -66,8 +69,12 @@ impl Traces {
     /// [`TracesError`]
     pub fn start(config: &Config) -> Result<Self, TracesError> {
         let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_AT_MOST).build();
-        let exporter = exporter.map_err(|source| TracesError { endpoint: endpoint.clone(), source })?;
+        let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_AT_MOST);
+        if endpoint.get(..HTTPS.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(HTTPS)) {
+            // By itself the exporter trusts no authority at all.
+            exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
+        }
+        let exporter = exporter.build().map_err(|source| TracesError { endpoint: endpoint.clone(), source })?;
         let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(BATCH_EVERY).build();
         let provider = SdkTracerProvider::builder()
             .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())

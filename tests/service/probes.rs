@@ -9,7 +9,7 @@ use negbank::proto::v1;
 
 use crate::hostile::{answered, per_anchor};
 use crate::lifecycle::Process;
-use crate::live::{keyed, nearest};
+use crate::live::{keyed, nearest, uniform};
 
 /// A free port, for a moment.
 pub(crate) fn free() -> SocketAddr {
@@ -123,6 +123,46 @@ async fn metrics_tell_what_was_done_and_readiness_ends_with_a_drain() {
     assert_eq!(get(http, "/readyz").0, 503);
     assert_eq!(get(http, "/livez").0, 200);
     drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_hard_it_was_is_known_of_what_was_scored_though_nobody_asked_for_scores() {
+    let http = free();
+    let server = Process::start(&["--set", &format!("http.listen={http}")]);
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    let shared = v1::Draw { scope: v1::Scope::Shared.into(), ..uniform(3) };
+    for (bank, metric, counted) in [("cosine", v1::Metric::Cosine, 1.0), ("dot", v1::Metric::Dot, 0.0)] {
+        client.create_bank(v1::CreateBankRequest { metric: metric.into(), ..keyed(bank, 2, 1) }).await.unwrap();
+        let write = v1::WriteRequest {
+            bank: bank.into(),
+            ids: vec![1, 2, 3],
+            labels: vec![0, 0, 1],
+            embeddings: Some(rows(&[1.0, 0.0, 0.0, 1.0, 0.6, 0.8])),
+            ..Default::default()
+        };
+        client.write(write).await.unwrap();
+        let served = || {
+            let metrics = get(http, "/metrics").1;
+            let count = format!("negbank_served_distance_count{{bank=\"{bank}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&count)?.parse::<f64>().ok()).unwrap_or_default()
+        };
+        let with_scores = [v1::Column::Ids, v1::Column::Scores];
+        // One entry has another label than the anchor.
+        let scored = [uniform(3), shared.clone()].map(|draw| (draw, &with_scores[..]));
+        for (draw, columns) in [(nearest(3), &with_scores[..1])].into_iter().chain(scored) {
+            let before = served();
+            let request = v1::SampleRequest {
+                bank: bank.into(),
+                anchors: Some(v1::Anchors { embeddings: Some(rows(&[1.0, 0.0])), labels: vec![0], ..Default::default() }),
+                draws: vec![draw],
+                filters: Some(v1::Filters { exclude_same_label: true, ..Default::default() }),
+                columns: columns.iter().map(|&column| column.into()).collect(),
+                ..Default::default()
+            };
+            let answer = client.sample(request).await.unwrap();
+            assert!((served() - before - counted).abs() < 1e-9, "{bank}: {answer:?}");
+        }
+    }
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Inner {
         };
         let committer = Committer::start(work, journal, self.config.write_queue).map_err(|_| EngineError::NoThreads)?;
         let stages = Stages::new(&self.config, staged, committer.clone(), self.ledger.share(Part::Staged));
-        let served = Arc::new(Served::new(spec.metric(), self.config.measured));
+        let served = Arc::new(Served::new(self.config.measured));
         let bank = Arc::new(BankHandle {
             name,
             spec,

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::super::served::{PLANS, Tally, name_of};
 use super::{BankHandle, Engine, Inner};
 use crate::engine::IndexInfo;
-use crate::model::{Metric, ReasonCounts};
+use crate::model::{Distances, Metric, ReasonCounts};
 use crate::telemetry::Metrics;
 
 impl Engine {
@@ -187,13 +187,14 @@ impl Figures<'_, '_> {
     fn scores(&mut self) -> fmt::Result {
         let banks = self.banks;
         // A histogram of what may be negative has no sum in OpenMetrics: distances, not cosines.
-        let help = "1 less the cosine of served entries to their anchors, where scores were asked for: 0 is hardest";
+        let help = "1 less the cosine of served entries to their anchors, where it was computed (draws by score, and answers that carry scores): 0 is hardest";
         let mut family = self.family("served_distance", help, MetricType::Histogram)?;
         banks.iter().filter(|bank| bank.cosine).try_for_each(|bank| {
-            let buckets: Vec<(f64, u64)> = Tally::edges().zip(bank.tally.distances).collect();
+            let distances = &bank.tally.distances;
+            let buckets: Vec<(f64, u64)> = Distances::edges().zip(distances.bins().iter().copied()).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let labels = [("bank", bank.name.as_str())];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(bank.tally.distance_sum, count, &buckets, None)
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(distances.sum(), count, &buckets, None)
         })
     }
 }

@@ -45,7 +45,7 @@ impl Fixture {
         let mutation = Mutation::Write(batch);
         bank.reserve(&bank.arrivals(&mutation)).unwrap();
         bank.apply(&mutation, 0, usize::MAX, &mut Applied::default());
-        let (served, costs) = (Arc::new(Served::new(metric, true)), Arc::default());
+        let (served, costs) = (Arc::new(Served::new(true)), Arc::default());
         Self { state: Arc::new(Shared::new(bank)), served, costs, recycler: Recycler::default() }
     }
 
