@@ -46,7 +46,7 @@ demo: $(VENV)/demo
 
 # Everything: Rust unit, property and service tests, then the Python package against the real server. What can't be tested here is told;
 # with NEGBANK_REQUIRE_ALL=1 in the environment, as CI sets it, it fails.
-test: $(TOOLS)/bin/grpcurl $(TOOLS)/bin/helm $(TOOLS)/crds $(VENV)/test
+test: $(TOOLS)/bin/grpcurl $(TOOLS)/bin/cargo-cyclonedx $(TOOLS)/bin/helm $(TOOLS)/crds $(VENV)/test
 	$(CARGO) test --locked --package negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/debug/negbank ../$(PY) -m pytest -q -rs --no-fold-skipped
 
@@ -57,7 +57,7 @@ crash-test:
 
 # What verify and test install and build. With --jobs side by side, as much of it is one thread, or the network. The package is built first:
 # Cargo locks target/debug, and what else goes into the environment waits for it.
-ready: test-binaries $(VENV)/test $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/grpcurl $(TOOLS)/bin/helm $(TOOLS)/crds
+ready: test-binaries $(VENV)/test $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx $(TOOLS)/bin/grpcurl $(TOOLS)/bin/helm $(TOOLS)/crds
 
 test-binaries: | $(PACKAGE)
 	$(CARGO) test --locked --package negbank --no-run
@@ -93,10 +93,9 @@ bench-index:
 # than it promises. Then a hundred thousand tiny requests. That 0.8 of the capacity is answered is promised of the default load alone, 256 anchors a
 # request and no rows. Other loads, in reports of their own, tell what they reach and are held to the rest: ANCHORS=64 has smaller requests
 # and more refusals (decision 0015 has its figure), ROWS=16 answers of 2 MiB.
-overload-test: ROUNDS = 3
 overload-test:
-	SECONDS=$(SECONDS) ROUNDS=$(ROUNDS) ANCHORS=$(ANCHORS) ROWS=$(ROWS) $(CARGO) bench --locked --bench overload
-	NEGBANK_TINY_REQUESTS=100000 $(CARGO) test --locked --package negbank --test service -- hostile::very_many
+	SECONDS=$(SECONDS) ROUNDS=$(if $(filter file,$(origin ROUNDS)),3,$(ROUNDS)) ANCHORS=$(ANCHORS) ROWS=$(ROWS) $(CARGO) bench --locked --bench overload
+	NEGBANK_TINY_REQUESTS=100000 $(CARGO) test --locked --package negbank --test service -- hostile::very_many --nocapture
 
 # A server that is stopped under load, ROUNDS times; writes target/reports/drain.json.
 drain-test:

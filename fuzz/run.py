@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,9 @@ def main() -> None:
     arguments.add_argument("targets", nargs="*", help="all")
     given = arguments.parse_args()
 
-    shutil.copy(FUZZ.parent / "Cargo.lock", FUZZ / "Cargo.lock")
+    # cargo-fuzz knows no --locked.
+    metadata = [os.environ.get("CARGO", "cargo"), "metadata", "--locked", "--format-version=1", "--no-deps"]
+    subprocess.run(metadata, cwd=FUZZ, check=True, stdout=subprocess.DEVNULL)
     environment = os.environ | {"CARGO_TARGET_DIR": str(given.work / "build")}
     subprocess.run([given.cargo_fuzz, "build", *SANITIZER], cwd=FUZZ.parent, env=environment, check=True)
     corpus = given.work / "corpus"

@@ -136,6 +136,7 @@ impl Run {
         }));
         held(&[
             (goodput >= 0.8 || !shape.is_promised(), "at least 0.8 of the capacity is done in time"),
+            (goodputs.iter().all(|&of| of >= 0.7) || !shape.is_promised(), "and in no round less than 0.7"),
             (refusal_p99 < 50.0, "refusals take less than 50 ms at p99"),
             (without_retry_info == 0, "each says when to come back"),
             (late_share <= 0.01, "of what is taken on, 99 in a hundred are answered in time"),

@@ -15,6 +15,7 @@ TOOLS = REPOSITORY / "target" / "tools"
 FOLDER = TOOLS / "bin"
 BY_GO = "install Go (https://go.dev/dl) and run `make test`, which puts it into target/tools"
 HOW_TO_GET = {
+    "cargo-cyclonedx": "run `make test`, which puts it into target/tools",
     "cargo": "install Rust (https://rustup.rs)",
     "curl": "install it (`apt-get install curl`)",
     "openssl": "install it (`apt-get install openssl`)",

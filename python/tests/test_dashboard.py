@@ -37,9 +37,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labels]:
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
     tls = [f"tls.certificate={folder / 'server.pem'}", f"tls.key={folder / 'server.pem'}"]
     kept = f"durability.dir={folder / 'banks'}"
-    server = ServerProcess("http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50", kept, *tls)
+    settings = ["http.listen=127.0.0.1:0", "index.min_entries=1000", "index.cpu_percent=50", "limits.max_banks=1", kept, *tls]
+    server = ServerProcess(*settings)
     try:
-        bank = negbank.connect(f"https://localhost:{server.port}", ca=folder / "ca.crt").create_bank("busy", dim=DIM)
+        client = negbank.connect(f"https://localhost:{server.port}", ca=folder / "ca.crt")
+        bank = client.create_bank("busy", dim=DIM)
+        with pytest.raises(negbank.ResourceExhausted):
+            client.create_bank("another", dim=DIM)
         rng = np.random.default_rng(1)
         for ids, step in ((range(ROWS // 2), 7), (range(ROWS // 2, ROWS), 9)):
             bank.write(ids, rng.standard_normal((len(ids), DIM)), labels=np.asarray(ids) % 2, step=step)
@@ -73,6 +77,8 @@ FIGURES: dict[str, tuple[str, set[str]]] = {
     "delta share, of the entries": ("negbank_index_delta_entries", {"bank"}),
     "drift": ("negbank_index_mean_similarity", {"bank"}),
     "recall": ("negbank_index_recall", {"bank"}),
+    "refusals by reason": ("negbank_refusals_total", {"method", "reason"}),
+    "score of what is served": ("negbank_served_score", {"bank"}),
     "served hardness": ("negbank_served_distance_bucket", {"bank", "le"}),
     "duplicates": ("negbank_duplicates_total", {"bank"}),
     "requests that shared a scan": ("negbank_joined_requests_total", {"bank"}),

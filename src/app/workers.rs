@@ -14,3 +14,18 @@ pub(super) fn runtime(threads: usize) -> Builder {
     runtime.worker_threads(if threads == 0 { half_of_cores() } else { threads }).enable_all();
     runtime
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread::available_parallelism;
+
+    use super::runtime;
+
+    #[test]
+    fn there_are_as_many_as_the_setting_says_or_half_as_many_as_cores() {
+        let workers = |threads: usize| runtime(threads).build().unwrap().metrics().num_workers();
+        assert_eq!([workers(1), workers(3)], [1, 3]);
+        let cores = available_parallelism().unwrap().get();
+        assert!(2 * workers(0) == cores || 2 * workers(0) == cores + 1);
+    }
+}

@@ -139,6 +139,19 @@ pub enum EngineError {
         retry_after: Duration,
     },
     /// Give it more time, or ask for less.
+    #[error(
+        "nothing was begun: it takes about {} ms on this server though nothing else waits, and its deadline is in {} ms: give it more time, \
+         or ask for less at once",
+        takes.as_millis(),
+        left.as_millis()
+    )]
+    Hopeless {
+        /// What its work takes.
+        takes: Duration,
+        /// Until its deadline.
+        left: Duration,
+    },
+    /// Give it more time, or ask for less.
     #[error("the deadline passed before the answer was ready")]
     DeadlineExceeded,
     /// Delete something, or give the server more memory.

@@ -256,7 +256,7 @@ impl Engine {
     /// Begins to read a bank in chunks; the next is read while one is sent, and none beyond it.
     ///
     /// # Errors
-    /// [`EngineError::Busy`], [`EngineError::Overloaded`]
+    /// [`EngineError::Busy`], [`EngineError::Overloaded`], [`EngineError::Hopeless`]
     pub fn scan(&self, bank: &Arc<BankHandle>, query: ScanQuery, call: &Call) -> Result<Scan, EngineError> {
         // Who read the bank up to a position of an earlier incarnation may have read more, which this one never had.
         let query = ScanQuery { since: query.since.filter(|since| since.incarnation == bank.incarnation), ..query };

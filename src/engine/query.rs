@@ -97,7 +97,7 @@ pub(super) fn jobs(
     wanted: &Wanted,
     answer: Answer,
 ) -> Result<Vec<Job>, EngineError> {
-    let query = if of.served.is_on() { query } else { query.without_duplicates_counted() };
+    let query = if of.served.is_on() { query } else { query.uncounted() };
     let (standing, spec, shared) = {
         let bank = of.bank.read()?;
         let walks = of.index.is_some_and(|index| index.indexed.standing().is_some());

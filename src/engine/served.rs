@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::{Distances, Plan, Reason, ReasonCounts, SampleAnswer};
+use crate::model::{Hardness, Plan, Reason, ReasonCounts, SampleAnswer};
 
 /// Counts of served draws, and how hard they were.
 #[derive(Debug)]
@@ -24,7 +24,9 @@ pub(super) struct Tally {
     pub(super) shortfalls: ReasonCounts,
     pub(super) rejections: ReasonCounts,
     /// Of picks whose score was known.
-    pub(super) distances: Distances,
+    pub(super) hardness: Hardness,
+    /// Mean score of the last of them.
+    pub(super) score: Option<f64>,
 }
 
 /// Plans and their names.
@@ -61,7 +63,7 @@ impl Served {
             more.duplicates += draw.duplicates;
             more.shortfalls.merge(&draw.shortfalls);
             more.rejections.merge(&draw.rejections);
-            more.distances.merge(&draw.distances);
+            more.hardness.merge(&draw.hardness);
         }
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&more);
     }
@@ -87,9 +89,16 @@ impl Tally {
         self.joined = (self.joined.0 + more.joined.0, self.joined.1 + more.joined.1);
         self.shortfalls.merge(&more.shortfalls);
         self.rejections.merge(&more.rejections);
-        self.distances.merge(&more.distances);
+        self.hardness.merge(&more.hardness);
+        if let Some(score) = more.hardness.mean_score() {
+            let before = self.score.unwrap_or(score);
+            self.score = Some(before + (score - before) * -(-(more.hardness.picks() as f64) / OF_LATE).exp_m1());
+        }
     }
 }
+
+/// Picks after which one counts an e-th of what it did in the mean score.
+const OF_LATE: f64 = 4_096.0;
 
 /// A reason as a label's value.
 pub(super) fn name_of(reason: Reason) -> &'static str {

@@ -57,6 +57,7 @@ pub(super) fn in_our_words(response: http::Response<Body>) -> http::Response<Bod
         }
         Some(refused) if refused.code() == Code::OutOfRange => {
             let message = format!("{} (setting server.max_message_bytes): send less at a time", refused.message());
+            Work::current().refused("server.max_message_bytes");
             let mut answer = Status::resource_exhausted(message.clone()).into_http();
             answer.extensions_mut().insert(TooLarge(message));
             answer
@@ -68,6 +69,7 @@ pub(super) fn in_our_words(response: http::Response<Body>) -> http::Response<Bod
 /// The status of anything that the engine refused or failed at.
 pub(super) fn engine(error: &EngineError) -> Status {
     let message = error.to_string();
+    refusal(error).into_iter().for_each(|reason| Work::current().refused(reason));
     match error {
         EngineError::Invalid(refused) => invalid(refused),
         EngineError::NotFound { .. } | EngineError::Deleted(_) | EngineError::NoCheckpoint(_) => Status::not_found(message),
@@ -96,9 +98,10 @@ pub(super) fn engine(error: &EngineError) -> Status {
         // The system may have more soon.
         EngineError::OutOfMemory(_) | EngineError::NoThreads => for_now(message, SYSTEM),
         EngineError::Busy { retry_after, .. } | EngineError::Overloaded { retry_after, .. } => for_now(message, *retry_after),
-        EngineError::DeadlineExceeded | EngineError::StageExpired { .. } | EngineError::CheckpointBusy { .. } => {
-            Status::deadline_exceeded(message)
-        }
+        EngineError::DeadlineExceeded
+        | EngineError::Hopeless { .. }
+        | EngineError::StageExpired { .. }
+        | EngineError::CheckpointBusy { .. } => Status::deadline_exceeded(message),
         EngineError::Recovering { retry_after, .. } => {
             let details = ErrorDetails::with_retry_info(Some(*retry_after));
             Status::with_error_details(Code::Unavailable, message, details)
@@ -108,5 +111,18 @@ pub(super) fn engine(error: &EngineError) -> Status {
             tracing::error!(method = Work::current().method(), %error, "a request failed for a reason that is ours");
             Status::internal(message)
         }
+    }
+}
+
+/// Of what there was too little, for `negbank_refusals_total`.
+fn refusal(error: &EngineError) -> Option<&'static str> {
+    match error {
+        EngineError::Overloaded { .. } | EngineError::Hopeless { .. } => Some("deadline"),
+        EngineError::Busy { setting, .. } => Some(setting),
+        EngineError::MemoryFull { .. } => Some("memory.max_bytes"),
+        EngineError::NeverFits(excess) => Some(excess.setting),
+        EngineError::LimitReached { setting, .. } => Some(setting),
+        EngineError::OutOfMemory(_) | EngineError::NoThreads => Some("system"),
+        _ => None,
     }
 }

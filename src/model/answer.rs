@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Distances, Seed};
+use super::{Hardness, Seed};
 
 /// How an answer was found, the cheapest first; see the proto's `Plan`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,8 +117,8 @@ pub struct DrawAnswer {
     pub indices: Vec<u32>,
     /// Score of each pick, or empty.
     pub scores: Vec<f32>,
-    /// How hard the picks were: those of cosine banks whose score was known, asked for or not.
-    pub distances: Distances,
+    /// How hard the picks were whose score was known, asked for or not; nothing if the request is uncounted.
+    pub hardness: Hardness,
     /// log_q of each pick, or empty; see [`SharedSet`] for a set.
     pub log_q: Vec<f32>,
     /// Size of each anchor's eligible set; empty where unknown.
@@ -191,7 +191,7 @@ impl DrawAnswer {
             counts: Vec::new(),
             indices: Vec::new(),
             scores: Vec::new(),
-            distances: Distances::default(),
+            hardness: Hardness::default(),
             log_q: Vec::new(),
             n: Vec::new(),
             log_partition: Vec::new(),
@@ -217,7 +217,7 @@ impl DrawAnswer {
         self.counts.extend(more.counts);
         self.indices.extend(more.indices.into_iter().map(rows));
         self.scores.extend(more.scores);
-        self.distances.merge(&more.distances);
+        self.hardness.merge(&more.hardness);
         self.log_q.extend(more.log_q);
         self.n.extend(more.n);
         self.log_partition.extend(more.log_partition);

@@ -13,7 +13,7 @@ pub struct SampleQuery {
     step: Option<u64>,
     seed: Seed,
     form: Form,
-    counts_duplicates: bool,
+    is_counted: bool,
 }
 
 impl SampleQuery {
@@ -44,7 +44,7 @@ impl SampleQuery {
         if form.positive_log_q && anchors.positive_ids.is_empty() {
             invalid.push("positive_log_q", "needs anchors.positive_ids: it is of entries of this bank");
         }
-        invalid.or(Self { anchors, draws, step, seed, form, counts_duplicates: true })
+        invalid.or(Self { anchors, draws, step, seed, form, is_counted: true })
     }
 
     /// The nearest of one anchor in one draw, found by `plan`, their ids only; `None` if the draw ranks nothing.
@@ -56,18 +56,19 @@ impl SampleQuery {
         let draws = vec![Draw { strategy: Strategy::Nearest(nearest), ..draw.clone() }];
         let form = Form::pooled(Columns { ids: true, ..Columns::default() });
         let anchors = self.anchors.only(anchor);
-        Some(Self { anchors, draws, step: self.step, seed: self.seed, form, counts_duplicates: false })
+        Some(Self { anchors, draws, step: self.step, seed: self.seed, form, is_counted: false })
     }
 
-    /// The request without a count of its duplicates, which costs a look-up a pick: for where nobody would read it.
+    /// The request without a count of its duplicates, which costs a look-up a pick, and of how hard its picks are: for where nobody would
+    /// read it.
     #[must_use]
-    pub fn without_duplicates_counted(self) -> Self {
-        Self { counts_duplicates: false, ..self }
+    pub fn uncounted(self) -> Self {
+        Self { is_counted: false, ..self }
     }
 
-    /// Whether picks of draws with replacement that repeat an entry are counted.
-    pub fn counts_duplicates(&self) -> bool {
-        self.counts_duplicates
+    /// Whether picks of draws with replacement that repeat an entry are counted, and how hard picks are.
+    pub fn is_counted(&self) -> bool {
+        self.is_counted
     }
 
     /// The request with each softmax over everything made one over the `candidates` nearest of each anchor. Those stay as they are for

@@ -13,7 +13,7 @@ use super::together::Pass;
 use super::unscored::Unscored;
 use super::whole::{self, Whole};
 use crate::bank::{Bank, Place};
-use crate::model::{Draw, DrawAnswer, Metric, Nearest, Plan, ReasonCounts, SampleQuery, Strategy};
+use crate::model::{Draw, DrawAnswer, Nearest, Plan, ReasonCounts, SampleQuery, Strategy};
 
 /// How it is drawn, with what was found for it so far.
 enum Kind<'q> {
@@ -169,8 +169,8 @@ impl<'q> Drawing<'q> {
                 whole.pick(bank, (anchor, at, moved), &mut self.eligibility, (k, noise), (positives, &mut stream))
             }
         };
-        if bank.spec().metric() == Metric::Cosine {
-            picked.scores.iter().for_each(|&score| picked.distances.count(score));
+        if self.query.is_counted() {
+            picked.hardness.count(bank.spec().metric(), picked.scores.iter().copied());
         }
         if !scores_wanted {
             picked.scores.clear();
@@ -181,7 +181,7 @@ impl<'q> Drawing<'q> {
     /// Appends an anchor's picks to the answer, all but the rows.
     pub(super) fn tell(&mut self, picked: &Picked) {
         picked.tell(&mut self.answer, self.query.form().columns.log_q);
-        if self.answer.with_replacement && self.query.counts_duplicates() {
+        if self.answer.with_replacement && self.query.is_counted() {
             self.answer.duplicates += self.repeats.of(&picked.places).count() as u64;
         }
     }

@@ -10,7 +10,7 @@ use super::picked::Picked;
 use super::search::{MOST_MENDED, identity, probe, search_held};
 use crate::bank::{Bank, Place};
 use crate::index::{Found, Identity, Known, Ranked};
-use crate::model::{Choose, Distances, Nearest, Reason, ReasonCounts, ScoreRange, Stream};
+use crate::model::{Choose, Hardness, Nearest, Reason, ReasonCounts, ScoreRange, Stream};
 
 /// The closing hold of one anchor: makes what a search found, with the change counter when it began, true of the bank as it
 /// stands now, and chooses k of it. Without a search it is made here.
@@ -66,7 +66,7 @@ pub(super) fn chosen(
     Picked {
         places: chosen.picks.iter().map(|&at| place(&window[at])).collect(),
         scores: chosen.picks.iter().map(|&at| window[at].score).collect(),
-        distances: Distances::default(),
+        hardness: Hardness::default(),
         log_q: chosen.log_q,
         n: told.then_some(n),
         n_scored: nearest.count_exact.then_some(counted),

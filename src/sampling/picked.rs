@@ -2,7 +2,7 @@
 
 use super::odds::Odds;
 use crate::bank::Place;
-use crate::model::{Distances, DrawAnswer, ReasonCounts};
+use crate::model::{DrawAnswer, Hardness, ReasonCounts};
 
 /// The picks of one anchor, with all that is told of them.
 #[derive(Debug, Default)]
@@ -10,8 +10,8 @@ pub(super) struct Picked {
     pub(super) places: Vec<Place>,
     /// Score of each pick; empty where not asked for.
     pub(super) scores: Vec<f32>,
-    /// Of cosine banks, where scores are known.
-    pub(super) distances: Distances,
+    /// Where scores are known, and it is counted.
+    pub(super) hardness: Hardness,
     /// log_q of each pick; empty where the draw is deterministic.
     pub(super) log_q: Vec<f32>,
     /// Size of the eligible set; `None` where it is not told.
@@ -37,7 +37,7 @@ impl Picked {
     pub(super) fn tell(&self, answer: &mut DrawAnswer, with_log_q: bool) {
         answer.counts.push(self.places.len() as u32);
         answer.scores.extend(&self.scores);
-        answer.distances.merge(&self.distances);
+        answer.hardness.merge(&self.hardness);
         if with_log_q {
             answer.log_q.extend(&self.log_q);
         }

@@ -200,7 +200,7 @@ impl<'q> Set<'q> {
             self.answer.log_q.clear();
         }
         let mut repeats = Repeats::default();
-        let counted = self.answer.with_replacement && self.query.counts_duplicates();
+        let counted = self.answer.with_replacement && self.query.is_counted();
         let places = if counted { &self.places[..] } else { &[] };
         let repeated: Vec<usize> = repeats.of(places).collect();
         let mut mask = Vec::with_capacity(anchors.len() * drawn);
@@ -220,10 +220,10 @@ impl<'q> Set<'q> {
                     }
                 }
             }
-            if self.metric == Metric::Cosine && !self.answer.scores.is_empty() {
-                let DrawAnswer { scores, distances, .. } = &mut self.answer;
+            if self.query.is_counted() && !self.answer.scores.is_empty() {
+                let DrawAnswer { scores, hardness, .. } = &mut self.answer;
                 let served = scores[from..].iter().zip(&mask[from..]).filter(|&(_, &passes)| passes != 0);
-                served.for_each(|(&score, _)| distances.count(score));
+                hardness.count(self.metric, served.map(|(&score, _)| score));
             }
             self.answer.shortfalls.merge(&self.missing);
             self.answer.counts.push(left);

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
@@ -23,6 +24,7 @@ pub(super) struct Methods {
     calls: ByCode,
     compute: [ByMethod; 2],
     commit: [ByMethod; 2],
+    refusals: Family<OfRefusal, Counter>,
     known: OnceLock<FxHashMap<Box<str>, Arc<Method>>>,
     unknown: Arc<Method>,
 }
@@ -47,6 +49,12 @@ struct OfCode {
     code: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRefusal {
+    method: String,
+    reason: &'static str,
+}
+
 impl Methods {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let mut add = |name: &str, help: &str| {
@@ -65,7 +73,10 @@ impl Methods {
         let calls = Family::new_with_constructor(seconds as fn() -> Histogram);
         let help = "Time from a call's headers to those of its answer, by method and gRPC status code";
         registry.register_with_unit("grpc_request", help, Unit::Seconds, calls.clone());
-        Self { calls, compute, commit, known: OnceLock::new(), unknown: Arc::new(Method::new(UNKNOWN.to_owned())) }
+        let refusals = Family::default();
+        let help = "Calls that were refused for want of time or room, by method and reason";
+        registry.register("refusals", help, refusals.clone());
+        Self { calls, compute, commit, refusals, known: OnceLock::new(), unknown: Arc::new(Method::new(UNKNOWN.to_owned())) }
     }
 
     /// These are all that there are, as `package.Service/Method`. Said again it changes nothing.
@@ -86,6 +97,11 @@ impl Methods {
         let Some(calls) = usize::try_from(code).ok().and_then(|code| method.calls.get(code)) else { return };
         let of = || OfCode { method: method.name.clone(), code: code.to_string() };
         calls.get_or_init(|| self.calls.get_or_create(&of()).clone()).observe(took.as_secs_f64());
+    }
+
+    /// Notes that a call was refused.
+    pub(super) fn refused(&self, method: &Method, reason: &'static str) {
+        self.refusals.get_or_create(&OfRefusal { method: method.name.clone(), reason }).inc();
     }
 
     /// Notes how long a call waited for compute threads, and took on them.

@@ -112,6 +112,17 @@ impl Work {
         }
     }
 
+    /// Notes that the call was refused for want of time or room, and of which.
+    pub fn refused(&self, reason: &'static str) {
+        let Some(record) = &self.0 else { return };
+        if let Some(span) = &record.span {
+            span.attribute("negbank.refused", reason);
+        }
+        if record.metrics.is_on() {
+            record.metrics.methods().refused(&record.method, reason);
+        }
+    }
+
     /// Notes a piece of work that waited for a compute thread.
     pub fn computed(&self, piece: Piece) {
         if let Some(record) = &self.0 {

@@ -427,8 +427,14 @@ async fn very_many_tiny_requests_leave_nothing_behind() {
         }
     };
     send(count / 10).await;
-    let (threads, memory) = (server.threads(), server.memory());
+    let (threads, memory, began) = (server.threads(), server.memory(), clock::now());
     send(count).await;
+    println!(
+        "{count} requests of one draw in {:.1?}: {} KiB of memory before, {} after",
+        began.elapsed(),
+        memory >> 10,
+        server.memory() >> 10
+    );
     bounded(&server, memory, 64 * (256 << 10), "64 calls at once, each with as much of an answer as HTTP/2 is given at a time");
     assert!(server.threads() <= threads + 4 && server.memory() < memory + (32 << 20), "{memory} became {}", server.memory());
     for _ in 0..1_000 {

@@ -131,7 +131,9 @@ async fn how_hard_it_was_is_known_of_what_was_scored_though_nobody_asked_for_sco
     let server = Process::start(&["--set", &format!("http.listen={http}")]);
     let client = Client::connect(&server.address, Options::default()).await.unwrap();
     let shared = v1::Draw { scope: v1::Scope::Shared.into(), ..uniform(3) };
-    for (bank, metric, counted) in [("cosine", v1::Metric::Cosine, 1.0), ("dot", v1::Metric::Dot, 0.0)] {
+    for (bank, metric, is_distance, score) in
+        [("cosine", v1::Metric::Cosine, true, 0.6), ("dot", v1::Metric::Dot, false, 0.6), ("l2", v1::Metric::L2, false, -0.8)]
+    {
         client.create_bank(v1::CreateBankRequest { metric: metric.into(), ..keyed(bank, 2, 1) }).await.unwrap();
         let write = v1::WriteRequest {
             bank: bank.into(),
@@ -144,7 +146,7 @@ async fn how_hard_it_was_is_known_of_what_was_scored_though_nobody_asked_for_sco
         let served = || {
             let metrics = get(http, "/metrics").1;
             let count = format!("negbank_served_distance_count{{bank=\"{bank}\"}} ");
-            metrics.lines().find_map(|line| line.strip_prefix(&count)?.parse::<f64>().ok()).unwrap_or_default()
+            metrics.lines().find_map(|line| line.strip_prefix(&count)?.parse::<f64>().ok())
         };
         let with_scores = [v1::Column::Ids, v1::Column::Scores];
         // One entry has another label than the anchor.
@@ -160,9 +162,46 @@ async fn how_hard_it_was_is_known_of_what_was_scored_though_nobody_asked_for_sco
                 ..Default::default()
             };
             let answer = client.sample(request).await.unwrap();
-            assert!((served() - before - counted).abs() < 1e-9, "{bank}: {answer:?}");
+            assert_eq!(served(), before.map(|before| before + 1.0), "{answer:?}");
+            assert_eq!(before.is_some(), is_distance, "{bank}");
+            let mean = value(&get(http, "/metrics").1, &format!("negbank_served_score{{bank=\"{bank}\"}}"));
+            assert!((mean - score).abs() < 1e-5, "{bank}: {mean}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_counted_by_the_setting_that_changes_them() {
+    let http = free();
+    let settings = [&format!("http.listen={http}"), "limits.max_banks=1", "compute.queue=2", "server.max_message_bytes=65536"];
+    let server = Process::start(&settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>());
+    let client = Client::connect(&server.address, Options::default()).await.unwrap();
+    client.create_bank(keyed("one", 2, 1)).await.unwrap();
+    client.create_bank(keyed("two", 2, 1)).await.unwrap_err();
+    let write = |count: usize| v1::WriteRequest {
+        bank: "one".into(),
+        ids: (0..count as u64).collect(),
+        embeddings: Some(rows(&[1.0; 2].repeat(count))),
+        ..Default::default()
+    };
+    client.write(write(100)).await.unwrap();
+    client.write(write(10_000)).await.unwrap_err();
+    let anchors = v1::Anchors { embeddings: Some(rows(&[1.0; 2].repeat(200))), ..Default::default() };
+    let search =
+        v1::SampleRequest { bank: "one".into(), anchors: Some(anchors), draws: vec![nearest(1)], ..Default::default() };
+    client.sample(search).await.unwrap_err();
+    // What is wrong with a request is no refusal.
+    client.sample(v1::SampleRequest { bank: "one".into(), ..Default::default() }).await.unwrap_err();
+    let metrics = get(http, "/metrics").1;
+    let refusals: Vec<&str> = metrics.lines().filter(|line| line.starts_with("negbank_refusals_total")).collect();
+    let of =
+        |method: &str, reason: &str| format!("negbank_refusals_total{{method=\"negbank.v1.{method}\",reason=\"{reason}\"}} 1");
+    let expected = [
+        of("Banks/CreateBank", "limits.max_banks"),
+        of("Banks/Write", "server.max_message_bytes"),
+        of("Sampling/Sample", "compute.queue"),
+    ];
+    assert!(refusals.len() == 3 && expected.iter().all(|line| refusals.contains(&line.as_str())), "{refusals:#?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::super::served::{PLANS, Tally, name_of};
 use super::{BankHandle, Engine, Inner};
 use crate::engine::IndexInfo;
-use crate::model::{Distances, Metric, ReasonCounts};
+use crate::model::{Hardness, Metric, ReasonCounts};
 use crate::telemetry::Metrics;
 
 impl Engine {
@@ -30,6 +30,8 @@ impl Engine {
 const LOG_FAILED: &str =
     "1 if a bank's log can't be written: the bank takes no writes until the server is started again; /readyz names it";
 
+const SERVED_SCORE: &str =
+    "Mean score of the last few thousand served entries whose score was computed, by the bank's metric: the higher the harder";
 const SNAPSHOT_FAILED: &str = "1 if the bank's last snapshot was not taken: its log grows until one is; /readyz says why";
 
 /// Shares of a bank's entries whose ages are told, in percent, and as labels.
@@ -93,6 +95,7 @@ impl Collector for Scraper {
         figures.ages()?;
         figures.index()?;
         figures.served()?;
+        figures.gauge("served_score", SERVED_SCORE, |bank| bank.tally.score)?;
         figures.scores()
     }
 }
@@ -190,11 +193,11 @@ impl Figures<'_, '_> {
         let help = "1 less the cosine of served entries to their anchors, where it was computed (draws by score, and answers that carry scores): 0 is hardest";
         let mut family = self.family("served_distance", help, MetricType::Histogram)?;
         banks.iter().filter(|bank| bank.cosine).try_for_each(|bank| {
-            let distances = &bank.tally.distances;
-            let buckets: Vec<(f64, u64)> = Distances::edges().zip(distances.bins().iter().copied()).collect();
+            let hardness = &bank.tally.hardness;
+            let buckets: Vec<(f64, u64)> = Hardness::edges().zip(hardness.bins().iter().copied()).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let labels = [("bank", bank.name.as_str())];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(distances.sum(), count, &buckets, None)
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(hardness.distances(), count, &buckets, None)
         })
     }
 }
