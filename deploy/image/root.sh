@@ -17,8 +17,12 @@ mkdir -p "$root/etc/ssl/certs" "$root/tmp"
 echo 'nonroot:x:65532:65532:nonroot:/nonexistent:/sbin/nologin' >"$root/etc/passwd"
 echo 'nonroot:x:65532:' >"$root/etc/group"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
-if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
-    install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+# Whom the server trusts that speaks https to an object store or to a collector of traces.
+authorities=/etc/ssl/certs/ca-certificates.crt
+if [ -f $authorities ]; then
+    install -m 0644 $authorities "$root$authorities"
+else
+    echo "*** The image trusts no authority, since there is no $authorities here (Debian: ca-certificates): https to S3 or a collector will fail. ***" >&2
 fi
 # Of the server's user, so that a volume mounted there is too.
 install -d -m 0750 -o 65532 -g 65532 "$root/var/lib/negbank"

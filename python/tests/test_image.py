@@ -88,6 +88,8 @@ def test_the_image_holds_nothing_to_break_in_with(image: Path) -> None:
     assert [path for path in programs if path not in libraries] == [image / "usr/local/bin/negbank"]
     assert len(libraries) <= 6, libraries
     assert (image / "usr/share/doc/negbank/negbank.cdx.json").read_text() == "{}", "what it is made of"
+    authorities = Path("/etc/ssl/certs/ca-certificates.crt")
+    assert (image / authorities.relative_to("/")).is_file() == authorities.is_file(), "whom it trusts"
     assert not [path for path in image.rglob("*") if path.stat().st_mode & 0o6000], "set-user-id"
     assert [path for path in image.rglob("*") if path.stat().st_uid != 0] == [image / "var/lib/negbank"]
 

@@ -276,7 +276,7 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
     assert!(report.acknowledged > cycles * 2, "the server was killed before it could do anything: {report:?}");
     if cycles >= MANY {
         let kills = [report.killed_in_recovery, report.killed_in_checkpoint, report.killed_in_restore];
-        let happened = [kills.as_slice(), &[report.large, report.past_cache, report.checkpoints]].concat();
+        let happened = [kills.as_slice(), &[report.large, report.past_cache, report.checkpoints, report.cut_short]].concat();
         assert!(!happened.contains(&0), "something that was to be met by chance was not: {report:?}");
     }
 }

@@ -309,7 +309,8 @@ fn a_folder_has_one_server() {
         .unwrap();
     let complaint = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success());
-    assert!(complaint.contains("in use by another server, process") && complaint.contains("durability.dir"), "{complaint}");
+    let whose = format!("in use by another server, process {}", first.id());
+    assert!(complaint.contains(&whose) && complaint.contains("durability.dir"), "{complaint}");
     drop(first);
     drop(Process::start(&["--set", &flag]));
 }

@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Journal, Kept, records};
 use crate::codec::BankRecord;
 use crate::durability::{Config, Snapshot, Store, StoreError, Until};
 use crate::engine::snapshots::Snapshots;
 use crate::engine::syncer::Syncer;
+use crate::model::clock;
 use crate::model::{BankKind, BankName, BankSpec, Durability, Ids, Lineage, Matrix, Metric, Mutation, WriteBatch};
 
 /// A journal whose log's first file is full, and not all of it known to be on disk; how far it had come, and its last record.
@@ -58,6 +60,36 @@ fn a_sync_that_ends_after_a_fault_marks_nothing() {
     journal.note_synced(Ok(until)).unwrap_err();
     assert!(!journal.syncer.is_busy());
     assert_eq!(fs::read(journal.folder.path().join("synced")).unwrap(), marked);
+}
+
+/// A disk that takes no longer for it than the other half keeps to the interval; what comes later puts nothing off.
+#[test]
+fn what_was_recorded_is_synced_from_half_of_the_interval_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { interval: Duration::from_secs(2), ..Config::default() };
+    let spec = BankSpec::new(2, Metric::Dot, BankKind::Queue { capacity: 9 }, 1).unwrap();
+    let (name, durability) = (BankName::parse("name", "b").unwrap(), Durability::Interval);
+    let record = BankRecord { name, spec, incarnation: 7, durability, lineage: Lineage::default() };
+    let (folder, log) = Store::open(dir.path(), &config).unwrap().create(&record).unwrap();
+    let kept = Kept { folder, log, snapshot: Snapshot::default() };
+    let mut journal = Journal::new(kept, &config, Snapshots::start(1).unwrap(), Arc::new(|_: &str| {})).unwrap();
+    let embeddings = Matrix::new("embeddings", 2, Metric::Dot, vec![1.0; 2]).unwrap();
+    let write = Arc::new(Mutation::Write(WriteBatch::new(&spec, Ids::Assigned, embeddings, None, None, None, None).unwrap()));
+    let half = config.interval / 2;
+    for sequence in [1, 3] {
+        let before = clock::now();
+        journal.record(sequence, std::slice::from_ref(&write)).unwrap();
+        let due = journal.due().unwrap();
+        assert!((before + half..=clock::now() + half).contains(&due));
+        std::thread::sleep(half / 4);
+        journal.record(sequence + 1, std::slice::from_ref(&write)).unwrap();
+        assert!(journal.due() == Some(due) && !journal.syncer.is_busy());
+        std::thread::sleep(due.saturating_duration_since(clock::now()));
+        journal.keep_up().unwrap();
+        assert!(journal.due().is_none() && journal.syncer.is_busy());
+        let synced = journal.synced().recv_timeout(Duration::from_secs(30)).unwrap();
+        journal.note_synced(synced).unwrap();
+    }
 }
 
 /// A record is several mutations, unless that makes it long, and a long mutation is one by itself.
