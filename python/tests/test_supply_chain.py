@@ -27,7 +27,8 @@ def test_the_bill_of_materials_has_each_crate_of_the_binary_with_its_licence() -
     tree = [cargo, "tree", "--locked", "--package", "negbank", "--edges", "normal", "--prefix", "none", "--format", "{p}"]
     tree += ["--target", "x86_64-unknown-linux-gnu"]
     lines = subprocess.run(tree, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.splitlines()
-    linked = {found.group(1, 2) for line in lines if (found := re.match(r"(\S+) v([^ ]+)", line))} - {("negbank", "0.1.0")}
+    crates = {found.group(1, 2) for line in lines if (found := re.match(r"(\S+) v([^ ]+)", line))}
+    linked = {(name, version) for name, version in crates if name != "negbank"}
     assert len(linked) > 100
     assert linked <= told.keys(), linked - told.keys()
     assert told.keys() <= locked(REPOSITORY / "Cargo.lock")

@@ -1,4 +1,4 @@
-//! Times of calls, by method.
+//! Times of calls, and why they were refused, by method.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -24,6 +24,13 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
+/// Where a fixture is to be written that is not there yet.
+pub(crate) fn new_fixture(name: &str) -> PathBuf {
+    let fixture = fixtures().join(name);
+    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    fixture
+}
+
 /// The fixtures of a kind, and copies of them.
 pub(crate) fn fixtures_of(kind: &str) -> Vec<(PathBuf, tempfile::TempDir)> {
     let all = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
@@ -222,8 +229,7 @@ async fn fill(live: &Live) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes the fixture of a new format"]
 async fn write_a_store() {
-    let fixture = fixtures().join(STORE);
-    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let fixture = new_fixture(STORE);
     let dir = tempfile::tempdir().unwrap();
     let flag = format!("durability.dir={}", dir.path().display());
     let live = Live::start(&[&flag, "durability.segment_bytes=4096", "durability.snapshot_log_bytes=4096"]).await;
@@ -241,8 +247,7 @@ async fn write_a_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes the fixture of a new format"]
 async fn write_checkpoints() {
-    let fixture = fixtures().join(CHECKPOINTS);
-    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let fixture = new_fixture(CHECKPOINTS);
     let live = Live::start(&[&format!("checkpoints.location={}", fixture.display())]).await;
     fill(&live).await;
     let mut told = String::new();
@@ -257,8 +262,7 @@ async fn write_checkpoints() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes the fixture of a new format"]
 async fn write_a_renewed_store() {
-    let fixture = fixtures().join(RENEWED);
-    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let fixture = new_fixture(RENEWED);
     let dir = tempfile::tempdir().unwrap();
     let data = format!("durability.dir={}", dir.path().display());
     let served = async || {

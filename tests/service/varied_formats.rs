@@ -8,7 +8,7 @@ use negbank::client::Client;
 use negbank::proto::v1;
 
 use crate::faults::checkpoint;
-use crate::formats::{copy, fixtures, fixtures_of, told, write};
+use crate::formats::{copy, fixtures, fixtures_of, new_fixture, told, write};
 use crate::live::{Live, keyed};
 
 /// The newest.
@@ -64,8 +64,7 @@ async fn a_varied_bank_of_every_version_is_what_it_was_from_its_folder_and_from_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes the fixture of a new format"]
 async fn write_a_varied_bank() {
-    let fixture = fixtures().join(VARIED);
-    assert!(!fixture.exists(), "{} is there: what was released stays as it is", fixture.display());
+    let fixture = new_fixture(VARIED);
     let dir = tempfile::tempdir().unwrap();
     let [data, checkpoints] = folders(dir.path());
     let settings = [&*data, &checkpoints, "durability.segment_bytes=4096", "durability.snapshot_log_bytes=4096"];
