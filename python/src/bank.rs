@@ -99,6 +99,7 @@ pub(crate) struct BankDescription {
     stages: Vec<StageDescription>,
     durability: &'static str,
     damage: Option<String>,
+    lost_after: Option<u64>,
     recovering: Option<f64>,
     index: Option<IndexDescription>,
 }
@@ -153,6 +154,7 @@ impl From<Bank> for BankDescription {
                 Durability::Always => "always",
             },
             damage: bank.damage,
+            lost_after: bank.lost_after,
             recovering: bank.recovering.map(as_written),
             writers: bank.writers,
             stages: bank.stages.into_iter().map(StageDescription::from).collect(),

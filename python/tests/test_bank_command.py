@@ -75,7 +75,8 @@ def test_programs_are_told_all_that_the_message_has(own_server: ServerProcess) -
     told = {"name": "pets", "kind": "keyed", "metric": "l2", "dtype": "f16", "momentum": 0.3, "capacity": 0, "shards": 2}
     assert told.items() <= pets.items()
     told = {"kind": "queue", "metric": "cosine", "dtype": "f32", "durability": "memory", "momentum": 0, "capacity": 3}
-    told |= {"entries": 3, "sequence": 1, "step": 9, "labels": 0, "stages": [], "damage": None, "recovering": None}
+    told |= {"entries": 3, "sequence": 1, "step": 9, "labels": 0, "stages": []}
+    told |= {"damage": None, "lost_after": None, "recovering": None}
     assert told.items() <= seen.items()
 
     pending = client.bank("pets").write_async([1], [[1.0, 0.0]], stage=negbank.Stage(7, 0, 3))

@@ -9,7 +9,7 @@ use crate::model::BankImage;
 use crate::rows::Rows;
 
 /// Embeddings that are taken shard by shard, from the first slot to the last. Before a write changes a row that was not taken yet, the
-/// row is copied aside; if more lies aside than the budget allows, the copy fails, not the write.
+/// row is copied aside; if more lies aside than the budget allows, the copy fails, not the write, or the next writes wait for it.
 #[derive(Debug)]
 pub struct Cut {
     state: Mutex<State>,
@@ -25,6 +25,8 @@ pub struct Budget {
     pub bytes: usize,
     /// The setting that says so.
     pub setting: &'static str,
+    /// Whether writes wait where more would lie aside ([`Cut::is_pressed`]); else the copy fails.
+    pub writes_wait: bool,
 }
 
 #[derive(Debug)]
@@ -50,8 +52,8 @@ struct OfShard {
 pub struct Overrun(pub Budget);
 
 impl Cut {
-    /// Slots taken in one hold of the bank at most.
-    pub const SLOTS_PER_HOLD: u32 = 256;
+    /// Slots of one [`Self::take`] at most.
+    pub const SLOTS_PER_TAKE: u32 = 256;
 
     /// Of shards of so many slots, with rows of `row` bytes.
     pub(super) fn new(slots: impl Iterator<Item = u32>, row: usize, budget: Budget) -> Self {
@@ -72,7 +74,7 @@ impl Cut {
         let State { shards, aside, .. } = &mut *state;
         let Some(of_shard) = shards.get_mut(shard) else { return Ok(None) };
         let first = of_shard.taken;
-        of_shard.taken = of_shard.slots.min(first + Self::SLOTS_PER_HOLD);
+        of_shard.taken = of_shard.slots.min(first + Self::SLOTS_PER_TAKE);
         for slot in first..of_shard.taken {
             match of_shard.aside.get_mut(slot as usize).and_then(Option::take) {
                 Some(at) => aside.take(at, raw),
@@ -101,6 +103,17 @@ impl Cut {
     /// Whoever changes rows has this meanwhile.
     pub(super) fn keeper(&self) -> Keeper<'_> {
         Keeper { state: self.state(), budget: self.budget }
+    }
+
+    /// True while writes are to wait until more of it was taken.
+    pub(super) fn is_pressed(&self) -> bool {
+        let state = self.state();
+        self.budget.writes_wait && !state.over && state.aside.rows_bytes() > self.budget.bytes
+    }
+
+    /// It fails: nobody waits for it any longer.
+    pub(super) fn give_up(&self) {
+        self.state().over = true;
     }
 
     /// True while there is no hurry: less than half of what may lie aside does.
@@ -144,6 +157,6 @@ impl Keeper<'_> {
             kept = at.is_some();
         }
         // What lies aside goes with whoever takes the cut: no writer waits for that.
-        *over |= !kept || aside.rows_bytes() > self.budget.bytes;
+        *over |= !kept || (aside.rows_bytes() > self.budget.bytes && !self.budget.writes_wait);
     }
 }

@@ -99,6 +99,16 @@ impl Bank {
         cut
     }
 
+    /// True while writes are to wait for a copy of the bank.
+    pub fn is_ahead_of_a_copy(&self) -> bool {
+        self.cuts.iter().filter_map(Weak::upgrade).any(|cut| cut.is_pressed())
+    }
+
+    /// Those that writes are to wait for fail.
+    pub fn give_up_copies(&self) {
+        self.cuts.iter().filter_map(Weak::upgrade).filter(|cut| cut.is_pressed()).for_each(|cut| cut.give_up());
+    }
+
     /// The copies for which rows must be kept before they are changed.
     pub(super) fn open_cuts(&mut self) -> Vec<Arc<Cut>> {
         self.cuts.retain(|cut| cut.strong_count() > 0);

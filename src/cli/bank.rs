@@ -168,6 +168,9 @@ fn described(bank: &v1::Bank) -> String {
     }
     lines.extend(bank.recovering.map(|share| ("recovering", format!("{:.0} % read", share * 100.0))));
     lines.extend(bank.damage.clone().map(|damage| ("DAMAGED", damage)));
+    lines.extend(
+        bank.lost_after.map(|last| ("lost", format!("in a power cut, maybe: acknowledged writes after sequence {last}"))),
+    );
     for stage in &bank.stages {
         let missing: Vec<String> = stage.missing_ranks.iter().map(ToString::to_string).collect();
         lines.push(("staged write", format!("step {} waits for ranks {}", stage.step, missing.join(", "))));

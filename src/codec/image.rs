@@ -94,12 +94,30 @@ impl Section {
         shard(image, &mut begin(SHARD, bytes));
     }
 
-    /// Appends [`Self::Rows`] to `bytes`.
-    pub fn encode_rows(shard: u32, first: u32, raw: &[u8], bytes: &mut Vec<u8>) {
-        let mut sink = begin(ROWS, bytes);
-        sink.u32(shard);
-        sink.u32(first);
-        sink.bytes(raw);
+    /// Appends [`Self::Rows`] to `bytes`, and returns where in them the embeddings begin. `take` appends those and tells the slot of the first;
+    /// `None`: there are none, and nothing is appended.
+    ///
+    /// # Errors
+    /// What `take` complains about.
+    pub fn encode_rows<E>(
+        shard: u32,
+        bytes: &mut Vec<u8>,
+        take: impl FnOnce(&mut Vec<u8>) -> Result<Option<u32>, E>,
+    ) -> Result<Option<usize>, E> {
+        let before = bytes.len();
+        begin(ROWS, bytes).u32(shard);
+        // Where the first and how many bytes there are is known once they are here.
+        bytes.extend([0; size_of::<u32>() + size_of::<u64>()]);
+        let raw = bytes.len();
+        let Some(first) = take(bytes)? else {
+            bytes.truncate(before);
+            return Ok(None);
+        };
+        let len = (bytes.len() - raw) as u64;
+        let (from, to) = (raw - size_of::<u64>() - size_of::<u32>(), raw - size_of::<u64>());
+        bytes[from..to].copy_from_slice(&first.to_le_bytes());
+        bytes[to..raw].copy_from_slice(&len.to_le_bytes());
+        Ok(Some(raw))
     }
 
     /// Appends [`Self::End`] to `bytes`.

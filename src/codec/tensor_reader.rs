@@ -85,7 +85,10 @@ impl TensorReader {
                 && (whole || self.current.len() == Section::ROWS * row_bytes)
             {
                 self.section.clear();
-                Section::encode_rows(shard, self.rows, &self.current, &mut self.section);
+                Section::encode_rows(shard, &mut self.section, |raw| {
+                    raw.extend_from_slice(&self.current);
+                    Ok::<_, String>(Some(self.rows))
+                })?;
                 section(&self.section)?;
                 self.rows += (self.current.len() / row_bytes) as u32;
                 self.current.clear();

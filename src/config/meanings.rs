@@ -41,7 +41,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("durability.policy", "Policy of a bank that is created without one: memory, interval or always."),
     ("durability.segment_bytes", "Bytes after which a log begins a new file."),
     ("durability.snapshot_log_bytes", "Bytes of log that are not worth a snapshot."),
-    ("durability.snapshot_memory_bytes", "Bytes of rows that writes may make a snapshot copy aside before it fails."),
+    (
+        "durability.snapshot_memory_bytes",
+        "Bytes of rows that writes may make a snapshot copy aside before it fails; for the next, writes wait.",
+    ),
     ("gather.keep_seconds", "How long an answer is kept for ranks that ask again."),
     ("gather.max_bytes", "Bytes of one gather's rows; more are refused."),
     ("gather.max_gathers", "Gathers that wait or are kept at once."),

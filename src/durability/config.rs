@@ -18,7 +18,7 @@ pub struct Config {
     pub interval: Duration,
     /// Bytes after which a log begins a new file.
     pub segment_bytes: u64,
-    /// Bytes of log that are not worth a snapshot; from there on one is taken when the log is three times as large.
+    /// Bytes of log that are not worth a snapshot; from there on one is taken when the log is four times as large as one.
     pub snapshot_log_bytes: u64,
     /// Bytes of rows that writes may make a snapshot copy aside before it fails.
     pub snapshot_memory_bytes: usize,

@@ -95,6 +95,14 @@ impl Folder {
         Ok(Self { record, ..self.clone() })
     }
 
+    /// The last mutation that the bank had when it went on without later ones that were acknowledged, or may have; `None`: it never did. Of a
+    /// bank that did so more than once, the last time.
+    pub fn lost_after(&self) -> Option<u64> {
+        let is_renewed = self.record.incarnation != self.identity;
+        let last = self.record.lineage.last().last().filter(|_| is_renewed);
+        last.map(|last| last.sequence)
+    }
+
     /// What the bank is.
     pub fn record(&self) -> &BankRecord {
         &self.record

@@ -122,7 +122,12 @@ impl Mark {
     pub(super) fn find(folder: &Folder) -> Result<Found, StoreError> {
         let path = folder.path.join(NAME);
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(decode(&bytes, folder.identity).map_or_else(Found::Damaged, |(at, beyond)| Found::At(at, beyond))),
+            Ok(bytes) => {
+                if let Ok(bytes) = whole(&bytes) {
+                    StoreError::check_version(&path, ("a log's mark", word(bytes, 12)), VERSION)?;
+                }
+                Ok(decode(&bytes, folder.identity).map_or_else(Found::Damaged, |(at, beyond)| Found::At(at, beyond)))
+            }
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Found::None),
             Err(fault) => Err(StoreError::io("read", &path)(fault)),
         }
@@ -201,21 +206,30 @@ fn encode(identity: u64, at: Point, beyond: Beyond) -> [u8; BYTES] {
     bytes
 }
 
-fn decode(bytes: &[u8], identity: u64) -> Result<(Point, Beyond), &'static str> {
+/// A mark that is as it was written, of whatever version: each has as many bytes, and the checksum at their end.
+fn whole(bytes: &[u8]) -> Result<&[u8; BYTES], &'static str> {
     let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| "it has another length than it was written with")?;
-    let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-    if bytes[..12] != MAGIC || word(60) != crc32fast::hash(&bytes[..60]) {
+    if bytes[..12] != MAGIC || word(bytes, 60) != crc32fast::hash(&bytes[..60]) {
         return Err("it does not match its checksum");
     }
-    if word(12) != VERSION {
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8], identity: u64) -> Result<(Point, Beyond), &'static str> {
+    let bytes = whole(bytes)?;
+    let long = |at: usize| u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32;
+    if word(bytes, 12) != VERSION {
         return Err("it is of another version");
     }
     if long(16) != identity {
         return Err("it is of another bank");
     }
     let boot = u128::from(long(40)) | u128::from(long(48)) << 64;
-    Ok((Point { first: long(24), bytes: long(32) }, Beyond::decode(boot, word(56))))
+    Ok((Point { first: long(24), bytes: long(32) }, Beyond::decode(boot, word(bytes, 56))))
+}
+
+fn word(bytes: &[u8; BYTES], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
 #[cfg(test)]

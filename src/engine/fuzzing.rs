@@ -247,7 +247,7 @@ pub(crate) fn bank_images() -> Vec<Vec<u8>> {
         let bank = filled(spec(choice));
         let image = bank.image();
         let bank = Shared::new(bank);
-        let cut = must(bank.write()).begin_cut(Budget { bytes: usize::MAX, setting: "none" });
+        let cut = must(bank.write()).begin_cut(Budget { bytes: usize::MAX, setting: "none", writes_wait: false });
         let (mut as_sections, mut as_tensors) = (vec![choice, 0], vec![choice, 1]);
         must(begin_tensors(&image, &spec(choice), &mut as_tensors));
         let made = sections((&image, &cut), &bank, &mut |section, raw| {

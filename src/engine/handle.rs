@@ -176,7 +176,9 @@ impl Engine {
             let info = BankInfo::of(&bank.name, (&bank.state, bank.index.as_deref()), bank.stages.describe())?;
             let graph = info.index.as_ref().map_or(0, |_| graphs.peak_bytes_per_entry(bank.spec.dim()));
             let peak_bytes_per_entry = info.peak_bytes_per_entry + graph;
-            Ok(BankInfo { durability: bank.durability, damage: bank.damage.clone(), peak_bytes_per_entry, ..info })
+            let lost_after = bank.folder.as_ref().and_then(Folder::lost_after);
+            let (durability, damage) = (bank.durability, bank.damage.clone());
+            Ok(BankInfo { durability, damage, lost_after, peak_bytes_per_entry, ..info })
         })
         .await
     }

@@ -37,18 +37,17 @@ pub(super) struct Journal {
     /// Bytes of log from which on the next is taken.
     outgrown: u64,
     limits: Config,
-    /// Snapshots since then that could not copy as much aside as was written: each may copy twice as much as the one before, or the
-    /// log would grow without end.
-    overran: u32,
+    /// The last try could not copy as much aside as was written: writes wait for the next, or the log would grow without end.
+    has_overrun: bool,
     /// Of the snapshot that is being taken.
     outcome: Option<Outcome>,
     /// For the next one.
     room: ImageRoom,
 }
 
-/// Sizes of a snapshot that the log has when another is taken: of what is written of a bank that is written over and over, a quarter is
-/// snapshots then.
-const WORTH: u64 = 3;
+/// Sizes of a snapshot that the log has when another is taken: of what is written of a bank that is written over and over, a fifth is
+/// snapshots then, and a restart reads five times the bank.
+pub(super) const WORTH: u64 = 4;
 
 /// Floats of a record's rows at most, where it is of several mutations: a record is read twice, for its checksum and to be written, and the
 /// second time it should lie near still.
@@ -114,7 +113,7 @@ impl Journal {
             folder,
             snapshot,
             outgrown: 0,
-            overran: 0,
+            has_overrun: false,
             limits: limits.clone(),
             outcome: None,
             room: ImageRoom::default(),
@@ -130,13 +129,13 @@ impl Journal {
             self.outcome = None;
             match known {
                 Ok(snapshot) => {
-                    (self.snapshot, self.overran) = (snapshot, 0);
+                    (self.snapshot, self.has_overrun) = (snapshot, false);
                     self.log.forget_behind(snapshot.sequence);
                     self.outgrown = self.threshold(0);
                 }
                 Err(failed) => {
                     self.outgrown = self.threshold(self.log.bytes());
-                    self.overran += u32::from(failed == Failed::Overrun);
+                    self.has_overrun |= failed == Failed::Overrun;
                 }
             }
         }
@@ -176,8 +175,8 @@ impl Journal {
         let begun = self.log.begin_file(image.sequence + 1);
         self.note(begun)?;
         self.due = None;
-        let bytes = self.limits.snapshot_memory_bytes.saturating_mul(1 << self.overran.min(16));
-        let budget = Budget { bytes, setting: "durability.snapshot_memory_bytes" };
+        let (bytes, setting) = (self.limits.snapshot_memory_bytes, "durability.snapshot_memory_bytes");
+        let budget = Budget { bytes, setting, writes_wait: self.has_overrun };
         let cut = bank.write()?.begin_cut(budget);
         let outcome = Outcome::default();
         self.outcome = Some(outcome.clone());

@@ -32,6 +32,8 @@ pub struct BankInfo {
     pub durability: Durability,
     /// What is wrong with its files, if that is why it takes no writes.
     pub damage: Option<String>,
+    /// The last mutation before acknowledged ones that a power cut took, or may have taken; `None`: none ever did.
+    pub lost_after: Option<u64>,
     /// The share of its files that was read, while it is being recovered and not served; then nothing of it is counted.
     pub recovering: Option<f64>,
     /// Entries held.
@@ -121,6 +123,7 @@ impl BankInfo {
             spec: *bank.spec(),
             durability: Durability::Memory,
             damage: None,
+            lost_after: None,
             recovering: None,
             entries: bank.entries(),
             sequence: bank.sequence(),

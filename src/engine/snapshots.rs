@@ -1,5 +1,6 @@
 //! Snapshots: taken by one thread while writes go on, and banks restored from them.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -176,8 +177,13 @@ pub(super) fn image_bytes(bank: &Bank) -> u64 {
 /// Takes a section, and the raw embeddings in it.
 pub(super) type PutSection<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError>;
 
-// What is taken in one hold is what the state hash is defined by.
-const _: () = assert!(Cut::SLOTS_PER_HOLD as usize == Section::ROWS);
+// What is taken at once is what the state hash is defined by.
+const _: () = assert!(Cut::SLOTS_PER_TAKE as usize == Section::ROWS);
+
+/// Bytes of rows taken in one hold of the bank at most, but for one section, and sections: they are copied in about the time of a write's hold.
+/// Under many writes each hold is waited for, and the longer it takes to take all rows the more are copied aside meanwhile.
+const BYTES_PER_HOLD: usize = 1 << 20;
+const SECTIONS_PER_HOLD: usize = 8;
 
 /// Gives `put` all of a bank, section by section, and returns its hash.
 pub(super) fn sections(
@@ -189,22 +195,25 @@ pub(super) fn sections(
     Section::encode_bank(image, &mut bytes);
     hash.add_bank(image);
     put(&bytes, &[])?;
-    let mut give = |encode: &dyn Fn(&mut Vec<u8>), raw: &[u8]| {
-        bytes.clear();
-        encode(&mut bytes);
-        hash.add(&bytes);
-        put(&bytes, raw)
-    };
     for shard in &image.shards {
-        give(&|bytes| Section::encode_shard(shard, bytes), &[])?;
+        bytes.clear();
+        Section::encode_shard(shard, &mut bytes);
+        hash.add(&bytes);
+        put(&bytes, &[])?;
     }
-    let mut raw = Vec::new();
+    let mut taken = Vec::new();
     for shard in 0..image.shards.len() {
         loop {
-            raw.clear();
-            let Some(first) = cut.take(&*bank.read()?, shard, &mut raw)? else { break };
-            give(&|bytes| Section::encode_rows(shard as u32, first, &raw, bytes), &raw)?;
-            // A thread that is always at work is not interrupted for milliseconds by those that answer calls.
+            take(cut, &*bank.read()?, shard, (&mut bytes, &mut taken))?;
+            if taken.is_empty() {
+                break;
+            }
+            for Taken { section, raw } in taken.drain(..) {
+                hash.add(&bytes[section.clone()]);
+                put(&bytes[section], &bytes[raw])?;
+            }
+            // A thread that is always at work is not interrupted for milliseconds by those that answer calls. It gets its next turn
+            // milliseconds later then, so not more often.
             if cut.has_time() {
                 thread::yield_now();
             }
@@ -214,6 +223,24 @@ pub(super) fn sections(
     Section::encode_end(hash.value(), &mut bytes);
     put(&bytes, &[])?;
     Ok(hash)
+}
+
+/// A section of rows within the bytes of several, and the raw embeddings in it.
+struct Taken {
+    section: Range<usize>,
+    raw: Range<usize>,
+}
+
+/// Takes the next rows of a shard, as sections; none after the last.
+fn take(cut: &Cut, bank: &Bank, shard: usize, (bytes, taken): (&mut Vec<u8>, &mut Vec<Taken>)) -> Result<(), EngineError> {
+    bytes.clear();
+    taken.clear();
+    while bytes.len() < BYTES_PER_HOLD && taken.len() < SECTIONS_PER_HOLD {
+        let begin = bytes.len();
+        let Some(raw) = Section::encode_rows(shard as u32, bytes, |bytes| cut.take(bank, shard, bytes))? else { break };
+        taken.push(Taken { section: begin..bytes.len(), raw: raw..bytes.len() });
+    }
+    Ok(())
 }
 
 /// A bank that is being put together from its sections.

@@ -299,7 +299,10 @@ mod tests {
                 // What is not normal may count as 0, as may products.
                 let error: f64 = terms().map(|(term, may_vanish)| term.abs() * if may_vanish { 1.1 } else { 2e-5 }).sum();
                 let smallest = f64::from(f32::MIN_POSITIVE) * 4.0 * a.len() as f64;
-                prop_assert!((f64::from(got) - exact).abs() <= error + smallest, "{got} for {exact}");
+                let is_near = (f64::from(got) - exact).abs() <= error + smallest;
+                // A sum that may pass the largest float on its way may come out as no number.
+                let may_overflow = terms().map(|(term, _)| term.abs()).sum::<f64>() * 1.01 >= f64::from(f32::MAX);
+                prop_assert!(is_near || (may_overflow && !got.is_finite()), "{got} for {exact}");
             }
         }
 

@@ -8,7 +8,8 @@
  *   readonly         nothing can be written, made or named
  *   links            a file that has no name gets none
  *   full-at-link     the disk is full from the next link on; so with readonly-at-link
- *   reads            of a bank's files nothing can be read from a byte on, until it is gone: it holds the bank's name and the byte
+ *   reads            of a bank's files, and those of its checkpoints, nothing can be read from a byte on, until it is gone: it holds the
+ *                    bank's name and the byte
  *
  * And one that remembers what a power cut leaves: its file "synced" tells of each file that was synced its inode, how long it was then, and
  * how many nanoseconds the sync took; "names-INODE" tells what a folder held when it was last synced, and
@@ -182,8 +183,9 @@ int fsync(int fd) { return synced(fd, SYS_fsync); }
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 
 /* Bytes that may be read of it now, from where it stands; 0: the read is to wait. */
-static size_t readable(int fd, size_t count) {
-    char path[4096], link[64], folder[80], told_of[80], name[64];
+/* Of `count` bytes from `at` on. */
+static size_t readable(int fd, size_t count, long long at) {
+    char path[4096], link[64], folder[80], kept[80], told_of[80], name[64];
     long long from;
     if (!told("reads") || !is_file(fd)) return count;
     path_of(path, "reads");
@@ -195,12 +197,13 @@ static size_t readable(int fd, size_t count) {
     told_of[length] = 0;
     if (sscanf(told_of, "%63s %lld", name, &from) != 2) abort();
     snprintf(folder, sizeof folder, "/%s@", name);
+    snprintf(kept, sizeof kept, "/%s/", name);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     length = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
     if (length <= 0) return count;
     path[length] = 0;
-    if (strstr(path, folder) == NULL) return count;
-    long long left = from - syscall(SYS_lseek, fd, 0, SEEK_CUR);
+    if (strstr(path, folder) == NULL && strstr(path, kept) == NULL) return count;
+    long long left = from - at;
     if (left <= 0) return 0;
     return (long long)count < left ? count : (size_t)left;
 }
@@ -208,8 +211,15 @@ static size_t readable(int fd, size_t count) {
 ssize_t read(int fd, void *bytes, size_t count) {
     struct timespec pause = {.tv_nsec = 2000000};
     size_t now;
-    while ((now = readable(fd, count)) == 0 && count > 0) nanosleep(&pause, NULL);
+    while ((now = readable(fd, count, syscall(SYS_lseek, fd, 0, SEEK_CUR))) == 0 && count > 0) nanosleep(&pause, NULL);
     return syscall(SYS_read, fd, bytes, now);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t count, off64_t at) {
+    struct timespec pause = {.tv_nsec = 2000000};
+    size_t now;
+    while ((now = readable(fd, count, at)) == 0 && count > 0) nanosleep(&pause, NULL);
+    return syscall(SYS_pread64, fd, bytes, now, at);
 }
 
 static int refused_write(int fd) {

@@ -150,6 +150,8 @@ async fn a_bank_that_lost_a_write_to_a_power_cut_refuses_its_position_ever_after
             assert_eq!(honoured.is_ok(), what != "lost", "{what}: {honoured:?}");
         }
         assert_eq!(positions.lines().count(), 3);
+        let about = live.client.get_bank(v1::GetBankRequest { name: "keyed".into() }).await.unwrap();
+        assert_eq!((about.lost_after, about.sequence), (Some(12), 13), "one write came since");
     }
 }
 
@@ -182,11 +184,21 @@ fn age(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Likewise of a mark.
+fn age_mark(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    assert_eq!((bytes.len(), &bytes[..12]), (64, b"negbank mark".as_slice()), "{}", path.display());
+    bytes[12] = 99;
+    let checksum = crc32fast::hash(&bytes[..60]);
+    bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bank_that_a_later_version_wrote_is_refused_as_that_and_its_files_stay_as_they_are() {
-    for (prefix, at, says) in
-        [("log-", 12, "a bank's log"), ("snapshot-", 13, "a bank's snapshot"), ("bank", 0, "a bank's settings")]
-    {
+    let of_frames = [("log-", 12, "a bank's log"), ("snapshot-", 13, "a bank's snapshot"), ("bank", 0, "a bank's settings")];
+    let of_frames = of_frames.map(|(prefix, at, says)| (prefix, Some(at), says));
+    for (prefix, at, says) in of_frames.into_iter().chain([("synced", None, "a log's mark")]) {
         let dir = tempfile::tempdir().unwrap();
         copy(&fixtures().join(STORE), dir.path());
         let folders = fs::read_dir(dir.path().join("banks")).unwrap().map(|entry| entry.unwrap().path());
@@ -194,7 +206,7 @@ async fn a_bank_that_a_later_version_wrote_is_refused_as_that_and_its_files_stay
         let folder = folders.into_iter().find(of_bank).unwrap();
         let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
         let aged = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(named).max().unwrap();
-        age(&aged, at);
+        at.map_or_else(|| age_mark(&aged), |at| age(&aged, at));
         let content = || {
             let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
             let mut content: Vec<_> = files.map(|path| (path.clone(), fs::read(&path).unwrap())).collect();

@@ -82,7 +82,7 @@ async fn a_checkpoint_that_writes_overtake_is_none_and_the_next_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_that_writes_overtake_may_lay_more_aside_until_one_is_taken() {
+async fn writes_wait_for_the_snapshot_after_one_that_they_overtook() {
     let frail = Frail::new();
     let http = free();
     let settings = [

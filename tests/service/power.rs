@@ -67,6 +67,10 @@ fn keep_checkpointing(client: &Client, round: usize) -> JoinHandle<Vec<(String, 
     })
 }
 
+async fn lost_after(client: &Client, bank: &str) -> Option<u64> {
+    client.get_bank(v1::GetBankRequest { name: bank.into() }).await.unwrap().lost_after
+}
+
 /// What was answered is listed, and what is listed is whole.
 async fn check_checkpoints(client: &Client, answered: &HashMap<String, u64>, checked: &mut HashMap<String, u64>) {
     let listed = listed(client).await;
@@ -131,6 +135,9 @@ async fn what_a_power_cut_takes_is_what_the_policy_says() {
             (written + old..=all + 1).contains(&kept),
             "{bytes:?}, {names:?}: {kept} of {written} + {old} + younger ones = {all}"
         );
+        // A bank says where it went on; one that can have lost nothing says nothing.
+        let told = [lost_after(&client, "always").await, lost_after(&client, "interval").await];
+        assert_eq!(told, [None, Some(kept)], "{bytes:?}, {names:?}");
         (safe, lost) = (safe + old, lost + all.saturating_sub(kept));
         let gone = client.get_bank(v1::GetBankRequest { name: "memory".into() }).await.unwrap_err();
         assert_eq!(gone.code(), Code::NotFound);
@@ -168,12 +175,14 @@ async fn pages_that_are_lost_before_others_cost_what_was_not_synced() {
     write_all(&client, "b", 0, 8).await;
     drop(server);
     (server, client) = frail.start_with(&UNSYNCED).await;
+    assert_eq!(lost_after(&client, "b").await, None, "a killed server has lost nothing");
     let (mut synced, mut lost) = (8, 0);
     for names in [Names::AsSynced, Names::AsTheyAre, Names::AsSynced] {
         write_all(&client, "b", synced, 24).await;
         frail.cut(server, Bytes::Holes, names);
         (server, client) = frail.start_with(&UNSYNCED).await;
         let kept = sequence(&client, "b").await;
+        assert_eq!(lost_after(&client, "b").await, Some(kept));
         assert!((synced..synced + 24).contains(&kept), "{kept} of {synced} + 24");
         client.create_bank(wide("same", v1::Durability::Memory)).await.unwrap();
         write_all(&client, "same", 0, kept).await;
@@ -363,7 +372,10 @@ async fn after_the_interval_nothing_can_be_lost() {
         frail.cut(server, Bytes::Gone, Names::AsSynced);
         padded += frail.padded_logs();
         (server, client) = frail.start_with(&SETTINGS).await;
-        assert!(seen_of(&client, "b", WIDE as usize).await == before, "{counts:?}");
+        let (bank, rows, answers) = seen_of(&client, "b", WIDE as usize).await;
+        // Nobody knows that nothing is missing, but whoever wrote is told that all of it is there.
+        assert_eq!(bank.lost_after, Some(number), "{counts:?}");
+        assert!((v1::Bank { lost_after: before.0.lost_after, ..bank }, rows, answers) == before, "{counts:?}");
     }
     assert!(padded > 0, "no log ended in a block that was not filled");
 }

@@ -143,6 +143,8 @@ async fn a_small_bank_answers_while_a_large_one_is_being_recovered() {
     assert!((value(&get(http, "/metrics").1, "negbank_recovering_banks") - 1.0).abs() < 1e-9);
     assert_eq!(status(&server, "negbank.v1.Sampling").await, ServingStatus::NotServing);
 
+    // Long enough for a line that tells of it.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
     frail.fail("reads", false);
     let changed = tokio::time::timeout(SOON, watch.message()).await.expect("health changes when the last bank is served");
     assert_eq!(changed.unwrap().unwrap().status(), ServingStatus::Serving);
@@ -151,7 +153,47 @@ async fn a_small_bank_answers_while_a_large_one_is_being_recovered() {
     assert_eq!(status(&server, "negbank.v1.Sampling").await, ServingStatus::Serving);
     assert!(seen_of(&client, "large", WIDE as usize).await == large);
     write_wide(&client, "large", WRITES, 1).await.unwrap();
-    assert!(server.ended_by("-TERM").await.1.contains(READY));
+    let log = server.ended_by("-TERM").await.1;
+    let told = log.lines().find(|line| line.contains("recovering bank=large")).unwrap_or_else(|| panic!("{log}"));
+    assert!(log.contains(READY) && told.contains(" percent=") && told.contains(" bytes="), "{told}");
+}
+
+/// Whoever restores is told how far it is: what was read of how much, and at the end what came of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_tells_how_much_of_the_checkpoint_was_read() {
+    let frail = Frail::new();
+    let (_server, client) = frail.start().await;
+    let (dim, entries) = (1_024, 2_000);
+    client.create_bank(keyed("large", dim, 1)).await.unwrap();
+    for first in (0..entries).step_by(500) {
+        let embeddings: Vec<f32> = (0..500 * dim).map(|at| (at % 13 + 1) as f32).collect();
+        let (ids, embeddings) = ((first..first + 500).collect(), Some(rows(&embeddings)));
+        client.write(v1::WriteRequest { bank: "large".into(), ids, embeddings, ..Default::default() }).await.unwrap();
+    }
+    let made = checkpoint(&client, "large", "1").await.unwrap();
+    // More than is read at once, of eight megabytes.
+    let readable = 5 << 20;
+    fs::write(frail.faults("reads"), format!("large {readable}")).unwrap();
+    let (bank, tag, into) = ("large".to_owned(), "1".to_owned(), "again".to_owned());
+    let request = v1::RestoreCheckpointRequest { bank, tag, into, ..Default::default() };
+    let mut restoring = client.restore_checkpoint(request).await.unwrap();
+    let mut readings = Vec::new();
+    let last = loop {
+        let reading = tokio::time::timeout(SOON, restoring.next()).await.expect("a reading").unwrap().expect("an end");
+        if reading.checkpoint.is_some() {
+            break reading;
+        }
+        if reading.phase() == v1::CheckpointPhase::Reading && reading.done_bytes > 0 && frail.faults("reads").exists() {
+            assert!(reading.done_bytes <= readable, "{reading:?}");
+            frail.fail("reads", false);
+        }
+        readings.push(reading);
+    };
+    let read: Vec<_> = readings.iter().filter(|reading| reading.phase() == v1::CheckpointPhase::Reading).collect();
+    assert!(read.iter().any(|reading| reading.done_bytes > 0), "{readings:?}");
+    assert!(read.is_sorted_by_key(|reading| reading.done_bytes), "{readings:?}");
+    assert!(read.iter().all(|reading| reading.total_bytes == made.bytes && reading.done_bytes <= made.bytes), "{readings:?}");
+    assert_eq!(last.restored.unwrap().entries, entries);
 }
 
 /// The files of the large bank, as they are.

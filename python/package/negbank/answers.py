@@ -32,6 +32,7 @@ class BankFields(TypedDict):
     index: IndexFields | None
     durability: Literal["memory", "interval", "always"]
     damage: str | None
+    lost_after: int | None
     recovering: float | None
 
 

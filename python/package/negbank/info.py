@@ -59,8 +59,9 @@ class BankInfo:
     built, and `peak_bytes` the same of the bank at its capacity, None where there is none; `writers` those whose writes are
     recognised when they come again; `stages` the staged writes that wait for ranks; `index` the graph that large banks are
     searched by, None in a queue; `durability` when a write reaches the disk; `damage` what is wrong with its files, if that
-    is why it takes no writes; `recovering` the share of its files that a restarted server has read, None once the bank is
-    served: until then nothing of it is counted, and calls raise `Unavailable`.
+    is why it takes no writes; `lost_after` the sequence after which acknowledged writes were lost to a power cut, or may
+    have been (durability "interval"), None if that never happened; `recovering` the share of its files that a restarted
+    server has read, None once the bank is served: until then nothing of it is counted, and calls raise `Unavailable`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class BankInfo:
     durability: Literal["memory", "interval", "always"]
     index: IndexInfo | None = None
     damage: str | None = None
+    lost_after: int | None = None
     recovering: float | None = None
 
     @classmethod

@@ -29,6 +29,7 @@ pub(super) fn bank(bank: &v1::Bank) -> Value {
         "index": bank.index.as_ref().map(index),
         "stages": bank.stages.iter().map(stage).collect::<Value>(),
         "damage": bank.damage,
+        "lost_after": bank.lost_after,
         "recovering": bank.recovering.map(shortest),
     })
 }

@@ -59,6 +59,9 @@ fn standing(bank: &v1::Bank) -> String {
     if bank.durability() == v1::Durability::Memory {
         said += ", in memory only";
     }
+    if let Some(last) = bank.lost_after {
+        said += &format!(", a power cut may have taken acknowledged writes after sequence {last}");
+    }
     said
 }
 
@@ -80,6 +83,9 @@ mod tests {
         let bank = v1::Bank { name: "a".into(), entries: 5, index: Some(index.clone()), ..Default::default() };
         let (warnings, said) = verdicts(bank.clone());
         assert!(warnings == 0 && said.contains("5 entries") && said.contains("recall 0.990"), "{said}");
+
+        let (warnings, said) = verdicts(v1::Bank { lost_after: Some(41), ..bank.clone() });
+        assert!(warnings == 0 && said.contains("after sequence 41"), "{said}");
 
         let few = v1::Index { recall: Some(0.2), recall_samples: 1, ..index.clone() };
         assert_eq!(verdicts(v1::Bank { index: Some(few), ..bank.clone() }).0, 0, "one check tells little");

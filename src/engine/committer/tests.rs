@@ -48,7 +48,7 @@ fn after_a_panic_everyone_hears_that_no_more_is_written() {
     committer.flush(Box::new(move |done| flushed.send(done).unwrap()));
     assert!(matches!(heard.recv().unwrap(), Err(EngineError::WritesEnded { .. })), "what it had can't be vouched for");
     let (taken, heard) = mpsc::channel();
-    let budget = Budget { bytes: 1, setting: "checkpoints.memory_bytes" };
+    let budget = Budget { bytes: 1, setting: "checkpoints.memory_bytes", writes_wait: false };
     committer
         .cut(
             (budget, BankImage::default()),

@@ -1,6 +1,8 @@
 //! What a committer does to its bank.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::Announce;
 use crate::bank::{Bank, Budget, Cut, Known};
@@ -9,11 +11,16 @@ use crate::engine::bank_memory::BankMemory;
 use crate::engine::group::Group;
 use crate::engine::journal::Alarm;
 use crate::engine::maintenance::BankIndex;
-use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch};
+use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch, clock};
 use crate::rows::Shared;
 
 /// Rows applied in one hold of the bank's lock.
 const ROWS_PER_HOLD: usize = 256;
+
+/// How long a copy of the bank may take to let the next rows be written.
+const STUCK: Duration = Duration::from_secs(10);
+/// A copy takes a MiB of rows in about that time.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// What a committer works on.
 pub(in crate::engine) struct Work {
@@ -97,6 +104,7 @@ impl Work {
         let mut applied = Applied::default();
         let mut next = Some(0);
         while let Some(row) = next {
+            self.wait_for_copies()?;
             next = self.bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
             if let Some(index) = &self.index {
                 index.indexed.follow(&*self.bank.read()?);
@@ -104,6 +112,18 @@ impl Work {
         }
         self.memory.note(&*self.bank.read()?);
         Ok(applied)
+    }
+
+    /// Lets copies of the bank catch up that writes are not to overtake; one that comes no further fails.
+    fn wait_for_copies(&self) -> Result<(), EngineError> {
+        let mut waited = None;
+        while self.bank.read()?.is_ahead_of_a_copy() {
+            if waited.get_or_insert_with(clock::now).elapsed() > STUCK {
+                self.bank.read()?.give_up_copies();
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        Ok(())
     }
 }
 

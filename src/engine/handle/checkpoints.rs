@@ -207,7 +207,8 @@ impl Inner {
 
     /// The bank as it is between two mutations.
     async fn slice(&self, bank: &Arc<BankHandle>, deadline: Deadline) -> Result<Slice, EngineError> {
-        let budget = Budget { bytes: self.config.checkpoints.memory_bytes, setting: "checkpoints.memory_bytes" };
+        let budget =
+            Budget { bytes: self.config.checkpoints.memory_bytes, setting: "checkpoints.memory_bytes", writes_wait: false };
         let (reply, taken) = oneshot::channel();
         let (committer, state) = (bank.committer.clone(), Arc::clone(&bank.state));
         blocking(move || {

@@ -17,7 +17,7 @@ use super::{Engine, Inner};
 use crate::bank::Bank;
 use crate::codec::BankRecord;
 use crate::durability::{Damaged, Folder, Found, StoreError};
-use crate::engine::journal::{Keeping, Kept};
+use crate::engine::journal::{Keeping, Kept, WORTH};
 use crate::engine::ledger::{Part, Share};
 use crate::engine::progress::{Progress, Wish};
 use crate::engine::recovery::{Recovered, recover, why_not};
@@ -27,8 +27,6 @@ use crate::rows::Shared;
 
 /// Banks that are recovered at the same time, at most: they share a disk, and the processors with the calls.
 const MOST_AT_ONCE: usize = 4;
-/// When a snapshot is due the log is this many times as large as the bank.
-const LOG_OF_A_BANK: u64 = 3;
 
 /// The banks that are on their way. None comes after the start.
 #[derive(Debug, Default)]
@@ -243,7 +241,7 @@ impl Inner {
 /// Bytes that a bank will take at the least, by those of its snapshot and its log. Of the log `not_worth` are no measure: a small bank that
 /// is written over and over has as much before a snapshot is due.
 fn at_least(spec: &BankSpec, (snapshot, log): (u64, u64), not_worth: u64) -> usize {
-    let written = snapshot.max(log.saturating_sub(not_worth) / LOG_OF_A_BANK);
+    let written = snapshot.max(log.saturating_sub(not_worth) / WORTH);
     let most = capacity(spec).map_or(usize::MAX, |entries| entries.saturating_mul(Bank::new(*spec).resident_per_entry()));
     usize::try_from(written).unwrap_or(usize::MAX).min(most).min(usize::MAX / 2)
 }
@@ -299,7 +297,7 @@ mod tests {
         assert_eq!(at_least(&small, (MIB, 4_096 * MIB), 256 * MIB), full, "no more than it can hold");
         assert_eq!(at_least(&small, (64 * MIB, 0), 256 * MIB), full);
         let keyed = spec(BankKind::Keyed { momentum: 0.0, capacity: None });
-        assert_eq!(at_least(&keyed, (100 * MIB, 1_156 * MIB), 256 * MIB), 300 * MIB as usize);
+        assert_eq!(at_least(&keyed, (100 * MIB, 1_156 * MIB), 256 * MIB), 225 * MIB as usize);
         assert_eq!(at_least(&keyed, (400 * MIB, 1_156 * MIB), 256 * MIB), 400 * MIB as usize);
         assert!(at_least(&keyed, (u64::MAX, u64::MAX), 0) < usize::MAX, "the account can be added up");
     }

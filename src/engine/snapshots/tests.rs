@@ -97,7 +97,7 @@ fn whole(bank: Bank) -> (Vec<Vec<u8>>, u128) {
 }
 
 fn budget(bytes: usize) -> Budget {
-    Budget { bytes, setting: "durability.snapshot_memory_bytes" }
+    Budget { bytes, setting: "durability.snapshot_memory_bytes", writes_wait: false }
 }
 
 fn restored(spec: BankSpec, sections: &[Vec<u8>]) -> Bank {
@@ -162,7 +162,7 @@ fn rows_aside_are_those_of_the_cut() {
     };
     let filled = || {
         let mut bank = Bank::new(spec);
-        write(&mut bank, (0..2_000).collect(), 1.0);
+        write(&mut bank, (0..8_000).collect(), 1.0);
         bank
     };
     let (expected, hash) = whole(filled());
@@ -173,12 +173,14 @@ fn rows_aside_are_those_of_the_cut() {
     let taken = sections((&image, &cut), &shared, &mut |section, _| {
         all.push(section.to_vec());
         // Taken ones, some that are not, and new ones.
-        let ids: Vec<u64> = (0..300).map(|_| random.below(2_200)).collect();
+        let ids: Vec<u64> = (0..300).map(|_| random.below(8_200)).collect();
         write(&mut shared.write().unwrap(), ids, all.len() as f32 + 1.0);
         Ok(())
     });
     assert_eq!((taken.unwrap().value(), all), (hash, expected));
-    assert!(shared.read().unwrap().row(shared.read().unwrap().find(7).unwrap()).to_vec()[0] > 1.0, "it was written on");
+    let bank = shared.read().unwrap();
+    let changed = (0..8_000).filter(|&id| bank.row(bank.find(id).unwrap()).to_vec()[0] > 1.0).count();
+    assert!(changed > 4_000, "it was written on: {changed}");
 }
 
 /// While one of them fails as well.
@@ -245,6 +247,37 @@ fn what_lies_aside_goes_with_whoever_takes_the_cut() {
     let weak = Arc::downgrade(&cut);
     drop(cut);
     assert!(weak.upgrade().is_none() && bank.aside() == 0);
+}
+
+/// Without writes that wait it would fail.
+#[test]
+fn writes_that_are_to_wait_for_a_snapshot_are_told_until_it_has_caught_up_or_is_given_up() {
+    let spec = spec(0);
+    for is_given_up in [false, true] {
+        let filled = || {
+            let mut bank = Bank::new(spec);
+            (0..40).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
+            bank
+        };
+        let (mut bank, expected) = (filled(), whole(filled()));
+        let (image, cut) = (bank.image(), bank.begin_cut(Budget { writes_wait: true, ..budget(100) }));
+        assert!(!bank.is_ahead_of_a_copy(), "nothing was written since");
+        (40..80).for_each(|number| drop(apply(&mut bank, &mutation(&spec, 1, number))));
+        assert!(bank.is_ahead_of_a_copy());
+        if is_given_up {
+            bank.give_up_copies();
+        }
+        let (shared, mut all) = (Shared::new(bank), Vec::new());
+        let taken = sections((&image, &cut), &shared, &mut |section, _| {
+            all.push(section.to_vec());
+            Ok(())
+        });
+        match taken {
+            Ok(hash) => assert!(!is_given_up && (all, hash.value()) == expected),
+            Err(refused) => assert!(is_given_up && refused.to_string().contains("snapshot_memory_bytes"), "{refused}"),
+        }
+        assert!(!shared.read().unwrap().is_ahead_of_a_copy());
+    }
 }
 
 #[test]

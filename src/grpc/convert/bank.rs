@@ -92,6 +92,7 @@ pub(in crate::grpc) fn described(info: &BankInfo) -> v1::Bank {
         stages: info.stages.iter().map(open_stage).collect(),
         durability: durability.into(),
         damage: info.damage.clone(),
+        lost_after: info.lost_after,
         recovering: info.recovering.map(|share| share as f32),
         index: info.index.as_ref().map(|index| self::index(index, info.sequence)),
     }

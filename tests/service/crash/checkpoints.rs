@@ -12,8 +12,8 @@ use super::{BANKS, Report};
 /// The tag of those that take one another's place.
 const AGAIN: &str = "again";
 
-/// Makes checkpoints until the server is gone, each cycle first of another bank; the last `kept` stay. True if the server had begun with one
-/// when it was killed.
+/// Makes checkpoints until the server is gone, each cycle first of another bank; the last `kept` stay. True if the server had begun
+/// with one when it was killed: it had taken the call, and not told what came of it.
 pub(super) async fn keep(client: Client, kill: Kill, cycle: u64, kept: u32) -> bool {
     let mut number = cycle as usize;
     loop {

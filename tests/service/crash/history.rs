@@ -1,14 +1,16 @@
 //! What was acknowledged of a bank, and what a restarted server has of it.
 
+use std::collections::HashSet;
+
 use negbank::client::Client;
 use negbank::proto::v1;
 
 use super::replay::Replay;
-use super::writer::{Acknowledged, LARGE};
+use super::writer::{Acknowledged, Change, LARGE};
 use super::{BankKind, Report};
 use crate::durable::seen_of;
 
-/// Batches of one bank, in the end by the sequences they got.
+/// Changes of one bank, in the end by the sequences they got.
 pub(super) struct History {
     /// How many of them the reference and the model have.
     replayed: u64,
@@ -26,14 +28,8 @@ impl History {
         self.fresh.extend(acknowledged);
     }
 
-    /// Judges a server that was just started, before anything is written: each of the `pending` batches may be there or not.
-    pub(super) async fn judge(
-        &mut self,
-        bank: &BankKind,
-        client: &Client,
-        pending: Vec<v1::WriteRequest>,
-        report: &mut Report,
-    ) {
+    /// Judges a server that was just started, before anything is written: each of the `pending` changes may be there or not.
+    pub(super) async fn judge(&mut self, bank: &BankKind, client: &Client, pending: Vec<Change>, report: &mut Report) {
         let acknowledged = self.replayed + self.fresh.len() as u64;
         let there = match client.get_bank(v1::GetBankRequest { name: bank.name.to_owned() }).await {
             Ok(about) => about.sequence,
@@ -47,18 +43,41 @@ impl History {
         report.lost += last.max(acknowledged).saturating_sub(there);
         report.phantom += there.saturating_sub(acknowledged + pending.len() as u64);
         report.acknowledged += self.fresh.len() as u64;
-        let mut duplicates = 0;
-        for request in pending {
-            let answer = client.write(request.clone()).await.unwrap();
-            duplicates += u64::from(answer.duplicate);
-            self.fresh.push((answer.sequence, request));
+        let (mut applied, mut removals) = (0, Vec::new());
+        for change in pending {
+            match change {
+                Change::Write(request) => {
+                    let answer = client.write((*request).clone()).await.unwrap();
+                    applied += u64::from(answer.duplicate);
+                    self.fresh.push((answer.sequence, Change::Write(request)));
+                }
+                Change::Remove(request) => removals.push(request),
+            }
+        }
+        assert!(removals.len() <= 1, "of two nobody could tell which was applied");
+        for request in removals {
+            let sequence = match self.missing(there) {
+                Some(sequence) => {
+                    applied += 1;
+                    sequence
+                }
+                None => client.remove(request.clone()).await.unwrap().sequence,
+            };
+            self.fresh.push((sequence, Change::Remove(request)));
         }
         // Whatever was applied and not acknowledged is pending, and must be known.
-        report.reapplied += there.saturating_sub(acknowledged).abs_diff(duplicates);
+        report.reapplied += there.saturating_sub(acknowledged).abs_diff(applied);
         self.fresh.sort_by_key(|(sequence, _)| *sequence);
         let in_order = self.fresh.iter().zip(self.replayed + 1..).all(|((sequence, _), expected)| *sequence == expected);
         report.torn += u64::from(!in_order);
-        report.large += self.fresh.iter().filter(|(_, request)| bytes(request) >= LARGE).count() as u64;
+        report.large += self.fresh.iter().filter(|(_, change)| bytes(change) >= LARGE).count() as u64;
+        report.removed += self.fresh.iter().filter(|(_, change)| matches!(change, Change::Remove(_))).count() as u64;
+    }
+
+    /// The first sequence up to the last one that none of the known changes has.
+    fn missing(&self, last: u64) -> Option<u64> {
+        let known: HashSet<u64> = self.fresh.iter().map(|(sequence, _)| *sequence).collect();
+        (self.replayed + 1..=last).find(|sequence| !known.contains(sequence))
     }
 
     /// Brings the reference, a server that never ended, up to date, and the model, which is none, and compares all that can be seen of the
@@ -70,9 +89,12 @@ impl History {
         made: Option<&v1::Checkpoint>,
         report: &mut Report,
     ) {
-        for (sequence, request) in self.fresh.drain(..) {
-            self.model.apply(&request);
-            reference.write(request).await.unwrap();
+        for (sequence, change) in self.fresh.drain(..) {
+            self.model.apply(&change);
+            match change {
+                Change::Write(request) => drop(reference.write(*request).await.unwrap()),
+                Change::Remove(request) => drop(reference.remove(request).await.unwrap()),
+            }
             self.replayed = sequence;
             if let Some(made) = made.filter(|made| made.sequence == sequence) {
                 report.hash_mismatch += u64::from(identity(made) != identity(&hashed(reference, bank.name).await));
@@ -91,8 +113,9 @@ impl History {
     }
 }
 
-fn bytes(request: &v1::WriteRequest) -> usize {
-    request.embeddings.as_ref().map_or(0, |rows| rows.data.len())
+fn bytes(change: &Change) -> usize {
+    let embeddings = if let Change::Write(request) = change { request.embeddings.as_ref() } else { None };
+    embeddings.map_or(0, |rows| rows.data.len())
 }
 
 /// What is equal for equal banks.

@@ -1,34 +1,44 @@
-//! What the acknowledged batches make of a bank by the naive model, which shares no code with the server.
+//! What the acknowledged changes make of a bank by the naive model, which shares no code with the server.
 
 use negbank::client::floats;
 use negbank::proto::v1;
 
 use super::BankKind;
+use super::writer::Change;
 use crate::mirror::{Mirror, banks};
 use crate::model::{ModelBank, ModelRow};
-
-/// The model reckons in f64; what is not the same entry is further away than rounding in one cycle.
-const APART: f64 = 1e-4;
 
 pub(super) struct Replay {
     model: ModelBank,
     dim: usize,
+    /// The model reckons in f64; what is not the same entry is further away than rounding in one cycle.
+    apart: f64,
 }
 
 impl Replay {
     pub(super) fn of(bank: &BankKind) -> Self {
         let capacity = (bank.capacity > 0).then_some(bank.capacity as usize);
-        Self { model: ModelBank::new(v1::Metric::Cosine, capacity, 0.5), dim: bank.dim }
+        let mut model = ModelBank::new(v1::Metric::Cosine, capacity, 0.5);
+        model.dtype = bank.dtype;
+        // Two f16 below 1 that are neighbours are 2^-11 apart.
+        Self { model, dim: bank.dim, apart: if bank.dtype == v1::Dtype::F32 { 1e-4 } else { 2e-3 } }
     }
 
-    pub(super) fn apply(&mut self, request: &v1::WriteRequest) {
+    pub(super) fn apply(&mut self, change: &Change) {
+        let request = match change {
+            Change::Write(request) => request,
+            Change::Remove(request) => {
+                self.model.remove(&request.ids);
+                return;
+            }
+        };
         let floats = floats(request.embeddings.as_ref().unwrap());
         let row = |(at, x): (usize, &[f32])| ModelRow {
             id: request.ids.get(at).copied(),
             x: x.to_vec(),
             label: request.labels.get(at).map(|&label| Some(label)),
             group: request.groups.get(at).map(|&group| Some(group)),
-            weight: None,
+            weight: request.weights.get(at).copied(),
         };
         let rows: Vec<ModelRow> = floats.chunks(self.dim).enumerate().map(row).collect();
         self.model.write(&rows, request.step, None);
@@ -44,7 +54,7 @@ impl Replay {
             let columns = (there.id, there.label, there.group, there.weight, there.step);
             let is_same = columns == (expected.id, expected.label, expected.group, expected.weight, expected.step)
                 && there.row.len() == expected.row.len()
-                && there.row.iter().zip(&expected.row).all(|(got, want)| (f64::from(*got) - want).abs() < APART);
+                && there.row.iter().zip(&expected.row).all(|(got, want)| (f64::from(*got) - want).abs() < self.apart);
             wrong += u64::from(!is_same);
             expected.row = there.row.into_iter().map(f64::from).collect();
         }

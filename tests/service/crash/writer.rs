@@ -14,26 +14,48 @@ use crate::live::random_rows;
 /// Bytes of embeddings from which on a log is appended to past the page cache.
 pub(super) const LARGE: usize = 256 << 10;
 
-/// One writer of one bank: it has up to `in_flight` batches on their way, and sends another when one is acknowledged.
+/// One writer of one bank: it has up to `in_flight` changes on their way, and sends another when one is acknowledged.
 pub(super) struct Writer {
     pub(super) bank: &'static BankKind,
     name: u64,
     number: u64,
     random: Stream,
     in_flight: usize,
+    removes: bool,
     /// Sent, and not acknowledged.
-    pub(super) pending: Vec<v1::WriteRequest>,
+    pub(super) pending: Vec<Change>,
 }
 
-/// A batch, and the sequence that it got.
-pub(super) type Acknowledged = (u64, v1::WriteRequest);
+/// What a writer sends.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    Write(Box<v1::WriteRequest>),
+    /// Nothing in it tells it from another: a bank has one on its way at most.
+    Remove(v1::RemoveRequest),
+}
+
+/// A change, and the sequence that it got.
+pub(super) type Acknowledged = (u64, Change);
 
 impl Writer {
     pub(super) fn new(bank: &'static BankKind, name: u64, in_flight: usize) -> Self {
-        Self { bank, name, number: 0, random: Seed(name).stream(9, 9), in_flight, pending: Vec::new() }
+        let random = Seed(name).stream(9, 9);
+        Self { bank, name, number: 0, random, in_flight, removes: false, pending: Vec::new() }
     }
 
-    fn next(&mut self) -> v1::WriteRequest {
+    pub(super) fn that_removes(bank: &'static BankKind, name: u64) -> Self {
+        Self { removes: true, ..Self::new(bank, name, 1) }
+    }
+
+    fn next(&mut self) -> Change {
+        if self.removes {
+            let ids = (0..1 + self.random.below(5)).map(|_| self.random.below(self.bank.ids)).collect();
+            return Change::Remove(v1::RemoveRequest { bank: self.bank.name.to_owned(), ids });
+        }
+        Change::Write(Box::new(self.batch()))
+    }
+
+    fn batch(&mut self) -> v1::WriteRequest {
         self.number += 1;
         let size = if self.bank.is_large { self.random.below(8) } else { 7 };
         let count = match size {
@@ -48,6 +70,7 @@ impl Writer {
             embeddings: Some(rows(&random_rows(&mut self.random, count, self.bank.dim))),
             labels: ids.iter().map(|id| (id % 7) as i64).collect(),
             groups: if self.number.is_multiple_of(3) { ids.iter().map(|id| id / 3).collect() } else { Vec::new() },
+            weights: if self.number % 5 == 2 { ids.iter().map(|id| (id % 4) as f32 + 0.5).collect() } else { Vec::new() },
             ids: if self.bank.capacity > 0 && self.number.is_multiple_of(2) { Vec::new() } else { ids },
             step: Some(self.number),
             origin: Some(v1::Origin { writer: format!("writer-{}", self.name), incarnation: 1, number: self.number }),
@@ -60,16 +83,16 @@ impl Writer {
         let (mut acknowledged, mut flying, mut is_there) = (Vec::new(), JoinSet::new(), true);
         loop {
             while is_there && self.pending.len() < self.in_flight {
-                let request = self.next();
-                self.pending.push(request.clone());
-                flying.spawn(send(client.clone(), request));
+                let change = self.next();
+                self.pending.push(change.clone());
+                flying.spawn(send(client.clone(), change));
             }
             // Of several on their way some may be acknowledged after the first has failed.
             let Some(sent) = flying.join_next().await else { return (self, acknowledged) };
             match sent.unwrap() {
-                Ok((sequence, request)) => {
-                    self.pending.retain(|pending| pending.origin != request.origin);
-                    acknowledged.push((sequence, request));
+                Ok((sequence, change)) => {
+                    self.pending.retain(|pending| *pending != change);
+                    acknowledged.push((sequence, change));
                 }
                 Err(gone) => {
                     kill.assert_explains(&gone);
@@ -80,10 +103,16 @@ impl Writer {
     }
 }
 
-async fn send(client: Client, request: v1::WriteRequest) -> Result<Acknowledged, ClientError> {
-    let answer = client.write(request.clone()).await?;
-    assert!(!answer.duplicate, "the first copy of a batch was taken for another");
-    Ok((answer.sequence, request))
+async fn send(client: Client, change: Change) -> Result<Acknowledged, ClientError> {
+    let sequence = match &change {
+        Change::Write(request) => {
+            let answer = client.write((**request).clone()).await?;
+            assert!(!answer.duplicate, "the first copy of a batch was taken for another");
+            answer.sequence
+        }
+        Change::Remove(request) => client.remove(request.clone()).await?.sequence,
+    };
+    Ok((sequence, change))
 }
 
 /// Whether the server's end is under way.
