@@ -171,6 +171,7 @@ class HuggingFaceRun(Trainer):
         callbacks: list[TrainerCallback],
         checkpoints: bool = False,
         keep: int = 0,
+        images: int = 256,
         **options: Any,
     ) -> None:
         self.keeper = keeper
@@ -189,11 +190,12 @@ class HuggingFaceRun(Trainer):
             "remove_unused_columns": False,
             "dataloader_pin_memory": False,
         }
-        data = [{"ids": place} for place in range(256)]
+        data = [{"ids": place} for place in range(images)]
         super().__init__(
             Encoder(),
             TrainingArguments(str(folder), **{**arguments, **options}),
             train_dataset=data,
+            eval_dataset=data[: 2 * BATCH],
             callbacks=[BankCallback(keeper, checkpoints=checkpoints, keep=keep), *callbacks],
         )
 
@@ -240,6 +242,73 @@ def test_a_hugging_face_run_is_resumed_with_the_bank_of_its_checkpoint(keeping: 
     resumed.train(resume_from_checkpoint=True)
     assert first.drawn + resumed.drawn == whole.drawn
     np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
+
+
+class HuggingFaceRunThatEvaluates(HuggingFaceRun):
+    """Draws, and collects, in its evaluations too."""
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        with torch.no_grad():
+            return self.compute_loss(model, inputs), None, None
+
+
+def test_a_hugging_face_run_that_evaluates_writes_its_steps_alone_and_resumes_behind_its_draws(
+    keeping: negbank.Client, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"checkpoints": True, "eval_strategy": "steps", "eval_steps": 3}
+    whole = HuggingFaceRunThatEvaluates(keeper(filled(keeping, "whole")), tmp_path / "whole", [], **options)
+    whole.train()
+    assert len(whole.drawn) > STEPS
+    assert whole.keeper.written == STEPS * BATCH + STEPS // EVERY * STALEST
+    bank = filled(keeping, "stopped")
+    first = HuggingFaceRunThatEvaluates(keeper(bank), tmp_path / "stopped", [], max_steps=STOP, **options)
+    first.train()
+    resumed = HuggingFaceRunThatEvaluates(keeper(bank), tmp_path / "stopped", [], **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert first.drawn + resumed.drawn == whole.drawn
+    np.testing.assert_array_equal(everything(bank)[0], everything(keeping.bank("whole"))[0])
+
+
+class HuggingFaceRunThatIsKilled(HuggingFaceRun):
+    """Ends as it saves its second checkpoint: before the model is saved, or once it is and nobody has heard of it."""
+
+    before, saves = False, 0
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        self.saves += 1
+        if self.before and self.saves == 2:
+            raise KeyboardInterrupt
+        super()._save_checkpoint(*arguments, **named)
+        if self.saves == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("every", ["steps", "epoch"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hugging_face_run_that_was_killed_as_it_saved_resumes_from_a_model_that_has_its_bank(
+    location: str, tmp_path: Path, before: bool, every: str
+) -> None:
+    server = ServerProcess(location)
+    try:
+        client = negbank.connect(server.address)
+        options: dict[str, Any] = {"save_strategy": every, "save_steps": 4, "save_total_limit": 1, "images": 4 * BATCH}
+        whole = HuggingFaceRun(keeper(filled(client, "whole")), tmp_path / "whole", [], **options)
+        whole.train()
+        bank = filled(client, "killed")
+        options |= {"checkpoints": True, "keep": 2}
+        first = HuggingFaceRunThatIsKilled(keeper(bank), tmp_path / "killed", [], **options)
+        first.before = before
+        with pytest.raises(KeyboardInterrupt):
+            first.train()
+        (left,) = sorted((tmp_path / "killed").glob("checkpoint-*"))[-1:]
+        assert left.name == ("checkpoint-4" if before else "checkpoint-8")
+        bank.write(range(256), torch.randn(256, DIM), step=9)
+        resumed = HuggingFaceRun(keeper(bank), tmp_path / "killed", [], **options)
+        resumed.train(resume_from_checkpoint=True)
+        assert first.drawn[: 4 if before else 8] + resumed.drawn == whole.drawn
+        np.testing.assert_array_equal(everything(bank)[0], everything(client.bank("whole"))[0])
+    finally:
+        server.stop()
 
 
 def test_a_hugging_face_run_keeps_as_many_of_the_bank_s_checkpoints_as_it_is_told(location: str, tmp_path: Path) -> None:

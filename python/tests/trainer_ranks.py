@@ -71,6 +71,7 @@ def under_hugging_face(
         folder,
         max_steps=steps,
         per_device_train_batch_size=BATCH,
+        lr_scheduler_type="constant",
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,

@@ -95,6 +95,10 @@ class Keeper:
             raise InvalidArgument.of("collect", "has other columns than before in this step")
         self._collected.append({"embeddings": embeddings.detach().clone(), **here})
 
+    def forget(self) -> None:
+        """Drops what was collected since the last step's end: it is of no training step, such as that of an evaluation."""
+        self._collected = []
+
     def end_of_step(self, model: nn.Module, step: int, *, rank: int = 0, world_size: int = 1) -> None:
         """Writes what was collected, as of the model before its latest update, and on every `every`th step encodes anew.
 
