@@ -37,7 +37,7 @@ CYCLONEDX_VERSION := 0.5.9
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test ready test-binaries verify fix crash-test overload-test drain-test bench bench-index bench-python bench-durability bench-graph bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
+.PHONY: demo test ready test-binaries verify fix crash-test overload-test drain-test bench bench-index bench-kernels bench-python bench-durability bench-graph bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -88,6 +88,10 @@ bench: $(PACKAGE)
 # Finding the nearest, beside what the machine could do at best.
 bench-index:
 	$(CARGO) bench --locked --bench index
+
+# The scan's tile beside a library's, on the same rows: writes target/reports/kernels.json. It needs a C compiler and builds for minutes.
+bench-kernels:
+	$(CARGO) run --release --locked --manifest-path benches/numkong/Cargo.toml --target-dir target/numkong
 
 # Ten times more than a real server can do, for SECONDS, ROUNDS (3) times; writes target/reports/overload.json and fails where it does worse
 # than it promises. Then a hundred thousand tiny requests. That 0.8 of the capacity is answered is promised of the default load alone, 256 anchors a

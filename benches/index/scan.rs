@@ -138,11 +138,11 @@ impl<'d> Flat<'d> {
     }
 
     /// Each anchor's k-th best score.
-    fn bars(&self, anchors: &Clustered) -> Vec<f64> {
+    pub(crate) fn bars(&self, anchors: &Clustered) -> Vec<f64> {
         self.by_rows(anchors).iter().filter_map(|found| Some(f64::from(found.ranking.last()?.score))).collect()
     }
 
-    fn tile(&self, anchors: &Clustered, bars: &[f64]) {
+    pub(crate) fn tile(&self, anchors: &Clustered, bars: &[f64]) {
         let mut hits = CodedHits::default();
         for (block, bars) in bars.chunks(BLOCK).enumerate() {
             let rows = (0..bars.len()).map(|at| anchors.row(block * BLOCK + at));

@@ -17,8 +17,8 @@ use crate::rows::Shared;
 /// Rows applied in one hold of the bank's lock.
 const ROWS_PER_HOLD: usize = 256;
 
-/// How long a copy of the bank may take to let the next rows be written.
-const STUCK: Duration = Duration::from_secs(10);
+/// How long a copy of the bank may take to let the next rows be written; meanwhile nobody keeps the log synced.
+const STUCK: Duration = Duration::from_secs(1);
 /// A copy takes a MiB of rows in about that time.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
