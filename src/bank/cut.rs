@@ -25,7 +25,7 @@ pub struct Budget {
     pub bytes: usize,
     /// The setting that says so.
     pub setting: &'static str,
-    /// Whether writes wait where more would lie aside ([`Cut::is_pressed`]); else the copy fails.
+    /// Whether writes wait where more would lie aside (`Cut::is_pressed`); else the copy fails.
     pub writes_wait: bool,
 }
 

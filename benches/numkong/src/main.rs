@@ -4,7 +4,12 @@
 //! The tile tests its sums and hands over those that pass. numkong hands over all of them, so each of its times is told twice: for the
 //! products alone, and with the pass that tests them.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may fail loudly and shares code with another")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark may fail loudly and shares code with another"
+)]
 
 #[path = "../../index/data.rs"]
 mod data;
@@ -44,13 +49,12 @@ fn main() {
         // Of a sum of codes it is asked what is left when the scales are taken out.
         let of_codes: Vec<f64> = bars.iter().zip(&anchor_scales).map(|(bar, scale)| bar / f64::from(*scale)).collect();
         let ones = vec![1.0; ENTRIES];
-        let mut products = [
+        let mut products: [Box<dyn Turn + '_>; 3] = [
             Products::new("i8", &by_codes, &anchor_codes, of_codes, &scales),
             // They may be less than a bf16 apart from their bars.
             Products::new("bf16", &by_bf16, &anchor_bf16, bars.clone(), &ones),
             Products::new("f32", &by_f32, &anchors.rows, bars.clone(), &ones),
-        ]
-        .map(|products| -> Box<dyn Turn> { products });
+        ];
         let mut times = [(); 7].map(|()| Vec::new());
         for _ in 0..ROUNDS {
             times[0].push(time_us(|| flat.tile(&anchors, &bars)));
@@ -62,7 +66,13 @@ fn main() {
         let [tile, rest @ ..] = times.map(|times| median_us(times) / batch as f64);
         println!("batch {batch:>3}: the tile over codes {tile:.1}");
         for (products, of) in products.iter().zip(rest.chunks(2)) {
-            println!("           numkong {:<4} {:.1}, {:.1} (the tile's over this: {:.2})", products.name(), of[0], of[1], tile / of[1]);
+            println!(
+                "           numkong {:<4} {:.1}, {:.1} (the tile's over this: {:.2})",
+                products.name(),
+                of[0],
+                of[1],
+                tile / of[1]
+            );
             cases.push(json!({
                 "name": format!("{} products", products.name()), "n": ENTRIES, "batch": batch, "us_per_anchor": tile,
                 "peer": "numkong", "peer_us_per_anchor": of[1], "peer_products_us_per_anchor": of[0], "ratio": tile / of[1],
@@ -77,8 +87,7 @@ fn main() {
 
 /// Codes of rows, each by its largest value, and what a code of each row is worth.
 fn quantised(rows: &[f32]) -> (Vec<i8>, Vec<f32>) {
-    let scales: Vec<f32> =
-        rows.chunks(DIM).map(|row| row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0).collect();
+    let scales: Vec<f32> = rows.chunks(DIM).map(|row| row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0).collect();
     let codes = rows.chunks(DIM).zip(&scales).flat_map(|(row, scale)| row.iter().map(move |x| (x / scale).round() as i8));
     (codes.collect(), scales)
 }
