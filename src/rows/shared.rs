@@ -4,7 +4,7 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 
 /// A value that many threads read in short holds and one writes: readers on different cores don't share a cache line.
 ///
-/// Hold it for about 100 microseconds at most: a scan tile, one anchor's closing, 256 rows of a write.
+/// Hold it for about 100 microseconds at most: a scan tile, one anchor's closing, 256 rows of a write, a MiB of a copy.
 #[derive(Debug, Default)]
 pub struct Shared<T>(ShardedLock<T>);
 
