@@ -37,7 +37,7 @@ CYCLONEDX_VERSION := 0.5.9
 PYTHON_SOURCES := $(shell find python -name '*.rs' -o -name '*.toml' -o -path 'python/package/*.py*' | grep -v __pycache__)
 CLIENT_SOURCES := $(shell find proto src/client src/proto.rs build.rs Cargo.toml Cargo.lock -type f)
 
-.PHONY: demo test ready test-binaries verify fix crash-test overload-test drain-test bench bench-index bench-kernels bench-python bench-durability bench-graph bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
+.PHONY: demo test ready test-binaries verify fix crash-test overload-test drain-test bench bench-index bench-kernels bench-python bench-durability bench-graph bench-growth bench-telemetry bench-peers methods soak sanitize fuzz fuzz-seeds audit sbom
 
 # The main job on real input: trains through the service and ends with a table and a picture.
 demo: $(VENV)/demo
@@ -134,6 +134,13 @@ bench-graph: $(VENV)/demo
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m graph_bench --reports $(REPORTS) \
 		--entries $(if $(filter file,$(origin ENTRIES)),10000 30000 100000,$(ENTRIES)) --churn-entries $(CHURN_ENTRIES)
+
+# How time and memory grow from ten thousand entries to a million, and scans to ten million (16 GiB of memory); writes docs/growth.md with
+# its picture, and graph.json. An hour on two quiet cores, most of which builds the graph of a million.
+bench-growth: $(VENV)/demo
+	$(CARGO) build --release --locked --bin negbank
+	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m graph_bench --reports $(REPORTS) --page ../docs/growth.md \
+		--entries 10000 30000 100000 300000 1000000 --scan-entries 10000000 --churn-entries 0
 
 # negbank beside libraries, a database and a replay server on the same data; writes docs/benchmarks.md and peers.json. Quiet, ten
 # minutes or so on a machine that does nothing else. SIZES="65536" measures less.

@@ -18,8 +18,18 @@ from graph_bench.serving import ANCHORS, DIM, RAW, TIMEOUT, WAYS, fill, hits_of,
 from graph_bench.watching import Memory
 
 BATCHES, KS = (1, 32, 256), (10, 64)
-LEAST_ROUNDS, MOST_ROUNDS, WARM_UP, LEAST_CALLED = 15, 200, 3, 32
+LEAST_CALLED = 32
 SLOWER, SLOWER_FILTERED, SLOWER_LISTED, RECALL_FILTERED = 1.2, 1.05, 2.0, 0.98
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often everything is asked, after `warm_up` rounds: `least` rounds, and more until `seconds` are over, `most` at most."""
+
+    seconds: float
+    warm_up: int = 3
+    least: int = 15
+    most: int = 200
 
 
 @dataclass(frozen=True)
@@ -44,24 +54,26 @@ class Case:
         return bank.sample(data.anchors[which], draw, columns=["ids"], pad=True, **filters)
 
 
-def cases_of(data: Clustered) -> Iterator[Case]:
+def cases_of(data: Clustered, *, has_graph: bool) -> Iterator[Case]:
     """What is asked of a bank."""
+    ways = ("scan", "graph", "default") if has_graph else ("scan", "default")
     for k in KS:
         for batch in BATCHES:
-            yield Case("nearest", batch, k)
+            yield Case("nearest", batch, k, ways)
     for batch in BATCHES:
-        yield Case("own label left out", batch, 64, own_label_away=True)
+        yield Case("own label left out", batch, 64, ways, own_label_away=True)
     counts = np.bincount(data.labels)
     label = int(np.argmin(np.abs(counts - len(data.rows) / 1_000)))
     for batch in (1, 256):
         yield Case("one label of a thousand", batch, 64, ("posting_list", "scan", "default"), label=label)
 
 
-def grown(entries: int, threads: int, seconds: float) -> dict[str, Any]:
+def grown(entries: int, threads: int, effort: Effort, *, has_graph: bool = True) -> dict[str, Any]:
     """One size."""
     print(f"{entries:,} entries", flush=True)
     data = clustered(entries, ANCHORS, DIM, seed=1)
-    with serving(f"index.min_entries={entries}", f"compute.threads={threads}") as server:
+    index = [f"index.min_entries={entries}", f"index.enabled={str(has_graph).lower()}"]
+    with serving(*index, f"compute.threads={threads}") as server:
         bank = negbank.connect(server.address, timeout=TIMEOUT).create_bank("growing", dim=DIM)
         memory = Memory(server)
         before = memory.resident("VmRSS")
@@ -69,41 +81,58 @@ def grown(entries: int, threads: int, seconds: float) -> dict[str, Any]:
             began = time.perf_counter()
             fill(bank, data)
             filled = time.perf_counter()
-            index = until(bank, lambda index: index.state == "serving", 600 + entries / 100)
-            served = time.perf_counter()
-        assert (index.indexed, index.lag) == (entries, 0), index
-        info, parts = bank.info(), memory.parts()
-        figures: dict[str, Any] = {
-            "entries": entries,
-            "fill_s": told("filled, s", filled - began),
-            "until_graph_serves_s": told("from then until the graph serves, s", served - filled),
-            "reason": index.reason,
-            "unreachable": index.unreachable,
-            "bytes_per_entry": {part: parts[part] / entries for part in ("rows", "graphs")},
-            "peak_bytes_per_entry": {part: memory.most[part] / entries for part in ("rows", "graphs", "builds")},
-            "resident_bytes_per_entry": (memory.resident("VmRSS") - before) / entries,
-            "peak_resident_bytes_per_entry": (memory.resident("VmHWM") - before) / entries,
-            "raw_bytes_per_entry": RAW,
-            "promised_bytes_per_entry": {"rows": info.bytes_per_entry, "peak": info.peak_bytes_per_entry},
-        }
-        for part, taken in figures["bytes_per_entry"].items():
-            told(f"{part}, bytes an entry of {RAW} raw", taken)
-        told(f"builds at most, bytes an entry of {RAW} raw", figures["peak_bytes_per_entry"]["builds"])
-        told("resident at most, bytes an entry", figures["peak_resident_bytes_per_entry"])
-        figures["cases"] = [measured(bank, data, case, seconds) for case in cases_of(data)]
+            figures: dict[str, Any] = {"entries": entries, "has_graph": has_graph}
+            figures["fill_s"] = told("filled, s", filled - began)
+            if has_graph:
+                figures |= built(bank, entries)
+        parts = ("rows", "graphs") if has_graph else ("rows",)
+        figures |= remembered(bank, memory, entries, parts, before)
+        figures["cases"] = [measured(bank, data, case, effort) for case in cases_of(data, has_graph=has_graph)]
     return figures
 
 
-def measured(bank: negbank.Bank, data: Clustered, case: Case, seconds: float) -> dict[str, Any]:
+def built(bank: negbank.Bank, entries: int) -> dict[str, Any]:
+    """How long the graph of a bank that was just filled takes to serve, and what it is."""
+    filled = time.perf_counter()
+    index = until(bank, lambda index: index.state == "serving", 600 + entries / 100)
+    took = told("from then until the graph serves, s", time.perf_counter() - filled)
+    assert (index.indexed, index.lag) == (entries, 0), index
+    return {"until_graph_serves_s": took, "reason": index.reason, "unreachable": index.unreachable}
+
+
+def remembered(
+    bank: negbank.Bank, memory: Memory, entries: int, parts: tuple[str, ...], resident_before: int
+) -> dict[str, Any]:
+    """Memory an entry: what is there, what was there at most, and what the bank had said it would take."""
+    info, taken = bank.info(), memory.parts()
+    peaks = (*parts, "builds") if "graphs" in parts else parts
+    figures: dict[str, Any] = {
+        "bytes_per_entry": {part: taken[part] / entries for part in parts},
+        "peak_bytes_per_entry": {part: memory.most[part] / entries for part in peaks},
+        "resident_bytes_per_entry": (memory.resident("VmRSS") - resident_before) / entries,
+        "peak_resident_bytes_per_entry": (memory.resident("VmHWM") - resident_before) / entries,
+        "raw_bytes_per_entry": RAW,
+        "promised_bytes_per_entry": {"rows": info.bytes_per_entry, "peak": info.peak_bytes_per_entry},
+    }
+    for part, size in figures["bytes_per_entry"].items():
+        told(f"{part}, bytes an entry of {RAW} raw", size)
+    for part in peaks[len(parts) :]:
+        told(f"{part} at most, bytes an entry of {RAW} raw", figures["peak_bytes_per_entry"][part])
+    told("resident at most, bytes an entry", figures["peak_resident_bytes_per_entry"])
+    return figures
+
+
+def measured(bank: negbank.Bank, data: Clustered, case: Case, effort: Effort) -> dict[str, Any]:
     """Every way of a case, round after round in another order."""
     calls = max(1, LEAST_CALLED // case.batch)
     times: dict[str, list[float]] = {way: [] for way in case.ways}
     plans: dict[str, Counter[str]] = {way: Counter() for way in case.ways}
     hits, short, wanted, reason = Counter[str](), Counter[str](), 0, ""
     give_up, number = math.inf, 0
-    while number < WARM_UP + LEAST_ROUNDS or (time.perf_counter() < give_up and number < WARM_UP + MOST_ROUNDS):
-        if number == WARM_UP:
-            give_up = time.perf_counter() + seconds
+    warm_up = effort.warm_up
+    while number < warm_up + effort.least or (time.perf_counter() < give_up and number < warm_up + effort.most):
+        if number == warm_up:
+            give_up = time.perf_counter() + effort.seconds
         first = number * calls * case.batch
         which = [np.arange(first + call * case.batch, first + (call + 1) * case.batch) % ANCHORS for call in range(calls)]
         found: dict[str, np.ndarray] = {}
@@ -114,12 +143,12 @@ def measured(bank: negbank.Bank, data: Clustered, case: Case, seconds: float) ->
             ids = [ids_of(answer) for answer in answers]
             took = time.perf_counter() - began
             found[way] = np.concatenate(ids)
-            if number >= WARM_UP:
+            if number >= warm_up:
                 times[way].append(1e6 * took / (calls * case.batch))
                 plans[way].update(answer.info.plans[0] for answer in answers)
             if way == "default":
                 reason = answers[-1].info.plan_reasons[0]
-        if number >= WARM_UP:
+        if number >= warm_up:
             truth = found[case.ways[0]]
             wanted += int((truth >= 0).sum())
             for way, ids_found in found.items():
@@ -132,7 +161,8 @@ def measured(bank: negbank.Bank, data: Clustered, case: Case, seconds: float) ->
         "name": case.name,
         "batch": case.batch,
         "k": case.k,
-        "rounds": number - WARM_UP,
+        "ways": list(case.ways),
+        "rounds": number - warm_up,
         "us_per_anchor": {way: quartiles(times[way]) for way in case.ways},
         "recall": {way: hits[way] / max(1, wanted) for way in case.ways},
         "short": dict(short),

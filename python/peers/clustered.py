@@ -10,6 +10,7 @@ CLUSTERS = 2_000
 POWER = 0.8
 NOISE = 0.7  # length of the noise beside a centre of length 1
 ONE_LABEL_ROWS = 300  # entries of the label that the filtered case draws from, about
+AT_ONCE = 1 << 18  # rows made at a time: ten million take their own memory, not three times that
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ def clustered(entries: int, anchors: int, dim: int, seed: int) -> Clustered:
     centres = _unit(rng.standard_normal((CLUSTERS, dim), dtype=np.float32) * spread)
     shares = (np.arange(CLUSTERS) + 1.0) ** -POWER
     labels = rng.choice(CLUSTERS, entries + anchors, p=shares / shares.sum())
-    rows = _unit(centres[labels] + NOISE * spread * rng.standard_normal((labels.size, dim), dtype=np.float32))
+    rows = np.empty((labels.size, dim), np.float32)
+    for start in range(0, labels.size, AT_ONCE):
+        part = labels[start : start + AT_ONCE]
+        noise = rng.standard_normal((part.size, dim), dtype=np.float32)
+        rows[start : start + AT_ONCE] = _unit(centres[part] + NOISE * spread * noise)
     return Clustered(rows[:entries], labels[:entries], rows[entries:], labels[entries:])
 
 

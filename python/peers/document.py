@@ -36,6 +36,14 @@ compare nothing else.
   faster**, over 1 slower.
 """
 
+GROWTH = """## As a bank grows
+
+Time and memory from ten thousand to a million entries, and scans of ten million, with what was chosen by itself
+([growth.md](growth.md), by `make bench-growth`):
+
+![Time and memory by the number of entries](growth.svg)
+"""
+
 RANDOM_NOTE = """The answer is {rows:,} rows of embeddings; an anchor's share is 1 / {anchors} of the request. PostgreSQL is
 told the ids, which the client draws. Reverb's server is a process of its own with 16,384 entries, read through its TensorFlow
 pipeline batch after batch, and draws with replacement.
@@ -68,11 +76,12 @@ def page(results: Results) -> str:
             parts.append(RANDOM_NOTE.format(rows=ANCHORS * tables[0].k, anchors=ANCHORS))
         else:
             parts.append(f"Recall wanted: {tables[0].wanted}. negbank's plan: {', '.join(sorted({t.plan for t in tables}))}.\n")
-        parts.append(_table(COLUMNS, [line for table in tables for line in lines(table)]))
+        parts.append(as_table(COLUMNS, [line for table in tables for line in lines(table)]))
     parts.append("## Building\n")
     parts.append("To fill and build, with two threads where it has them; negbank's is writing the rows through gRPC.\n")
     built = [(f"{n:,}", who, f"{s:.1f}") for n, by_name in results.builds.items() for who, s in by_name.items()]
-    parts.append(_table(BUILD_COLUMNS, list(built)))
+    parts.append(as_table(BUILD_COLUMNS, list(built)))
+    parts.append(GROWTH)
     parts.append(f"The whole run took {results.seconds / 60:.1f} minutes.\n")
     return "\n".join(parts)
 
@@ -118,6 +127,7 @@ def commit() -> str:
         return "unknown"
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def as_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table."""
     head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     return "\n".join(head + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"

@@ -11,7 +11,7 @@ use super::replay::{Apply, Replayed};
 use super::section_file::{GRAPH, SNAPSHOT, SectionFile};
 use super::segment::Segment;
 use super::snapshot::Snapshot;
-use super::{Complaint, StoreError, frames, sync};
+use super::{Complaint, StoreError, frames, removal, sync};
 use crate::codec::BankRecord;
 use crate::model::{Position, Seed};
 
@@ -135,7 +135,7 @@ impl Folder {
         let mut segments = Segment::list(&self.path)?;
         segments.truncate(Segment::behind(&segments, sequence));
         for segment in &segments {
-            std::fs::remove_file(&segment.path).map_err(StoreError::io("remove", &segment.path))?;
+            removal::file(&segment.path).map_err(StoreError::io("remove", &segment.path))?;
         }
         if segments.is_empty() { Ok(()) } else { sync::folder(&self.path) }
     }

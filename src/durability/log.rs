@@ -136,7 +136,7 @@ impl Log {
         Ok((file, Mark::begin(folder, current.point(current.bytes), beyond)?))
     }
 
-    /// Appends a record, given in parts. It is on disk once [`Self::sync`] has returned. A file that is full is followed by another once
+    /// Appends a record, given in parts, which [`Self::write`] hands to the system. A file that is full is followed by another once
     /// that costs no long wait, or when it is twice as large as it should be.
     ///
     /// # Errors
@@ -148,22 +148,33 @@ impl Log {
         self.mark.go_on()?;
         let claim = self.current().and_then(|segment| segment.claim(self.synced_bytes()));
         let Around { before, after, checksum, bytes } = frames::around(self.checksum, sequence, claim, payload);
-        // Past what is in the page cache only, nothing is written: it would be on disk before that is.
-        let may_go_straight = self.synced >= self.cached;
-        let mut parts = vec![before.as_slice()];
-        parts.extend_from_slice(payload);
-        parts.push(after);
-        let went_straight = self.file.append(&parts, may_go_straight);
-        let went_straight = went_straight.map_err(|source| self.failed("append to", source))?;
+        let may_go_straight = self.may_go_straight();
+        let mut parts = std::iter::once(before.as_slice()).chain(payload.iter().copied()).chain([after]);
+        let put = parts.try_for_each(|part| self.file.put(part, may_go_straight));
+        put.map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
         self.appended += bytes;
-        if !went_straight {
-            self.cached = self.appended;
-        }
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes += bytes;
         }
         Ok(())
+    }
+
+    /// Hands what was appended to the system: then it outlives this process, and is on disk once [`Self::sync`] has returned.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn write(&mut self) -> Result<(), StoreError> {
+        let went_straight = self.file.write(self.may_go_straight());
+        if !went_straight.map_err(|source| self.failed("append to", source))? {
+            self.cached = self.appended;
+        }
+        Ok(())
+    }
+
+    /// Past what is in the page cache only, nothing is written: it would be on disk before that is.
+    fn may_go_straight(&self) -> bool {
+        self.synced >= self.cached
     }
 
     /// True if the next record will begin a new file, which waits until all of this one is on disk.
@@ -187,6 +198,7 @@ impl Log {
     /// [`StoreError::Io`]
     pub fn begin_file(&mut self, first: u64) -> Result<(), StoreError> {
         if self.current().is_some_and(|segment| segment.first < first) {
+            self.write()?;
             // A bad record in a file that has a successor is never the end of a write that was cut short.
             self.file.trim().map_err(|source| self.failed("cut the end of", source))?;
             self.sync()?;
@@ -205,6 +217,7 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.write()?;
         self.file.sync().map_err(|source| self.failed("sync", source))?;
         self.note_synced(Until::of(self.appended))
     }
@@ -239,7 +252,8 @@ impl Log {
     ///
     /// # Errors
     /// [`StoreError::Io`]
-    pub fn unsynced(&self) -> Result<Unsynced, StoreError> {
+    pub fn unsynced(&mut self) -> Result<Unsynced, StoreError> {
+        self.write()?;
         let file = self.file.for_another_thread().map_err(|source| self.failed("sync", source))?;
         let path = self.current().map_or_else(|| self.folder.clone(), |segment| segment.path.clone());
         Ok(Unsynced::new(file, path, Until::of(self.appended)))

@@ -13,6 +13,7 @@ mod frames;
 mod log;
 mod mark;
 mod nascent;
+mod removal;
 mod replay;
 mod section_file;
 mod segment;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::appender::Appender;
 use super::folder::Folder;
-use super::frames::{self, Frames};
-use super::{Complaint, StoreError, sync};
+use super::frames::{self, Around, Frames};
+use super::{Complaint, StoreError, removal, sync};
 
 /// What such a file is of.
 #[derive(Debug)]
@@ -42,9 +42,6 @@ pub(super) static GRAPH: Kind = Kind {
     synced: 16 << 20,
 };
 
-/// Bytes that are appended together.
-const TOGETHER: usize = 2 << 20;
-
 /// A file that is being written.
 #[derive(Debug)]
 pub struct SectionFile {
@@ -52,8 +49,6 @@ pub struct SectionFile {
     nascent: PathBuf,
     path: PathBuf,
     file: Appender,
-    /// Frames that are to be appended together.
-    pending: Vec<u8>,
     checksum: u32,
     sections: u64,
     bytes: u64,
@@ -75,7 +70,7 @@ impl SectionFile {
         let file =
             File::create(&nascent).and_then(|_| Appender::open(&nascent, 0)).map_err(StoreError::io("write", &nascent))?;
         let path = folder.path.join(format!("{}{sequence:020}", kind.prefix));
-        let mut begun = Self { kind, nascent, path, file, pending: Vec::new(), checksum: 0, sections: 0, bytes: 0 };
+        let mut begun = Self { kind, nascent, path, file, checksum: 0, sections: 0, bytes: 0 };
         begun.put(&kind.head(folder, sequence))?;
         Ok(begun)
     }
@@ -85,20 +80,16 @@ impl SectionFile {
     /// # Errors
     /// [`StoreError::Io`]
     pub fn put(&mut self, section: &[u8]) -> Result<(), StoreError> {
-        let written = frames::write(&mut self.pending, self.checksum, self.sections, section).and_then(|written| {
-            if self.pending.len() >= TOGETHER {
-                self.file.append(&[&self.pending], true)?;
-                self.pending.clear();
-            }
-            Ok(written)
-        });
-        let (checksum, bytes) = written.map_err(StoreError::io("write", &self.nascent))?;
+        let Around { before, after, checksum, bytes } = frames::around(self.checksum, self.sections, None, &[section]);
+        let put = [before.as_slice(), section, after].into_iter().try_for_each(|part| self.file.put(part, true));
+        put.map_err(StoreError::io("write", &self.nascent))?;
         self.checksum = checksum;
         self.sections += 1;
         let synced = self.bytes / self.kind.synced;
         self.bytes += bytes;
         if self.bytes / self.kind.synced > synced {
-            self.file.sync().map_err(StoreError::io("sync", &self.nascent))?;
+            let on_disk = self.file.write(true).and_then(|_| self.file.sync());
+            on_disk.map_err(StoreError::io("sync", &self.nascent))?;
         }
         Ok(())
     }
@@ -108,7 +99,7 @@ impl SectionFile {
     /// # Errors
     /// [`StoreError::Io`]; not for one before it that can't be removed: it takes room, and is removed with the next.
     pub fn publish(mut self) -> Result<Published, StoreError> {
-        let on_disk = self.file.append(&[&self.pending], true).and_then(|_| {
+        let on_disk = self.file.write(true).and_then(|_| {
             self.file.trim()?;
             self.file.sync()
         });
@@ -121,7 +112,7 @@ impl SectionFile {
 
     fn remove_older(&self, folder: &Path) -> Result<(), StoreError> {
         let older = self.kind.list(folder)?.into_iter().map(|(_, path)| path).filter(|path| *path < self.path);
-        let removed = older.map(|path| fs::remove_file(&path).map_err(StoreError::io("remove", &path)));
+        let removed = older.map(|path| removal::file(&path).map_err(StoreError::io("remove", &path)));
         // Each is tried, whatever became of the others.
         removed.fold(Ok(()), Result::and)
     }
@@ -130,7 +121,7 @@ impl SectionFile {
 impl Drop for SectionFile {
     fn drop(&mut self) {
         // Published, there is no such file any more; what can't be removed is at the next start.
-        let _gone = fs::remove_file(&self.nascent);
+        let _gone = removal::file(&self.nascent);
     }
 }
 

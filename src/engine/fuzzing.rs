@@ -150,6 +150,7 @@ pub(crate) fn log_files() -> Vec<Vec<u8>> {
     for (mutation, sequence) in history(&scratch.folder.record().spec).iter().zip(1..) {
         let record = encode_group([mutation].into_iter()).to_vec();
         must(log.append(sequence, &[&record]));
+        must(log.write());
     }
     let whole = must(fs::read(scratch.log()));
     let cut = whole.get(..whole.len() * 2 / 3).unwrap_or_default().to_vec();

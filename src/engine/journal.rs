@@ -226,6 +226,8 @@ impl Journal {
             self.note(appended)?;
             sequence += record.len() as u64;
         }
+        let written = self.log.write();
+        self.note(written)?;
         match self.durability {
             Durability::Always => {
                 self.wait_for_syncer()?;

@@ -100,6 +100,7 @@ fn a_new_file_waits_until_the_one_before_is_almost_on_disk() {
     let mut append_one = |log: &mut Log| {
         sequence += 1;
         log.append(sequence, &[&payload(sequence)]).unwrap();
+        log.write().unwrap();
     };
     while !log.is_full() {
         append_one(&mut log);

@@ -25,6 +25,7 @@ fn journal(dir: &Path) -> (Journal, Until, u64) {
         log.sync().unwrap();
         sequence += 1;
         log.append(sequence, &[&[0; 40]]).unwrap();
+        log.write().unwrap();
     }
     assert!(log.begins_file());
     let until = log.unsynced().unwrap().sync().unwrap();

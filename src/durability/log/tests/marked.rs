@@ -56,6 +56,7 @@ fn a_hole_is_refused_in_what_was_synced_and_cut_off_behind_that() {
         let first_mark = fs::read(mark(&folder)).unwrap();
         for sequence in 1..=40 {
             log.append(sequence, &[&payload(sequence)]).unwrap();
+            log.write().unwrap();
             if sequence == synced {
                 log.sync().unwrap();
             }
@@ -115,6 +116,7 @@ fn a_payload_that_looks_like_records_is_dropped_with_its_own() {
         forged.extend([before.as_slice(), b"forged", after].concat());
     }
     log.append(4, &[&forged]).unwrap();
+    log.write().unwrap();
     drop(log);
     let (whole, mark_then) = (fs::read(&path).unwrap(), fs::read(mark(&folder)).unwrap());
     for marked in [true, false] {
@@ -253,6 +255,7 @@ fn nothing_is_marked_after_a_fault() {
     let (folder, mut log) = store(dir.path(), 1 << 20).create(&record()).unwrap();
     append(&mut log, 1..=3);
     log.append(4, &[&payload(4)]).unwrap();
+    log.write().unwrap();
     let until = log.unsynced().unwrap().sync().unwrap();
     log.distrust();
     let marked = fs::read(mark(&folder)).unwrap();
