@@ -196,7 +196,8 @@ def watched(work: Callable[[Scratch], T], peaks: list[int], scratch: Scratch) ->
         most, last = 0, False
         while not last:
             last = over.wait(0.2)
-            most = max(most, bytes_on_disk(scratch.folder / "data"))
+            data = scratch.folder / "data"
+            most = max(most, bytes_on_disk(data) + bytes_being_freed(scratch.server.pid, data))
         return most
 
     with ThreadPoolExecutor(1) as beside:
@@ -216,6 +217,17 @@ def bytes_on_disk(folder: Path) -> int:
         for name in names:
             with suppress(FileNotFoundError):
                 total += os.stat(os.path.join(within, name)).st_size
+    return total
+
+
+def bytes_being_freed(pid: int, folder: Path) -> int:
+    """What files of a folder still take that a process has removed and not closed yet."""
+    total = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            name = os.readlink(file)
+            if name.startswith(f"{folder.resolve()}/") and name.endswith(" (deleted)"):
+                total += file.stat().st_size
     return total
 
 

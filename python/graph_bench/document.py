@@ -25,9 +25,10 @@ Written by `make bench-growth`, whole; don't edit it.
 - Source: commit {commit}.
 - Keyed cosine banks of {dim} floats in power-law clusters, a label is a cluster; each size has a server of its own, with
   compute threads: {threads}. Anchors are no entries. Asked through gRPC over loopback from the Python package, for ids alone.
-- Every way is asked in turn, round after round; times are microseconds an anchor, medians (of the default with quartiles), transport and all.
-- *recall*: of the graph when it is asked for, against the scan of the same round. *by*: what the server chose by itself; *of the
-  better*: its time over that of the better way of the same round, median, so **1.2 means a fifth lost by the choice**.
+- Every way is asked in turn, round after round; times are microseconds an anchor, transport and all: medians, and quartiles of
+  what the server chose by itself.
+- *recall*: of the graph when it is asked for, against the scan of the same round. *by*: what the server chose by itself; *of
+  the better*: its time over that of the better way of the same round, median, so **1.2 means a fifth lost by the choice**.
 - Sizes without a graph were scanned only (`index.enabled=false`).
 
 ![Time and memory by the number of entries]({picture})
@@ -43,7 +44,11 @@ def page(report: dict[str, Any], picture: str) -> str:
     parts.append("## Below its bars\n")
     missed = [f"- {name}" for name, met in report["bars"].items() if not met]
     parts.append(("\n".join(missed) if missed else "Nothing: each choice is within its bar.") + "\n")
-    parts += ["## Time and memory\n", COST_NOTE.format(raw=RAW), as_table(COST_COLUMNS, [cost(size) for size in report["sizes"]])]
+    parts += [
+        "## Time and memory\n",
+        COST_NOTE.format(raw=RAW),
+        as_table(COST_COLUMNS, [cost(size) for size in report["sizes"]]),
+    ]
     for (name, k), title in TITLES.items():
         cases = [(size, case) for size in report["sizes"] for case in size["cases"] if (case["name"], case["k"]) == (name, k)]
         exact = cases[0][1]["ways"][0].replace("_", " ")

@@ -24,7 +24,7 @@ SLOWER, SLOWER_FILTERED, SLOWER_LISTED, RECALL_FILTERED = 1.2, 1.05, 2.0, 0.98
 
 @dataclass(frozen=True)
 class Effort:
-    """How often everything is asked, after `warm_up` rounds: `least` rounds, and more until `seconds` are over, `most` at most."""
+    """Rounds of everything, after `warm_up` of them: `least`, and more until `seconds` are over, `most` at most."""
 
     seconds: float
     warm_up: int = 3

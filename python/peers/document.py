@@ -11,6 +11,8 @@ from .cases import ANCHORS, BATCHES, DIM
 from .graphs import EF_BUILD, M
 from .results import Results, Row, Table
 
+DOCS = Path(__file__).parents[2] / "docs"
+
 COLUMNS = ("entries", "who", "asked with", "recall", "us an anchor", "quartiles", "negbank / it")
 BUILD_COLUMNS = ("entries", "who", "seconds")
 
@@ -81,7 +83,8 @@ def page(results: Results) -> str:
     parts.append("To fill and build, with two threads where it has them; negbank's is writing the rows through gRPC.\n")
     built = [(f"{n:,}", who, f"{s:.1f}") for n, by_name in results.builds.items() for who, s in by_name.items()]
     parts.append(as_table(BUILD_COLUMNS, list(built)))
-    parts.append(GROWTH)
+    if (DOCS / "growth.md").exists():
+        parts.append(GROWTH)
     parts.append(f"The whole run took {results.seconds / 60:.1f} minutes.\n")
     return "\n".join(parts)
 

@@ -37,7 +37,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "A bank whose log is damaged in the middle: refuse, or read_only: served as it was before the damage.",
     ),
     ("durability.dir", "Folder in which banks outlive the server; none: they end with it."),
-    ("durability.interval_ms", "What a bank of policy interval may lose in a power cut, in milliseconds."),
+    (
+        "durability.interval_ms",
+        "What a bank of policy interval may lose in a power cut, in milliseconds; two syncs, where one takes longer than half of it.",
+    ),
     ("durability.policy", "Policy of a bank that is created without one: memory, interval or always."),
     ("durability.segment_bytes", "Bytes after which a log begins a new file."),
     ("durability.snapshot_log_bytes", "Bytes of log that are not worth a snapshot."),

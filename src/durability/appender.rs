@@ -14,9 +14,9 @@ const STRAIGHT_FROM: usize = 256 << 10;
 /// What offsets, lengths and addresses of straight writes are multiples of: no disk asks for more.
 pub(super) const BLOCK: usize = 4_096;
 
-/// Bytes of a write at most, once there are [`STRAIGHT_FROM`]: two pages of the largest kind, which the system looks up once and not for
+/// Bytes of a write at most, once there are [`STRAIGHT_FROM`]: a page of the largest kind, which the system looks up once and not for
 /// every 4 KiB.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 2 << 20;
 
 /// A file that is only ever appended to. Straight writes are whole blocks: up to `BLOCK - 1` zeros may lie behind its end until
 /// [`Self::trim`] is called or more is written.
@@ -28,7 +28,7 @@ pub(super) struct Appender {
     again: File,
     /// The same file, past the page cache; `None`: the file system knows no straight writes.
     straight: Option<File>,
-    /// Where in the file lies what is held: a multiple of [`BLOCK`].
+    /// Where in the file lies what is held: a multiple of [`BLOCK`]. Its first bytes are in the file already, those behind are to be written.
     begin: u64,
     /// Bytes held that are in the file already: less than a block.
     written: usize,
@@ -58,6 +58,11 @@ impl Appender {
         // Where the system has no such pages it writes more slowly.
         let _advised = many.advise(Advice::HugePage);
         Ok(Self { file, again, straight, begin, written, few, many, filled: None, is_cached: false })
+    }
+
+    /// True if some of what was put since the last [`Self::write`] was written through the page cache.
+    pub(super) fn is_partly_cached(&self) -> bool {
+        self.is_cached
     }
 
     /// Adds to what [`Self::write`] writes together. If that is large, some of it is written already: past the page cache, if it may. After an
@@ -140,6 +145,7 @@ impl Appender {
     pub(super) fn trim(&self) -> io::Result<()> {
         self.file.set_len(self.end())
     }
+
     /// Writes what is there from byte `at` on again.
     pub(super) fn rewrite(&self, mut at: u64) -> io::Result<()> {
         let mut bytes = vec![0; PIECE];

@@ -154,6 +154,9 @@ impl Log {
         put.map_err(|source| self.failed("append to", source))?;
         self.checksum = checksum;
         self.appended += bytes;
+        if self.file.is_partly_cached() {
+            self.cached = self.appended;
+        }
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes += bytes;
         }

@@ -17,9 +17,9 @@ use self::work::Decided;
 pub(super) use self::work::{Work, known};
 use super::EngineError;
 use super::acknowledge::Acknowledge;
-use super::group::Group;
+use super::group::{Flying, Group, Pace};
 use super::journal::Journal;
-use super::logger::{Ended, Logger, Logging};
+use super::logger::{Ended, Logged, Logger};
 use crate::bank::{Budget, Cut};
 use crate::model::clock::{self, Deadline};
 use crate::model::{BankImage, Caller, Mutation};
@@ -58,10 +58,11 @@ impl Committer {
     /// Starts the committer of a bank, with room for `bound` waiting mutations; without a journal nothing outlives the process.
     pub(super) fn start(work: Work, journal: Option<Journal>, bound: usize) -> std::io::Result<Self> {
         let (queue, requests) = bounded(bound);
-        let logger = journal.as_ref().map(|_| Logger::start(&work.name)).transpose()?;
-        let (name, journal) = (format!("commit-{}", work.name), journal.map(Box::new));
+        let start = |journal| Logger::start(&work.name, journal, Arc::clone(&work.bank));
+        let logger = journal.map(start).transpose()?;
+        let name = format!("commit-{}", work.name);
         let waiting = Arc::new(Waiting::new(bound));
-        let committing = Committing { work, logger, journal, waiting: Arc::clone(&waiting), since: Cell::new(clock::now()) };
+        let committing = Committing { work, logger, waiting: Arc::clone(&waiting), since: Cell::new(clock::now()) };
         thread::Builder::new().name(name).spawn(move || committing.run(&requests))?;
         Ok(Self { queue, waiting })
     }
@@ -101,20 +102,21 @@ impl Committer {
     }
 }
 
+/// Where nothing is logged, company is no gain.
+const ALONE: Pace = Pace { floats: 0, ahead: 0 };
+
 /// What the thread has.
 struct Committing {
     work: Work,
     /// `None`: nothing outlives the process.
     logger: Option<Logger>,
-    /// Lent to the logger while it logs.
-    journal: Option<Box<Journal>>,
     waiting: Arc<Waiting>,
     /// When there was first something to do since the last group was settled.
     since: Cell<Instant>,
 }
 
 impl Committing {
-    fn run(mut self, requests: &Receiver<Request>) {
+    fn run(self, requests: &Receiver<Request>) {
         let why = match catch_unwind(AssertUnwindSafe(|| self.work_off(requests))) {
             Ok(Ok(())) => return,
             Ok(Err(Ended)) => "the thread that logs them has ended",
@@ -147,7 +149,7 @@ impl Committing {
     }
 
     /// Does what comes, until nobody is left who could ask for more.
-    fn work_off(&mut self, requests: &Receiver<Request>) -> Result<(), Ended> {
+    fn work_off(&self, requests: &Receiver<Request>) -> Result<(), Ended> {
         let mut left = None;
         while let Some(todo) = left.take().or_else(|| self.next(requests)) {
             match todo {
@@ -162,106 +164,133 @@ impl Committing {
     }
 
     /// What comes next; the log is kept up meanwhile. A failure the journal remembers, and tells whoever writes next.
-    fn next(&mut self, requests: &Receiver<Request>) -> Option<Todo> {
+    fn next(&self, requests: &Receiver<Request>) -> Option<Todo> {
         loop {
-            let Some(journal) = &mut self.journal else {
+            let Some(logger) = &self.logger else {
                 match self.todo(requests.recv().ok()?) {
                     None => continue,
                     todo => return todo,
                 }
             };
-            let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
-            let room = journal.room().awaited();
+            let (due, room, synced) = {
+                let mut journal = logger.journal();
+                let due = journal.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+                (due, journal.room().awaited(), journal.synced().clone())
+            };
             select! {
                 recv(requests) -> request => match self.todo(request.ok()?) {
                     None => {}
                     todo => return todo,
                 },
-                recv(journal.synced()) -> synced => match synced {
+                recv(synced) -> synced => match synced {
                     Ok(synced) => {
-                        let _failed = journal.note_synced(synced);
-                        self.begin_due_snapshot();
+                        let _failed = logger.journal().note_synced(synced);
+                        self.begin_due_snapshot(logger);
                     }
                     Err(_) => match self.todo(requests.recv().ok()?) {
                         None => {}
                         todo => return todo,
                     },
                 },
-                recv(due) -> _ => drop(journal.keep_up()),
+                recv(due) -> _ => drop(logger.journal().keep_up()),
                 recv(room) -> room => {
-                    journal.room().came(room.ok());
-                    self.begin_due_snapshot();
+                    logger.journal().room().came(room.ok());
+                    self.begin_due_snapshot(logger);
                 }
             }
         }
     }
 
-    fn sync(&mut self) -> Result<(), EngineError> {
-        self.journal.as_mut().map_or(Ok(()), |journal| journal.sync())
+    fn sync(&self) -> Result<(), EngineError> {
+        self.logger.as_ref().map_or(Ok(()), |logger| logger.journal().sync())
     }
 
-    /// Logs and applies a mutation and those that wait already, in groups: one is logged while the one before it is applied. Returns what
-    /// comes after them, if that was taken; `Err`: the thread that logs has ended.
-    fn commit(&mut self, first: Todo, requests: &Receiver<Request>) -> Result<Option<Todo>, Ended> {
+    /// Applies a mutation and those that wait already, each group of them once it is logged. Returns what comes after them, if that was taken;
+    /// `Err`: the thread that logs has ended.
+    fn commit(&self, first: Todo, requests: &Receiver<Request>) -> Result<Option<Todo>, Ended> {
         self.since.set(clock::now());
         let mut left = Some(first);
-        // What is being logged.
-        let mut flying = Group::default();
-        loop {
-            let mut group = Group::default();
-            self.fill(&mut group, &flying, &mut left, requests);
-            if flying.is_empty() {
-                if group.is_empty() {
-                    return Ok(left);
-                }
-                // Waking another thread is worth it only if several write at once: then the next are here before this is applied.
-                if self.journal.is_none() || (group.len() == 1 && left.is_none() && requests.is_empty()) {
-                    let recorded = self.record(&group);
-                    self.settle(group, &recorded);
-                    self.begin_due_snapshot();
-                    continue;
-                }
-            } else {
-                let recorded = self.land()?;
-                // Meanwhile more have come.
-                self.fill(&mut group, &flying, &mut left, requests);
-                if group.is_empty() || self.wants_snapshot() {
-                    self.settle(std::mem::take(&mut flying), &recorded);
-                    self.begin_due_snapshot();
-                    if group.is_empty() {
-                        continue;
-                    }
-                } else {
-                    self.launch(&group, flying.len())?;
-                    self.settle(std::mem::replace(&mut flying, group), &recorded);
-                    continue;
+        match &self.logger {
+            Some(logger) => self.log_and_apply(logger, &mut left, requests)?,
+            None => {
+                while let Some(group) = self.fill(ALONE, &Flying::default(), &mut left, requests) {
+                    self.settle(group, &Ok(()));
                 }
             }
-            self.launch(&group, 0)?;
-            flying = group;
+        }
+        Ok(left)
+    }
+
+    /// The groups that come are logged on another thread while those before them are applied.
+    fn log_and_apply(&self, logger: &Logger, left: &mut Option<Todo>, requests: &Receiver<Request>) -> Result<(), Ended> {
+        let (mut flying, mut holds_off) = (Flying::default(), false);
+        loop {
+            if !holds_off {
+                self.take_off(logger, &mut flying, left, requests)?;
+            }
+            if flying.is_empty() {
+                self.begin_due_snapshot(logger);
+                if std::mem::take(&mut holds_off) {
+                    continue;
+                }
+                return Ok(());
+            }
+            let Logged { recorded, wants_snapshot } = logger.wait()?;
+            flying.land();
+            holds_off |= wants_snapshot;
+            if !holds_off {
+                // Meanwhile more have come.
+                self.take_off(logger, &mut flying, left, requests)?;
+            }
+            if let Some(group) = flying.pop() {
+                self.settle(group, &recorded);
+            }
         }
     }
 
-    /// Adds to `group` what waits and can't be refused any more, until something else comes, which is `left`.
-    fn fill(&self, group: &mut Group, flying: &Group, left: &mut Option<Todo>, requests: &Receiver<Request>) {
-        loop {
-            // Only a log makes company worth while.
-            let joins = group.is_empty() || (self.logger.is_some() && group.has_room());
+    /// Begins to log what waits, as far ahead as the pace allows.
+    fn take_off(
+        &self,
+        logger: &Logger,
+        flying: &mut Flying,
+        left: &mut Option<Todo>,
+        requests: &Receiver<Request>,
+    ) -> Result<(), Ended> {
+        while flying.has_room(logger.pace())
+            && let Some(group) = self.fill(logger.pace(), flying, left, requests)
+        {
+            let first = self.work.bank.read().map_err(|_| Ended)?.sequence() + flying.mutations() as u64 + 1;
+            // Waking another thread is worth it only if several write at once: then the next are here before this is applied.
+            if flying.is_empty() && group.len() == 1 && left.is_none() && requests.is_empty() {
+                let recorded = logger.journal().record(first, &group.mutations());
+                self.settle(group, &recorded);
+                self.begin_due_snapshot(logger);
+            } else {
+                logger.begin(first, group.mutations())?;
+                flying.push(group);
+            }
+        }
+        Ok(())
+    }
+
+    /// A group of what waits and can't be refused any more, until something else comes, which is `left`; `None`: there is none.
+    fn fill(&self, pace: Pace, flying: &Flying, left: &mut Option<Todo>, requests: &Receiver<Request>) -> Option<Group> {
+        let mut group = Group::default();
+        while group.is_empty() || group.has_room(pace) {
             let come = || requests.try_recv().ok().and_then(|request| self.todo(request));
-            let next = if joins { left.take().or_else(come) } else { None };
-            let Some(next) = next else { return };
+            let Some(next) = left.take().or_else(come) else { break };
             match next {
                 Todo::Mutate(Queued { mutation, mut acknowledge }, account) => {
                     acknowledge.begin();
                     let began = clock::now();
-                    let decided = match self.work.decide(&mutation, group, flying) {
+                    let decided = match self.work.decide(&mutation, &group, flying) {
                         Ok(Decided::Joins(arrivals)) => {
                             group.push((mutation, acknowledge), account, arrivals);
                             continue;
                         }
                         Ok(Decided::Waits) => {
                             *left = Some(Todo::Mutate(Queued { mutation, acknowledge }, account));
-                            return;
+                            break;
                         }
                         Ok(Decided::Done(applied)) => Ok(applied),
                         Err(refused) => Err(refused),
@@ -272,17 +301,20 @@ impl Committing {
                 }
                 other => {
                     *left = Some(other);
-                    return;
+                    break;
                 }
             }
         }
+        (!group.is_empty()).then_some(group)
     }
 
     /// Applies what was logged, or refuses what was not.
     fn settle(&self, group: Group, recorded: &Result<(), EngineError>) {
         let accounts = group.accounts();
+        // The journal remembers a failure.
+        let keep_up = || self.logger.as_ref().map_or((), |logger| drop(logger.journal().keep_up()));
         for (mutation, acknowledge) in group.into_members() {
-            let result = recorded.clone().and_then(|()| self.work.apply(&mutation));
+            let result = recorded.clone().and_then(|()| self.work.apply(&mutation, &keep_up));
             if let Ok(applied) = &result {
                 (self.work.announce)(applied.sequence);
             }
@@ -292,14 +324,10 @@ impl Committing {
         self.waiting.took(&accounts, now.duration_since(self.since.replace(now)));
     }
 
-    fn wants_snapshot(&mut self) -> bool {
-        self.journal.as_mut().is_some_and(|journal| journal.wants_snapshot(&self.work.bank))
-    }
-
-    fn begin_due_snapshot(&mut self) {
-        if self.wants_snapshot()
-            && let Some(journal) = &mut self.journal
-        {
+    /// Nothing may be under way to the log.
+    fn begin_due_snapshot(&self, logger: &Logger) {
+        let mut journal = logger.journal();
+        if journal.wants_snapshot(&self.work.bank) {
             let began = clock::now();
             // The journal remembers a failure, and tells whoever writes next.
             let _failed = journal.begin_snapshot(&self.work.bank, &self.work.memory);
@@ -312,27 +340,6 @@ impl Committing {
         let took = clock::now().duration_since(began);
         self.since.set(self.since.get() + took);
         took
-    }
-
-    /// Makes a group as safe as the bank's policy says, before anything of it is seen.
-    fn record(&mut self, group: &Group) -> Result<(), EngineError> {
-        let first = self.work.bank.read()?.sequence() + 1;
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.record(first, &group.mutations())
-    }
-
-    /// Begins to do that on another thread, which has the journal meanwhile; `flying` mutations before it are not applied yet.
-    fn launch(&mut self, group: &Group, flying: usize) -> Result<(), Ended> {
-        let first = self.work.bank.read().map_err(|_| Ended)?.sequence() + flying as u64 + 1;
-        let Some((logger, journal)) = self.logger.as_ref().zip(self.journal.take()) else { return Err(Ended) };
-        logger.begin(Logging { journal, first, group: group.mutations() })
-    }
-
-    /// Waits until the group that flies is logged.
-    fn land(&mut self) -> Result<Result<(), EngineError>, Ended> {
-        let logged = self.logger.as_ref().ok_or(Ended)?.wait()?;
-        self.journal = Some(logged.journal);
-        Ok(logged.recorded)
     }
 }
 

@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::EngineError;
 use super::bank_memory::BankMemory;
+use super::group::Pace;
 use super::image_room::ImageRoom;
 use super::snapshots::{Failed, Job, Outcome, Snapshots, image_bytes};
 use super::syncer::{Synced, Syncer};
@@ -52,6 +53,9 @@ pub(super) const WORTH: u64 = 4;
 /// Floats of a record's rows at most, where it is of several mutations: a record is read twice, for its checksum and to be written, and the
 /// second time it should lie near still.
 const RECORD_FLOATS: usize = 256 << 10;
+
+/// Groups that are logged ahead where none waits for a sync: whoever applies them waits for the disk the less.
+const AHEAD: usize = 4;
 
 /// What goes to the log as a record each.
 fn records(group: &[Arc<Mutation>]) -> impl Iterator<Item = &[Arc<Mutation>]> {
@@ -120,6 +124,14 @@ impl Journal {
         };
         journal.outgrown = journal.threshold(0);
         Ok(journal)
+    }
+
+    /// What is synced together may be much; else as much as a record, so that it is applied while the next is logged.
+    pub(super) fn pace(&self) -> Pace {
+        match self.durability {
+            Durability::Always => Pace { floats: usize::MAX, ahead: 1 },
+            Durability::Memory | Durability::Interval => Pace { floats: RECORD_FLOATS, ahead: AHEAD },
+        }
     }
 
     /// True if the log has outgrown the bank, no snapshot is being taken, and memory for one is ready; for that a log waits until it is twice

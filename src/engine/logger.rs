@@ -1,33 +1,39 @@
 //! Logging beside the committer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
+use super::group::Pace;
 use super::journal::Journal;
+use crate::bank::Bank;
 use crate::model::{BankName, Mutation};
+use crate::rows::Shared;
 
-/// A thread that logs a group while the committer applies the one before. It ends when this is dropped.
+/// A bank's journal, and a thread that logs groups while the committer applies those before them.
 pub(super) struct Logger {
+    journal: Arc<Mutex<Journal>>,
+    pace: Pace,
     queue: Sender<Logging>,
     logged: Receiver<Logged>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// A group to be logged.
-pub(super) struct Logging {
-    pub(super) journal: Box<Journal>,
+struct Logging {
     /// Sequence of its first mutation.
-    pub(super) first: u64,
-    pub(super) group: Vec<Arc<Mutation>>,
+    first: u64,
+    group: Vec<Arc<Mutation>>,
 }
 
 /// What came of it.
 pub(super) struct Logged {
-    pub(super) journal: Box<Journal>,
     pub(super) recorded: Result<(), EngineError>,
+    /// A snapshot is due: nothing more should be logged until it has begun.
+    pub(super) wants_snapshot: bool,
 }
 
 /// The thread panicked.
@@ -36,25 +42,51 @@ pub(super) struct Ended;
 
 impl Logger {
     /// Starts the thread.
-    pub(super) fn start(bank: &BankName) -> std::io::Result<Self> {
-        let (queue, begun) = bounded::<Logging>(1);
-        let (ended, logged) = bounded(1);
-        let log = move |Logging { mut journal, first, group }| {
+    pub(super) fn start(name: &BankName, journal: Journal, bank: Arc<Shared<Bank>>) -> std::io::Result<Self> {
+        let pace = journal.pace();
+        let journal = Arc::new(Mutex::new(journal));
+        let (queue, begun) = bounded::<Logging>(pace.ahead);
+        let (ended, logged) = bounded(pace.ahead);
+        let own = Arc::clone(&journal);
+        let log = move |Logging { first, group }| {
+            let mut journal = own.lock().unwrap_or_else(PoisonError::into_inner);
             let recorded = catch_unwind(AssertUnwindSafe(|| journal.record(first, &group)));
             let recorded = recorded.unwrap_or_else(|_| journal.give_up("logging panicked, which is a defect of negbank"));
-            ended.send(Logged { journal, recorded }).is_ok()
+            let wants_snapshot = journal.wants_snapshot(&bank);
+            drop(journal);
+            ended.send(Logged { recorded, wants_snapshot }).is_ok()
         };
-        thread::Builder::new().name(format!("log-{bank}")).spawn(move || begun.iter().all(log))?;
-        Ok(Self { queue, logged })
+        let work = move || _ = begun.iter().all(log);
+        let thread = thread::Builder::new().name(format!("log-{name}")).spawn(work)?;
+        Ok(Self { journal, pace, queue, logged, thread: Some(thread) })
     }
 
-    /// Begins to log a group; none may be under way.
-    pub(super) fn begin(&self, logging: Logging) -> Result<(), Ended> {
-        self.queue.send(logging).map_err(|_| Ended)
+    /// How much is logged together, and how far ahead.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
-    /// The end of what was begun.
+    /// The journal, for whoever logs by itself: none that was begun may be under way.
+    pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to log a group; as many may be under way as the pace says.
+    pub(super) fn begin(&self, first: u64, group: Vec<Arc<Mutation>>) -> Result<(), Ended> {
+        self.queue.send(Logging { first, group }).map_err(|_| Ended)
+    }
+
+    /// The end of the first that was begun and not waited for.
     pub(super) fn wait(&self) -> Result<Logged, Ended> {
         self.logged.recv().map_err(|_| Ended)
+    }
+}
+
+impl Drop for Logger {
+    /// The thread ends, and nothing keeps the log's folder any more.
+    fn drop(&mut self) {
+        (self.queue, _) = bounded(0);
+        // It catches its panics, or has told of one already.
+        let _ended = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -122,14 +122,14 @@ fn run(jobs: &Receiver<Job>) {
             Ok(snapshot) => {
                 let seconds = began.elapsed().as_secs_f64();
                 tracing::info!(%bank, sequence = snapshot.sequence, bytes = snapshot.bytes, seconds, "snapshot taken");
+                job.trouble.tell(None);
+                job.outcome.tell(Ok(snapshot));
                 // Here, since the disk takes its time to free them. What can't be removed costs room, and is removed with the next.
                 if let Err(fault) = job.folder.remove_log_behind(snapshot.sequence)
                     && job.folder.path().exists()
                 {
                     tracing::warn!(%bank, %fault, "the log behind a snapshot stays");
                 }
-                job.trouble.tell(None);
-                job.outcome.tell(Ok(snapshot));
             }
             // A deleted bank's folder is gone, and nobody misses its snapshot.
             Err(_) if !job.folder.path().exists() => {}

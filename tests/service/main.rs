@@ -50,6 +50,7 @@ mod judge;
 mod laws;
 mod lifecycle;
 mod live;
+mod many_writers;
 mod mirror;
 mod mirrors;
 mod model;

@@ -1,5 +1,7 @@
 //! Writes that change more rows than a copy of the bank may lay aside: the copy fails, no write does, and another is made.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +10,8 @@ use negbank::client::{Client, ClientError};
 use negbank::model::clock;
 use negbank::proto::v1;
 
-use crate::durable::seen_of;
-use crate::faults::{Frail, WIDE, checkpoint, listed, wide, write_wide};
+use crate::durable::{bank_folder, seen_of};
+use crate::faults::{Frail, WIDE, checkpoint, listed, sequence, wide, write_wide};
 use crate::probes::{free, get, value};
 
 /// The least that may be set: of rows of 1 KiB it is as many as a write of [`ROWS`] passes.
@@ -81,6 +83,10 @@ async fn a_checkpoint_that_writes_overtake_is_none_and_the_next_is_whole() {
     assert_eq!((whole.entries, whole.sequence), (about.entries, number));
 }
 
+fn bytes(folder: &Path) -> u64 {
+    fs::read_dir(folder).unwrap().flatten().map(|entry| entry.metadata().map_or(0, |file| file.len())).sum()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_wait_for_the_snapshot_after_one_that_they_overtook() {
     let frail = Frail::new();
@@ -104,7 +110,17 @@ async fn writes_wait_for_the_snapshot_after_one_that_they_overtook() {
     until(1.0).await;
     // Nobody has stopped writing.
     until(0.0).await;
+    let began = clock::now();
+    let (mut most, from) = (0, sequence(&client, "b").await);
+    // However much is written, as much lies on disk as some snapshots and logs.
+    while sequence(&client, "b").await < from + 80 {
+        assert!(began.elapsed() < LONGEST, "80 writes never came");
+        most = most.max(bytes(&bank_folder(&frail.disk("data"), "b")));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     writing.end().await;
+    let bank = 2_500 * (WIDE as u64 * 4 + 69);
+    assert!(most <= 16 * bank, "{most} bytes on disk for {bank} of the bank");
     let before = seen_of(&client, "b", WIDE as usize).await;
     drop(server);
     let (_server, client) = frail.start_with(&settings).await;

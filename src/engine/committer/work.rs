@@ -8,7 +8,7 @@ use super::Announce;
 use crate::bank::{Bank, Budget, Cut, Known};
 use crate::engine::EngineError;
 use crate::engine::bank_memory::BankMemory;
-use crate::engine::group::Group;
+use crate::engine::group::{Flying, Group};
 use crate::engine::journal::Alarm;
 use crate::engine::maintenance::BankIndex;
 use crate::model::{Applied, BankImage, BankKind, BankName, Invalid, Mutation, WriteBatch, clock};
@@ -17,7 +17,7 @@ use crate::rows::Shared;
 /// Rows applied in one hold of the bank's lock.
 const ROWS_PER_HOLD: usize = 256;
 
-/// How long a copy of the bank may take to let the next rows be written; meanwhile nobody keeps the log synced.
+/// How long a copy of the bank may take to let the next rows be written.
 const STUCK: Duration = Duration::from_secs(1);
 /// A copy takes a MiB of rows in about that time.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
@@ -55,7 +55,7 @@ impl Work {
     }
 
     /// What becomes of a mutation after those that fly and those of the group.
-    pub(super) fn decide(&self, mutation: &Mutation, group: &Group, flying: &Group) -> Result<Decided, EngineError> {
+    pub(super) fn decide(&self, mutation: &Mutation, group: &Group, flying: &Flying) -> Result<Decided, EngineError> {
         if let Some(what) = &self.damage {
             return Err(EngineError::ReadOnly { name: self.name.clone(), what: what.clone() });
         }
@@ -100,11 +100,12 @@ impl Work {
         Ok(Decided::Joins(arrivals))
     }
 
-    pub(super) fn apply(&self, mutation: &Mutation) -> Result<Applied, EngineError> {
+    /// `keep_up` is called again and again while this waits.
+    pub(super) fn apply(&self, mutation: &Mutation, keep_up: &dyn Fn()) -> Result<Applied, EngineError> {
         let mut applied = Applied::default();
         let mut next = Some(0);
         while let Some(row) = next {
-            self.wait_for_copies()?;
+            self.wait_for_copies(keep_up)?;
             next = self.bank.write()?.apply(mutation, row, ROWS_PER_HOLD, &mut applied);
             if let Some(index) = &self.index {
                 index.indexed.follow(&*self.bank.read()?);
@@ -115,12 +116,13 @@ impl Work {
     }
 
     /// Lets copies of the bank catch up that writes are not to overtake; one that comes no further fails.
-    fn wait_for_copies(&self) -> Result<(), EngineError> {
+    fn wait_for_copies(&self, keep_up: &dyn Fn()) -> Result<(), EngineError> {
         let mut waited = None;
         while self.bank.read()?.is_ahead_of_a_copy() {
             if waited.get_or_insert_with(clock::now).elapsed() > STUCK {
                 self.bank.read()?.give_up_copies();
             }
+            keep_up();
             thread::sleep(BETWEEN_LOOKS);
         }
         Ok(())
