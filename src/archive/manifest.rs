@@ -8,7 +8,7 @@ use crate::model::{BankKind, BankName, BankSpec, Checkpoint, Dtype, Half, Lineag
 
 const FORMAT: &str = "negbank checkpoint";
 /// The newest that is read, and what is written. The first had manifests without a checksum of their own.
-const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 2;
 
 /// What stands in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

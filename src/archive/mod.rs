@@ -22,3 +22,8 @@ pub use config::Config;
 pub use error::ArchiveError;
 pub use room::{LOOKED_EVERY, fits, has_room};
 pub use spool::{Spool, Spooled};
+
+/// What is written, by name and version. Raising one wants fixtures of the new form (tests/service/formats.rs).
+pub fn formats() -> Vec<(&'static str, String)> {
+    vec![("manifest", manifest::VERSION.to_string())]
+}

@@ -5,7 +5,7 @@ use super::sink::Sink;
 use super::source::{Source, Unreadable};
 use crate::model::{BankKind, BankSpec, Ids, Invalid, Matrix, Mutation, Origin, StageAt, WriteBatch};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const WRITE: u8 = 1;
 const STAGE: u8 = 2;

@@ -6,7 +6,7 @@ use super::sink::Sink;
 use super::source::{Source, Unreadable};
 use crate::model::{BankImage, Origin, ShardImage, WriterImage};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const BANK: u8 = 1;
 const SHARD: u8 = 2;

@@ -20,3 +20,13 @@ pub use record::BankRecord;
 pub use source::Unreadable;
 pub use tensor_file::begin_tensors;
 pub use tensor_reader::{TakeSection, TensorReader};
+
+/// What is written, by name and version. Raising one wants fixtures of the new form (tests/service/formats.rs).
+pub fn formats() -> Vec<(&'static str, String)> {
+    vec![
+        ("settings", BankRecord::VERSION.to_string()),
+        ("mutations", group::VERSION.to_string()),
+        ("sections", image::VERSION.to_string()),
+        ("tensors", tensor_file::VERSION.to_owned()),
+    ]
+}

@@ -10,7 +10,7 @@ use super::{StoreError, sync};
 
 const NAME: &str = "synced";
 const MAGIC: [u8; 12] = *b"negbank mark";
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const BYTES: usize = 64;
 
 /// A place in a log: the first sequence of the file that it is in, and how many bytes of that file lie before it.

@@ -32,3 +32,14 @@ pub use section_file::{Published, SectionFile};
 pub use snapshot::Snapshot;
 pub use store::{Found, Store};
 pub use unsynced::{Unsynced, Until};
+
+/// What is written, by name and version. Raising one wants fixtures of the new form (tests/service/formats.rs).
+pub fn formats() -> Vec<(&'static str, String)> {
+    let versions = [
+        ("log", segment::VERSION),
+        ("mark", mark::VERSION),
+        ("snapshot", section_file::SNAPSHOT.version),
+        ("graph", section_file::GRAPH.version),
+    ];
+    versions.map(|(name, version)| (name, version.to_string())).to_vec()
+}

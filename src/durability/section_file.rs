@@ -13,7 +13,7 @@ use super::{Complaint, StoreError, removal, sync};
 pub(super) struct Kind {
     magic: &'static [u8],
     /// Raised also with the version of what the sections hold.
-    version: u32,
+    pub(super) version: u32,
     what: &'static str,
     prefix: &'static str,
     /// What a file is called while it is written.

@@ -10,7 +10,7 @@ use super::{StoreError, sync};
 
 const MAGIC: &[u8; 12] = b"negbank log\n";
 /// Its head has a number, and so have its records. Raised also with the version of what the records hold.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 2;
 /// Neither has.
 const UNNUMBERED: u32 = 1;
 

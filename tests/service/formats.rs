@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use negbank::client::{Client, Code, Options, rows};
 use negbank::proto::v1;
+use negbank::{archive, codec, durability};
 
 use crate::lifecycle::Process;
 use crate::live::{Live, keyed, queue, uniform};
@@ -109,8 +110,25 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What the newest fixtures are of.
+const WRITTEN: [(&str, &str); 9] = [
+    ("settings", "1"),
+    ("mutations", "1"),
+    ("sections", "1"),
+    ("tensors", "1"),
+    ("log", "2"),
+    ("mark", "1"),
+    ("snapshot", "1"),
+    ("graph", "1"),
+    ("manifest", "2"),
+];
+
 #[test]
 fn the_newest_formats_have_their_fixtures() {
+    let written = [codec::formats(), durability::formats(), archive::formats()].concat();
+    let written: Vec<_> = written.iter().map(|(name, version)| (*name, version.as_str())).collect();
+    let then = "write new fixtures under new names, keep those that are there, and tell it here";
+    assert_eq!(written, WRITTEN, "another version is written: {then}");
     for newest in [STORE, RENEWED, CHECKPOINTS] {
         let expected = fixtures().join(newest).join("expected.txt");
         assert!(
