@@ -2,7 +2,8 @@
 //!
 //! Ten cycles here; `make crash-test` runs 200 (`NEGBANK_CRASH_CYCLES`) and writes `target/reports/crash.json` (`NEGBANK_CRASH_REPORT`).
 //! A writer may have several batches in flight, and then they apply in any order (`Origin.number`): each is there or not, and what is there
-//! is the bank's first so many mutations.
+//! is the bank's first so many mutations. The state hash is compared with that of a server which was given the same mutations and never
+//! killed; what both would get wrong is found by a model of the bank's own arithmetic, to what floats may differ by (`replay.rs`).
 
 mod checkpoints;
 mod history;

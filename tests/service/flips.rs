@@ -44,7 +44,7 @@ async fn written(live: &Live, bank: &str) {
 
 /// What becomes of a file.
 #[derive(Debug, Clone, Copy)]
-enum Damage {
+pub(crate) enum Damage {
     /// Of the byte at this offset one bit is another.
     Flip(usize),
     /// It is only so long.
@@ -55,7 +55,7 @@ enum Damage {
 
 impl Damage {
     /// Of a file of this length: each of its first and last bytes, and `spread` places between them.
-    fn all(len: usize, spread: usize) -> Vec<Self> {
+    pub(crate) fn all(len: usize, spread: usize) -> Vec<Self> {
         let between = (0..spread).map(|number| (number * len + len / 2) / spread);
         let places: BTreeSet<usize> =
             (0..64).chain(between).chain(len.saturating_sub(16)..len).filter(|&at| at < len).collect();
@@ -64,7 +64,7 @@ impl Damage {
         flips.chain(cuts).chain([8, 100, 5_000].map(Self::Zeros)).collect()
     }
 
-    fn of(self, content: &[u8]) -> Vec<u8> {
+    pub(crate) fn of(self, content: &[u8]) -> Vec<u8> {
         let mut damaged = content.to_vec();
         match self {
             Self::Flip(at) => damaged[at] ^= 1 << (at % 8),

@@ -34,7 +34,7 @@ pub(crate) fn clustered(random: &mut Stream, count: usize) -> (Vec<f32>, Vec<i64
     (all, labels)
 }
 
-async fn fill(live: &Live, bank: &str, random: &mut Stream, ids: &[u64]) {
+pub(crate) async fn fill(live: &Live, bank: &str, random: &mut Stream, ids: &[u64]) {
     for ids in ids.chunks(1_000) {
         let (x, labels) = clustered(random, ids.len());
         live.write(bank, ids, &x, &labels).await;
@@ -59,7 +59,7 @@ async fn until(live: &Live, bank: &str, wanted: impl Fn(&v1::Index) -> bool) -> 
     }
 }
 
-async fn until_served(live: &Live, bank: &str) -> v1::Index {
+pub(crate) async fn until_served(live: &Live, bank: &str) -> v1::Index {
     until(live, bank, |index| index.state() == v1::IndexState::Serving).await
 }
 
@@ -88,7 +88,7 @@ fn served(answer: &v1::SampleResponse) -> Vec<BTreeSet<u64>> {
 }
 
 /// Share of what the scan finds that the graph finds.
-async fn recall(live: &Live, bank: &str, anchors: &[f32], filters: &v1::Filters) -> f64 {
+pub(crate) async fn recall(live: &Live, bank: &str, anchors: &[f32], filters: &v1::Filters) -> f64 {
     let walked = ask(live, bank, anchors, by(v1::Plan::Graph), filters.clone()).await;
     assert_eq!(walked.draws[0].plan(), v1::Plan::Graph, "{}", walked.draws[0].plan_reason);
     let scanned = ask(live, bank, anchors, by(v1::Plan::Scan), filters.clone()).await;
@@ -166,7 +166,7 @@ async fn acknowledged_writes_are_seen_at_once_while_graphs_are_built() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recall_holds_while_rows_are_replaced_and_while_they_drift() {
+pub(crate) async fn recall_holds_while_rows_are_replaced_and_while_they_drift() {
     // No build but the first, so that it is the delta that is tried.
     let mut settings = SMALL.to_vec();
     settings.extend(["index.rebuild_percent=100", "index.mean_drift_percent=1"]);
@@ -364,13 +364,13 @@ async fn a_restarted_server_takes_up_the_graph_that_served() {
 }
 
 /// Where a bank's graph is kept.
-fn kept_graph(dir: &std::path::Path, bank: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn kept_graph(dir: &std::path::Path, bank: &str) -> Option<std::path::PathBuf> {
     let files = std::fs::read_dir(crate::durable::bank_folder(dir, bank)).unwrap().map(|entry| entry.unwrap().path());
     files.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("graph-"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may wait")]
-async fn until_kept(dir: &std::path::Path, bank: &str) -> std::path::PathBuf {
+pub(crate) async fn until_kept(dir: &std::path::Path, bank: &str) -> std::path::PathBuf {
     let began = Instant::now();
     loop {
         if let Some(path) = kept_graph(dir, bank) {

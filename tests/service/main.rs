@@ -47,6 +47,7 @@ mod hostile;
 mod joined;
 mod json_logs;
 mod judge;
+mod kept_graphs;
 mod laws;
 mod lifecycle;
 mod live;

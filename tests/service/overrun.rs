@@ -119,7 +119,7 @@ async fn writes_wait_for_the_snapshot_after_one_that_they_overtook() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writing.end().await;
-    let bank = 2_500 * (WIDE as u64 * 4 + 69);
+    let bank = 2_500 * (u64::from(WIDE) * 4 + 69);
     assert!(most <= 16 * bank, "{most} bytes on disk for {bank} of the bank");
     let before = seen_of(&client, "b", WIDE as usize).await;
     drop(server);
