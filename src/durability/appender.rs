@@ -218,7 +218,7 @@ mod tests {
     fn what_is_little_is_written_together_once_it_is_asked_for() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut appender = Appender::open(file.path(), 0).unwrap();
-        let put: Vec<u8> = (0..STRAIGHT_FROM + BLOCK).map(|at| (at / 251) as u8).collect();
+        let put: Vec<u8> = (0..STRAIGHT_FROM + 4 * BLOCK).map(|at| (at / 251) as u8).collect();
         for (number, part) in put.chunks(1_000).enumerate() {
             appender.put(part, true).unwrap();
             let written = fs::metadata(file.path()).unwrap().len();
