@@ -135,8 +135,8 @@ bench-graph: $(VENV)/demo
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m graph_bench --reports $(REPORTS) \
 		--entries $(if $(filter file,$(origin ENTRIES)),10000 30000 100000,$(ENTRIES)) --churn-entries $(CHURN_ENTRIES)
 
-# How time and memory grow from ten thousand entries to a million, and scans to ten million (16 GiB of memory); writes docs/growth.md with
-# its picture, and graph.json. An hour on two quiet cores, most of which builds the graph of a million.
+# How time and memory grow from ten thousand entries to a million, and scans to ten million; writes docs/growth.md with its picture,
+# and graph.json. Long: most of it builds the graph of a million.
 bench-growth: $(VENV)/demo
 	$(CARGO) build --release --locked --bin negbank
 	cd python && NEGBANK_SERVER=$(TARGET)/release/negbank ../$(PY) -m graph_bench --reports $(REPORTS) --page ../docs/growth.md \

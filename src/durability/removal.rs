@@ -7,14 +7,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// Bytes that a disk frees in a millisecond or so.
+/// Bytes freed at a time: little enough that what waits for the disk is not held up.
 const STEP: u64 = 4 << 20;
 
 /// What waits for the disk goes first meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Removes a file: its name at once, its room step by step, at some GiB a second at most. Freed in one piece, two GiB of log held up all
-/// writes to the disk for half a second. What a server that is killed had not freed yet, the system frees. One that has another name,
+/// Removes a file: its name at once, its room step by step, at some GiB a second at most. Freed in one piece, a long log held up all
+/// writes to the disk. What a server that is killed had not freed yet, the system frees. One that has another name,
 /// in somebody's backup, stays there as it is.
 pub(super) fn file(path: &Path) -> io::Result<()> {
     let opened = OpenOptions::new().write(true).open(path);
