@@ -66,7 +66,8 @@ impl Session {
     ) -> PyResult<Self> {
         let timeout = seconds(timeout).map_err(|fault| exception(py, fault))?;
         let connect_timeout = timeout.min(CONNECT_AT_MOST);
-        let options = Options { timeout, connect_timeout, max_message_bytes, retries, writer, security: security(credentials) };
+        let security = security(credentials);
+        let options = Options { timeout, connect_timeout, max_message_bytes, retries, writer, security, ..Options::default() };
         let client = connect(py, &address, &options)?;
         Ok(Self { address, options, connected: Mutex::new(Connected { process: process::id(), client }) })
     }

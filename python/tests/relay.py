@@ -34,11 +34,11 @@ class Relay:
         self._armed.set()
 
     def cut_all(self) -> None:
-        """Closes every connection, whatever is on its way."""
+        """Ends every connection, whatever is on its way."""
         cut, self._open = self._open, []
         self.cuts += len(cut)
         for pair in cut:
-            _close(*pair)
+            _end(*pair)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ class Relay:
                     asked.set()
                 if RST_STREAM in kinds:
                     self.resets.set()
-        _close(near, far)
+        _end(near, far)
 
     def _back(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ class Relay:
                     self.cuts += 1
                     break
                 near.sendall(data)
-        _close(near, far)
+        _end(near, far)
 
 
 def _kinds(frames: bytes) -> set[int]:
@@ -81,8 +81,9 @@ def _kinds(frames: bytes) -> set[int]:
     return kinds
 
 
-def _close(*sockets: socket.socket) -> None:
+def _end(*sockets: socket.socket) -> None:
+    """Ends connections without closing their sockets: another thread may be about to read one, and would read from whatever
+    has its number next. They are closed with the last reference to them."""
     for one in sockets:
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
-        one.close()

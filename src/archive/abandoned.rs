@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
@@ -48,12 +47,6 @@ impl Stored {
 
     fn is_older(&self, age: Duration, now: i64) -> bool {
         now.saturating_sub(self.modified) >= age.as_millis() as i64
-    }
-
-    /// True if it is of a copy to that file.
-    fn stages(&self, file: &FilePath) -> bool {
-        let Lies::Staged(staged) = &self.lies else { return false };
-        staged.as_os_str().as_bytes().strip_prefix(file.as_os_str().as_bytes()).is_some_and(|rest| rest.starts_with(b"#"))
     }
 
     /// The tag that it was made for, if it bears a name of ours and is no manifest.
@@ -104,15 +97,6 @@ impl Archive {
             Ok(found)
         })
         .await
-    }
-
-    /// Removes what a copy to `path` that failed has staged; nobody else copies to it.
-    pub(super) async fn unstage(&self, path: &Path) {
-        let Some(file) = self.place.file(path) else { return };
-        let staged = self.staged(&path.parts().take(2).collect()).await.unwrap_or_default();
-        for stored in staged.iter().filter(|stored| stored.stages(&file)) {
-            self.remove_stored(stored).await;
-        }
     }
 
     /// What can't be removed costs room and is never read.
@@ -184,7 +168,7 @@ fn list_staged(folder: &FilePath, found: &mut Vec<Stored>) -> io::Result<()> {
 }
 
 /// Removes a file, and the folders of its tag and bank if it was the last in them.
-fn remove(file: &FilePath) -> io::Result<()> {
+pub(super) fn remove(file: &FilePath) -> io::Result<()> {
     match std::fs::remove_file(file) {
         Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault),
         _ => {}

@@ -18,13 +18,12 @@ const S3: &str = "s3://";
 /// Of a request to an object store that is away: about six seconds.
 const RETRIES: usize = 6;
 
-/// A place, and how files get there.
+/// A place.
 #[derive(Debug, Clone)]
 pub(super) struct Location {
     pub(super) store: Arc<dyn ObjectStore>,
     /// The same, if it is a directory.
     directory: Option<Arc<LocalFileSystem>>,
-    pub(super) parts: Parts,
 }
 
 impl Location {
@@ -54,15 +53,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Resul
     done.unwrap_or_else(|_| Err(io::Error::other("the thread that worked on it panicked")))
 }
 
-/// How a file is uploaded there: over a network several parts are on their way at once, and to a disk none takes the machine from who
-/// samples.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parts {
-    /// Bytes of one at least.
-    pub(super) bytes: u64,
-    pub(super) at_once: usize,
-}
-
 /// Opens a directory, which is made if it is not there, or a bucket. Credentials, region and endpoint of a bucket are the environment's
 /// (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...).
 pub(super) fn open(location: &str) -> Result<Location, ArchiveError> {
@@ -82,7 +72,7 @@ pub(super) fn open(location: &str) -> Result<Location, ArchiveError> {
         let prefix = prefix.trim_matches('/');
         let store: Arc<dyn ObjectStore> =
             if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) };
-        return Ok(Location { store, directory: None, parts: Parts { bytes: 8 << 20, at_once: 4 } });
+        return Ok(Location { store, directory: None });
     }
     if location.contains("://") {
         return Err(refuse("a directory or s3://bucket/prefix is wanted".into()));
@@ -90,8 +80,7 @@ pub(super) fn open(location: &str) -> Result<Location, ArchiveError> {
     make_folder(FilePath::new(location)).map_err(|fault| refuse(fault.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(location).map_err(|fault| refuse(fault.to_string()))?;
     let directory = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
-    let parts = Parts { bytes: 1 << 20, at_once: 1 };
-    Ok(Location { store: Arc::clone(&directory) as _, directory: Some(directory), parts })
+    Ok(Location { store: Arc::clone(&directory) as _, directory: Some(directory) })
 }
 
 /// Makes a folder and those that it lies in; what is new is on disk when this returns.
@@ -101,7 +90,12 @@ pub(super) fn make_folder(path: &FilePath) -> io::Result<()> {
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
     make_folder(parent)?;
-    match std::fs::create_dir(path) {
+    let made = std::fs::create_dir(path).or_else(|fault| match fault.kind() {
+        // Whoever removes the last file of a folder removes that too, perhaps just now.
+        io::ErrorKind::NotFound => make_folder(parent).and_then(|()| std::fs::create_dir(path)),
+        _ => Err(fault),
+    });
+    match made {
         // Another server may make it at the same time.
         Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(fault),
         _ => {}

@@ -5,6 +5,7 @@
 mod abandoned;
 mod checkpoints;
 mod config;
+mod copy;
 mod download;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -113,6 +113,7 @@ impl From<Status> for ClientError {
             Code::AlreadyExists => Self::AlreadyExists(message),
             Code::FailedPrecondition => Self::FailedPrecondition(message),
             Code::ResourceExhausted => Self::ResourceExhausted { message, retry_after: told(&status) },
+            Code::Unavailable if is_silent(&status) => Self::away(lost(&status)),
             Code::Unavailable => Self::Unavailable { message, retry_after: told(&status) },
             Code::DeadlineExceeded => Self::DeadlineExceeded(message),
             // tonic's client reports its own expired deadline as cancelled.
@@ -160,6 +161,11 @@ pub(super) fn was_never_taken(status: &Status) -> bool {
 fn is_other_protocol(status: &Status) -> bool {
     let reasons = causes(status).filter_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());
     reasons.into_iter().any(|reason| reason == h2::Reason::FRAME_SIZE_ERROR)
+}
+
+/// Whether the server gave no sign of life any more. hyper names the cause by its words only.
+fn is_silent(status: &Status) -> bool {
+    causes(status).any(|cause| cause.to_string() == "keep-alive timed out")
 }
 
 /// The chain of causes, the deepest last.

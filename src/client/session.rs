@@ -28,6 +28,10 @@ pub struct Options {
     pub timeout: Duration,
     /// Deadline of the first connection; default 5 s.
     pub connect_timeout: Duration,
+    /// While calls wait and nothing has come for so long, the server is asked for a sign of life; where none comes for as long again, as over
+    /// a network that lost its way, the connection is given up, and calls that are tried again are tried on a new one. `None` (default): a
+    /// third of `timeout`, 10 s at least.
+    pub keepalive: Option<Duration>,
     /// Largest message taken or sent, in bytes; default 64 MiB, the server's own default.
     pub max_message_bytes: usize,
     /// How often a call is tried again, with growing waits, while the server is away; default 5, which takes 1.6 to 3.1 s. What may have
@@ -46,6 +50,7 @@ impl Default for Options {
         Self {
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
+            keepalive: None,
             max_message_bytes: 64 << 20,
             retries: 5,
             writer: None,
@@ -78,6 +83,9 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
+/// Longer than a request of megabytes takes on a slow line, behind which the question for a sign of life waits.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
 impl Client {
     /// Connects to `address`: `host:port`, `https://host:port` for TLS, `http://host:port`, or `unix:/path` of a socket.
     ///
@@ -86,8 +94,11 @@ impl Client {
     /// [`ClientError::InvalidArgument`] for what is no address.
     pub async fn connect(address: &str, options: Options) -> Result<Self, ClientError> {
         let authorization = options.security.authorization()?;
+        let keepalive = options.keepalive.unwrap_or(KEEPALIVE.max(options.timeout / 3));
         let channel = endpoint(address, &options.security)?
             .connect_timeout(options.connect_timeout)
+            .http2_keep_alive_interval(keepalive)
+            .keep_alive_timeout(keepalive)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES)

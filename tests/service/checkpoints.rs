@@ -472,4 +472,32 @@ async fn a_spool_on_another_disk_is_copied() {
     restore(&client, "b", "1", "again").await.unwrap();
     assert_eq!(seen(&client, "again").await.1, seen(&client, "b").await.1);
     assert_eq!(create(&client, "again", "2").await.unwrap().content_hash, made.content_hash);
+
+    // Long enough to be told of: what was copied of the bank to the spool, then of that to the location.
+    let (dim, entries) = (1_024, 16_000);
+    client.create_bank(keyed("large", dim, 1)).await.unwrap();
+    for first in (0..entries).step_by(2_000) {
+        let embeddings: Vec<f32> = (0..2_000 * dim).map(|at| (at % 13 + 1) as f32).collect();
+        let (ids, embeddings) = ((first..first + 2_000).collect(), Some(rows(&embeddings)));
+        client.write(v1::WriteRequest { bank: "large".into(), ids, embeddings, ..Default::default() }).await.unwrap();
+    }
+    let request = v1::CreateCheckpointRequest { bank: "large".into(), tag: "1".into(), ..Default::default() };
+    let mut making = client.create_checkpoint(request).await.unwrap();
+    let (mut readings, mut made) = (Vec::new(), None);
+    while let Some(reading) = making.next().await.unwrap() {
+        made = reading.checkpoint.clone();
+        readings.push(reading);
+    }
+    let (last, bytes) = (readings.pop(), made.unwrap().bytes);
+    assert!(bytes > u64::from(dim) * 4 * entries && last.unwrap().restored.is_none());
+    assert!(readings.iter().any(|reading| reading.done_bytes > 0), "{readings:?}");
+    assert!(readings.is_sorted_by_key(|reading| (reading.phase, reading.done_bytes)), "{readings:?}");
+    let at_work = readings.iter().filter(|reading| reading.phase() != v1::CheckpointPhase::Waiting);
+    assert!(at_work.clone().all(|reading| reading.total_bytes == bytes && reading.done_bytes <= bytes), "{readings:?}");
+    assert!(
+        at_work
+            .clone()
+            .all(|reading| [v1::CheckpointPhase::Copying, v1::CheckpointPhase::Uploading].contains(&reading.phase())),
+        "{readings:?}"
+    );
 }

@@ -110,7 +110,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What the newest fixtures are of.
+/// What the newest fixtures are of. A kept graph has none: one that can't be read is built anew (`kept_graphs.rs`).
 const WRITTEN: [(&str, &str); 9] = [
     ("settings", "1"),
     ("mutations", "1"),
@@ -129,6 +129,26 @@ fn the_newest_formats_have_their_fixtures() {
     let written: Vec<_> = written.iter().map(|(name, version)| (*name, version.as_str())).collect();
     let then = "write new fixtures under new names, keep those that are there, and tell it here";
     assert_eq!(written, WRITTEN, "another version is written: {then}");
+    // Not by our word alone: each file says of what version it is.
+    let [log, mark, snapshot] =
+        ["log", "mark", "snapshot"].map(|kind| WRITTEN.iter().find(|(name, _)| *name == kind).unwrap().1);
+    for (prefix, magic, version) in
+        [("log-", &b"negbank log\n"[..], log), ("synced", b"negbank mark", mark), ("snapshot-", b"negbank bank\n", snapshot)]
+    {
+        let says = [magic, &version.parse::<u32>().unwrap().to_le_bytes()].concat();
+        let banks = fs::read_dir(fixtures().join(STORE).join("banks")).unwrap();
+        let files = banks.flat_map(|bank| fs::read_dir(bank.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
+        let of_kind: Vec<_> = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect();
+        assert!(!of_kind.is_empty(), "{STORE} has no {prefix}");
+        for path in of_kind {
+            let content = fs::read(&path).unwrap();
+            assert!(
+                content.windows(says.len()).any(|bytes| bytes == says),
+                "{} is not of version {version}: {then}",
+                path.display()
+            );
+        }
+    }
     for newest in [STORE, RENEWED, CHECKPOINTS] {
         let expected = fixtures().join(newest).join("expected.txt");
         assert!(

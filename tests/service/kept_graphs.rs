@@ -9,7 +9,7 @@ use negbank::proto::v1;
 use crate::flips::Damage;
 use crate::formats::copy;
 use crate::graph::{DIM, clustered, fill, kept_graph, recall, until_kept, until_served};
-use crate::live::{Live, keyed};
+use crate::live::{Live, keyed, uniform};
 
 const SETTINGS: [&str; 4] = ["index.min_entries=200", "index.m=12", "index.ef_construction=60", "index.threads=1"];
 
@@ -52,4 +52,24 @@ async fn a_damaged_graph_is_built_anew() {
     // Zeros behind the end are how a block ends that was not filled.
     assert!(taken_up.iter().all(|damage| matches!(damage, Damage::Zeros(_))), "{taken_up:?}");
     assert!(!taken_up.is_empty() && built > 40, "{built}, {taken_up:?}");
+}
+
+/// Nobody waits for a graph who needs none: the rows are there, and it follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_bank_draws_before_its_graph_is_there() {
+    let (rows, dir) = (10_000, tempfile::tempdir().unwrap());
+    let data = format!("durability.dir={}", dir.path().display());
+    let settings = [data.as_str(), "index.min_entries=1000", "index.threads=1", "index.cpu_percent=20"];
+    let live = Live::start(&settings).await;
+    live.create(keyed("b", DIM as u32, 2)).await;
+    fill(&live, "b", &mut Seed(6).stream(0, 0), &(0..rows).collect::<Vec<_>>()).await;
+    assert!(kept_graph(dir.path(), "b").is_none(), "it is to be built after the restart");
+    drop(live);
+    let live = Live::start(&settings).await;
+    let anchors = Some(v1::Anchors { rows: 1, ..Default::default() });
+    let request = v1::SampleRequest { bank: "b".into(), anchors, draws: vec![uniform(5)], ..Default::default() };
+    let drawn = live.client.sample(request).await.unwrap();
+    assert_eq!((drawn.draws[0].counts[0], drawn.draws[0].n[0]), (5, rows as u32));
+    let index = live.client.get_bank(v1::GetBankRequest { name: "b".into() }).await.unwrap().index.unwrap();
+    assert!(index.state() != v1::IndexState::Serving, "{index:?}");
 }

@@ -25,6 +25,7 @@ mod connections;
 mod contended;
 mod crash;
 mod cut;
+mod cut_lines;
 mod deleted;
 mod drain;
 mod durable;

@@ -46,14 +46,16 @@ fn keep_writing(client: &Client, bank: &'static str, from: u64) -> JoinHandle<Ve
     })
 }
 
-/// Makes checkpoints of the bank `interval` until the server is gone; tells tag and sequence of those that it answered.
-fn keep_checkpointing(client: &Client, round: usize) -> JoinHandle<Vec<(String, u64)>> {
+/// Makes checkpoints of the bank `interval` until the server is gone; tells tag and sequence of those that it answered. Where no file gets a
+/// name they are copied, and their manifests must replace.
+fn keep_checkpointing(client: &Client, (round, is_copied): (usize, bool)) -> JoinHandle<Vec<(String, u64)>> {
     let client = client.clone();
     tokio::spawn(async move {
         let mut made = Vec::new();
         for number in 0.. {
-            let replace = number % 3 == 2;
-            let tag = if replace { "latest".to_owned() } else { format!("{round}-{number}") };
+            let again = number % 3 == 2;
+            let tag = if again { "latest".to_owned() } else { format!("{round}-{number}") };
+            let replace = again || is_copied;
             let request = v1::CreateCheckpointRequest { bank: "interval".into(), tag, replace, ..Default::default() };
             let Ok(running) = client.create_checkpoint(request).await else { break };
             match running.done().await {
@@ -110,7 +112,11 @@ async fn what_a_power_cut_takes_is_what_the_policy_says() {
         client.create_bank(wide("memory", v1::Durability::Memory)).await.unwrap();
         write_wide(&client, "memory", 0, 3).await.unwrap();
         let writing = [keep_writing(&client, "always", written), keep_writing(&client, "interval", written)];
-        let checkpointing = keep_checkpointing(&client, round);
+        let is_copied = round % 2 == 1;
+        if round > 0 {
+            frail.fail("links", is_copied);
+        }
+        let checkpointing = keep_checkpointing(&client, (round, is_copied));
         let begun = clock::now();
         while begun.elapsed() < bound(frail.longest_sync()) * 3 / 2 {
             tokio::time::sleep(Duration::from_millis(50)).await;

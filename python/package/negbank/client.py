@@ -39,7 +39,9 @@ def connect(
         address: "host:port", "https://host:port" for TLS, or "unix:/path"; `negbank serve` listens on 127.0.0.1:7700.
         timeout: default deadline of the calls, in seconds, all tries of a call included; every call takes its own, too.
             Connecting has 5 s of it at most. A call that meets an overloaded server, or a bank that is being recovered after a
-            restart (a minute for a large one), waits as the server tells it and is tried again until then.
+            restart (a minute for a large one), waits as the server tells it and is tried again until then. Where calls wait,
+            nothing came for 10 s and the server gives no sign of life for as long again (each a third of this, if that is
+            more), the connection is given up, and calls that are tried again (see `retries`) are tried on another.
         max_message_bytes: largest request or answer, in bytes; the default is the server's.
         writer: this process's name among the bank's writers, 1 to 128 bytes such as "train-7/rank-3"; default: host and
             process. The bank recognises a write that comes again by it, a random number that every connection draws anew,
