@@ -16,7 +16,7 @@ class Relay:
         self._server = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed = threading.Event()
-        self._open: list[tuple[socket.socket, socket.socket]] = []
+        self._open: list[_Pair] = []
         self.cuts = 0
         self.resets = threading.Event()
         """Set once the client has reset a stream: it gave a call up."""
@@ -38,38 +38,70 @@ class Relay:
         cut, self._open = self._open, []
         self.cuts += len(cut)
         for pair in cut:
-            _end(*pair)
+            pair.end()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._server))
-                self._open.append((near, far))
+                pair = _Pair(near, socket.create_connection(("127.0.0.1", self._server)))
+                self._open.append(pair)
                 asked = threading.Event()
-                threading.Thread(target=self._forward, args=(near, far, asked), daemon=True).start()
-                threading.Thread(target=self._back, args=(near, far, asked), daemon=True).start()
+                threading.Thread(target=self._forward, args=(pair, asked), daemon=True).start()
+                threading.Thread(target=self._back, args=(pair, asked), daemon=True).start()
 
-    def _forward(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
+    def _forward(self, pair: _Pair, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            while data := near.recv(1 << 16):
-                far.sendall(data)
+            while data := pair.near.recv(1 << 16):
+                pair.far.sendall(data)
                 kinds = _kinds(data)
                 if self._armed.is_set() and kinds & {DATA, HEADERS}:
                     asked.set()
                 if RST_STREAM in kinds:
                     self.resets.set()
-        _end(near, far)
+        pair.left()
 
-    def _back(self, near: socket.socket, far: socket.socket, asked: threading.Event) -> None:
+    def _back(self, pair: _Pair, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            while data := far.recv(1 << 16):
+            while data := pair.far.recv(1 << 16):
                 if asked.is_set() and _kinds(data) & {DATA, HEADERS}:
                     self._armed.clear()
                     self.cuts += 1
                     break
-                near.sendall(data)
-        _end(near, far)
+                pair.near.sendall(data)
+        pair.left()
+
+
+class _Pair:
+    """A connection and its continuation, which two threads pass on.
+
+    They are closed by the last thread that leaves: another may be about to read a socket, and once that is closed it would read
+    from whatever gets its number next.
+    """
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.near, self.far = near, far
+        self._lock = threading.Lock()
+        self._threads = 2
+
+    def end(self) -> None:
+        """Ends both ways, whatever is on its way."""
+        with self._lock:
+            self._shut_down()
+
+    def left(self) -> None:
+        """A thread passes nothing on any more."""
+        with self._lock:
+            self._shut_down()
+            self._threads -= 1
+            if self._threads == 0:
+                self.near.close()
+                self.far.close()
+
+    def _shut_down(self) -> None:
+        for one in (self.near, self.far):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 def _kinds(frames: bytes) -> set[int]:
@@ -79,11 +111,3 @@ def _kinds(frames: bytes) -> set[int]:
         kinds.add(frames[3])
         frames = frames[9 + int.from_bytes(frames[:3], "big") :]
     return kinds
-
-
-def _end(*sockets: socket.socket) -> None:
-    """Ends connections without closing their sockets: another thread may be about to read one, and would read from whatever
-    has its number next. They are closed with the last reference to them."""
-    for one in sockets:
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
