@@ -1,7 +1,7 @@
 //! A spooled file on its way to a directory on another disk.
 //!
-//! By this and not by the object store's own upload: that took each piece through two threads and synced all of it at the end, and calls waited
-//! behind both (`make bench-durability`, "copied").
+//! By this and not by the object store's own upload, which took each MiB from one thread to another, while the next was read, and synced at the
+//! end only: calls beside it waited longer (decision 0012, "Measured").
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -14,7 +14,7 @@ use super::spool::Spooled;
 /// Bytes that are on disk before more are copied: whoever waits for the same disk is not held up by much, and who gives up is heard.
 const SYNCED_EVERY: u64 = 8 << 20;
 
-/// Bytes that are written at a time: while the system copies them, no thread that answers calls gets the core.
+/// Bytes that are written at a time: the system may not give the core to another thread before it has copied them.
 const PIECE: usize = 64 << 10;
 
 /// A copy without its name yet: dropped, it is removed. A server that is killed leaves it, to be found as abandoned.

@@ -83,7 +83,7 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
-/// Longer than a request of megabytes takes on a slow line, behind which the question for a sign of life waits.
+/// The question for a sign of life waits behind what is being sent: on a line of which a few megabytes take longer, `timeout` must be longer too.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 impl Client {
