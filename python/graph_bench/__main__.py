@@ -50,10 +50,16 @@ def main() -> None:
         report["sizes"].append(size)
         report["cases"] += [shown for case in size["cases"] for shown in beside_peers(entries, case)]
         bars |= bars_of(size, largest=entries == max(arguments.entries))
+        keep(report | {"seconds": time.perf_counter() - began, "bars": bars}, arguments)
     if arguments.churn_entries:
         report["churn"] = moved(arguments.churn_entries, arguments.churn_seconds)
         bars |= bars_of_churn(report["churn"])
-    report |= {"seconds": time.perf_counter() - began, "bars": bars}
+        keep(report | {"seconds": time.perf_counter() - began, "bars": bars}, arguments)
+    sys.exit("".join(f"*** {name} misses its bar ***\n" for name, met in bars.items() if not met) or None)
+
+
+def keep(report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Writes what is known: a run of an hour that ends early has shown the sizes it came to."""
     if arguments.reports:
         arguments.reports.mkdir(parents=True, exist_ok=True)
         (arguments.reports / "graph.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -61,7 +67,6 @@ def main() -> None:
     if arguments.page:
         draw_picture(arguments.page.with_suffix(".svg"), report)
         arguments.page.write_text(page(report, f"{arguments.page.stem}.svg"))
-    sys.exit("".join(f"*** {name} misses its bar ***\n" for name, met in bars.items() if not met) or None)
 
 
 if __name__ == "__main__":
