@@ -4,9 +4,9 @@
 use std::hint::black_box;
 
 use negbank::bank::Bank;
-use negbank::index::{Admit, CodedRun, CodedScan, Found, Identity, Probe, Run, Scan, Shortlist, Slots};
+use negbank::index::{Admit, CodedRun, CodedScan, Found, Identity, Probe, Run, Scan, Shortlist, Slots, Visits};
 use negbank::kernels::LANES;
-use negbank::kernels::coded::{CodedAnchors, CodedBounds, CodedHits};
+use negbank::kernels::coded::{Barred, CodedAnchors, CodedBounds, CodedHits};
 use negbank::model::{
     Anchors, Applied, BankKind, BankSpec, Columns, Draw, Dtype, Filters, Form, Ids, Matrix, Metric, Mutation, Nearest,
     SampleAnswer, SampleQuery, Scope, ScoreRange, Seed, Strategy, WriteBatch,
@@ -64,6 +64,7 @@ pub(crate) struct Flat<'d> {
     rows: Rows,
 }
 
+#[derive(Clone, Copy)]
 struct OtherLabels<'d> {
     entries: &'d Clustered,
     anchors: &'d Clustered,
@@ -73,6 +74,16 @@ struct OtherLabels<'d> {
 impl Admit for OtherLabels<'_> {
     fn admits(&mut self, probe: usize, slot: u32) -> bool {
         self.entries.labels[slot as usize] != self.anchors.labels[self.first + probe]
+    }
+
+    fn classes(&self, slot: u32, classes: &mut [u32]) -> bool {
+        let labels = &self.entries.labels[slot as usize..];
+        classes.iter_mut().zip(labels).for_each(|(class, &label)| *class = label as u32);
+        true
+    }
+
+    fn own_class(&self, probe: usize) -> u32 {
+        self.anchors.labels[self.first + probe] as u32
     }
 
     fn out_of_range(&mut self, _probe: usize) {}
@@ -109,16 +120,45 @@ impl<'d> Flat<'d> {
 
     fn by_codes(&self, anchors: &Clustered) -> Vec<Found> {
         let mut found = Vec::new();
-        for (probes, mut admit) in self.blocks(anchors) {
-            let mut scan = CodedScan::new(DIM, probes);
-            self.runs(|rows, slot| scan.run(CodedRun { rows, slot, shard: 0, largest_norm: LARGEST_NORM }, &mut admit));
-            found.extend(scan.shortlists().map(|mut shortlist: Shortlist<'_>| {
+        for (probes, admit) in self.blocks(anchors) {
+            let scan = self.scanned(probes.clone(), &admit, true);
+            let unsure = scan.unsure();
+            let mut shortlists: Vec<Shortlist<'_>> = scan.shortlists().collect();
+            for probe in unsure {
+                let admit = OtherLabels { first: admit.first + probe, ..admit };
+                let again = self.scanned(vec![probes[probe].clone()], &admit, false);
+                shortlists[probe] = again.shortlists().next().unwrap();
+            }
+            found.extend(shortlists.into_iter().map(|mut shortlist| {
                 let row = |_, slot| Some(self.rows.padded(slot));
-                shortlist.rescore(&mut usize::MAX.clone(), row, |_, slot| admit.identity(slot), || ());
+                shortlist.rescore(&mut usize::MAX.clone(), row, (|_, slot| admit.identity(slot), |_, _| ()), || ());
                 shortlist.found()
             }));
         }
         found
+    }
+
+    /// As the engine scans: spread out and with bars that are foreseen, or in order and without.
+    fn scanned<'a>(&self, probes: Vec<Probe<'a>>, admit: &OtherLabels<'_>, foreseeing: bool) -> CodedScan<'a> {
+        let (scan, slots) = (CodedScan::new(DIM, probes), [ENTRIES as u32].into_iter());
+        let (mut scan, visits) = match foreseeing {
+            true => (scan.foreseeing(ENTRIES), Visits::spread(slots, 4 * CodedScan::STEP as u32)),
+            false => (scan, Visits::in_order(slots, 2_048)),
+        };
+        let codes = self.rows.codes().unwrap();
+        let mut visits = visits.peekable();
+        while let Some(stretch) = visits.next() {
+            if let Some(ahead) = visits.peek().filter(|_| foreseeing) {
+                codes.prefetch_run(ahead.start, ahead.end.min(ahead.start + 8));
+            }
+            let mut slot = stretch.start;
+            while slot < stretch.end {
+                let (rows, count) = codes.run(slot, stretch.end);
+                scan.run(CodedRun { rows, slot, shard: 0, largest_norm: LARGEST_NORM }, &mut { *admit });
+                slot += count;
+            }
+        }
+        scan
     }
 
     pub(crate) fn by_rows(&self, anchors: &Clustered) -> Vec<Found> {
@@ -153,7 +193,7 @@ impl<'d> Flat<'d> {
             let bounds: Vec<CodedBounds> = bars.chunks(LANES).enumerate().map(bounds).collect();
             self.runs(|rows, _| {
                 hits.clear();
-                coded.scan(rows, &bounds, &mut hits);
+                coded.scan(rows, &bounds, Barred::default(), &mut hits);
                 black_box(&hits);
             });
         }

@@ -1,5 +1,8 @@
 //! What is known of each entry beside its embedding.
 
+use std::ops::Range;
+
+use crate::kernels::coded::Barred;
 use crate::kernels::prefetch::prefetch;
 use crate::model::ShardImage;
 
@@ -114,6 +117,14 @@ impl Columns {
         prefetch(&self.ids[slot as usize..=slot as usize]);
     }
 
+    /// Asks for what tells who lies in the slot, and since when, to be brought near.
+    pub fn prefetch_identity(&self, slot: u32) {
+        let at = slot as usize;
+        prefetch(&self.ids[at..=at]);
+        prefetch(&self.occupied_at[at..=at]);
+        prefetch(&self.revisions[at..=at]);
+    }
+
     /// Asks for the stamp of the slot's entry to be brought near.
     pub fn prefetch_stamp(&self, slot: u32) {
         prefetch(&self.occupied_at[slot as usize..=slot as usize]);
@@ -124,12 +135,28 @@ impl Columns {
         (self.present[slot as usize] & HAS_LABEL != 0).then(|| self.labels[slot as usize])
     }
 
-    /// True if the slot holds an entry that is not of the label `barred`. Asked of thousands of entries an anchor: nothing branches.
+    /// True if the slot holds an entry that is not of the label `barred`. Asked of hundreds of entries an anchor: nothing branches.
     pub fn is_of_other(&self, slot: u32, barred: Option<i64>) -> bool {
         let at = slot as usize;
         let labelled = self.present[at] & HAS_LABEL != 0;
         let of_barred = labelled & barred.is_some() & (self.labels[at] == barred.unwrap_or_default());
         (self.occupied_at[at] != 0) & !of_barred
+    }
+
+    /// Writes the labels of the slots from `first` on as classes: those that are small enough, of slots that hold an entry.
+    pub fn classes(&self, first: u32, classes: &mut [u32]) {
+        let slots = first as usize..first as usize + classes.len();
+        let (labels, present, occupied_at) =
+            (&self.labels[slots.clone()], &self.present[slots.clone()], &self.occupied_at[slots]);
+        for (at, class) in classes.iter_mut().enumerate() {
+            let labelled = (present[at] & HAS_LABEL != 0) & (occupied_at[at] != 0);
+            *class = if labelled { Self::class(labels[at]).unwrap_or(Barred::NO_ROWS) } else { Barred::NO_ROWS };
+        }
+    }
+
+    /// A label as a class, if it is small enough.
+    pub fn class(label: i64) -> Option<u32> {
+        u32::try_from(label).ok().filter(|&class| class < Barred::NO_ANCHORS)
     }
 
     /// The entry's group.
@@ -158,12 +185,12 @@ impl Columns {
         Counted { label: self.label(slot), weight: self.weight(slot), step }
     }
 
-    /// Asks for the memory of what filters look at most before they do.
-    pub fn prefetch_filtered(&self, slot: u32) {
-        let at = slot as usize;
-        prefetch(&self.occupied_at[at..=at]);
-        prefetch(&self.labels[at..=at]);
-        prefetch(&self.present[at..=at]);
+    /// Asks for the memory of what filters look at most, before they do.
+    pub fn prefetch_filtered(&self, slots: Range<u32>) {
+        let slots = slots.start as usize..slots.end as usize;
+        prefetch(&self.occupied_at[slots.clone()]);
+        prefetch(&self.labels[slots.clone()]);
+        prefetch(&self.present[slots]);
     }
 
     /// Asks for the memory of what a write looks at and changes.

@@ -15,6 +15,7 @@ mod refine;
 mod saved;
 pub mod scan;
 pub mod shortlist;
+pub mod visits;
 
 pub use coded_scan::{CodedRun, CodedScan};
 pub use counted::Counted;
@@ -27,3 +28,4 @@ pub use ranking::{Known, Ranked, Ranking};
 pub use saved::Loading;
 pub use scan::{Admit, Found, Identity, Probe, Run, Scan, Slots};
 pub use shortlist::Shortlist;
+pub use visits::{Stretch, Visits};

@@ -2,7 +2,7 @@
 
 use super::counted::Counted;
 use super::ranking::{Known, Ranked, Ranking};
-use crate::kernels::coded::CodedHits;
+use crate::kernels::coded::{Barred, CodedHits};
 use crate::kernels::score::score;
 use crate::kernels::tile::{Bounds, Hit, Panel};
 use crate::kernels::{LANES, momentum};
@@ -16,6 +16,20 @@ pub trait Admit {
 
     /// Hears that `slot` will be asked about.
     fn expect(&self, _slot: u32) {}
+
+    /// Tells the class of each row from `slot` on: those of a probe's [own class](Self::own_class) may not be served to it, whatever else
+    /// holds. Nothing is told of a row in [`Barred::NO_ROWS`]. False if nothing is told of any.
+    fn classes(&self, _slot: u32, _classes: &mut [u32]) -> bool {
+        false
+    }
+
+    /// Class of the rows that are kept from a probe.
+    fn own_class(&self, _probe: usize) -> u32 {
+        Barred::NO_ANCHORS
+    }
+
+    /// Hears how many hits were left out since their row was of the probe's own class.
+    fn left_out(&mut self, _hits: u64) {}
 
     /// Drops the hits on rows from `slot` on that may not be served; false, and nothing is dropped, where they must be asked about one by
     /// one.

@@ -49,13 +49,13 @@ impl<'a> Shortlist<'a> {
     }
 
     /// Scores candidates until all are done or `budget` is spent, one for each. `row` says what lies in a slot of a shard and
-    /// `identity` who it is, unless it has changed since the scan began; `out_of_range` hears of each entry that the score rules
-    /// drop.
+    /// `identity` who it is, unless it has changed since the scan began; `expect` hears which slots `identity` will be asked about, and
+    /// `out_of_range` of each entry that the score rules drop.
     pub fn rescore<'r>(
         &mut self,
         budget: &mut usize,
         row: impl Fn(u32, u32) -> Option<Stored<'r>>,
-        identity: impl Fn(u32, u32) -> Option<Identity>,
+        (identity, expect): (impl Fn(u32, u32) -> Option<Identity>, impl Fn(u32, u32)),
         mut out_of_range: impl FnMut(),
     ) {
         while let Some(&candidate) = self.candidates.get(self.next) {
@@ -82,11 +82,11 @@ impl<'a> Shortlist<'a> {
                 self.worst = self.scored.iter().map(|&(score, ..)| score).fold(f32::INFINITY, f32::min);
             }
         }
-        self.rank(identity);
+        self.rank(identity, expect);
     }
 
     /// Ranks the best of what was scored. Those that changed in the meantime are left out.
-    fn rank(&mut self, identity: impl Fn(u32, u32) -> Option<Identity>) {
+    fn rank(&mut self, identity: impl Fn(u32, u32) -> Option<Identity>, expect: impl Fn(u32, u32)) {
         let mut scored = std::mem::take(&mut self.scored);
         let mut worst = self.worst.max(self.bar.unwrap_or(f32::NEG_INFINITY));
         if scored.len() > self.probe.depth {
@@ -96,9 +96,10 @@ impl<'a> Shortlist<'a> {
         // What scores less was not scored or is dropped now. If one of the best has changed, the ranking comes out short: then it
         // tells no more than what scores as much.
         self.bar = (worst > f32::NEG_INFINITY).then_some(worst);
-        let best = scored.into_iter().filter(|&(score, ..)| score >= worst);
+        scored.retain(|&(score, ..)| score >= worst);
+        scored.iter().for_each(|&(_, shard, slot)| expect(shard, slot));
         let known = |(score, shard, slot)| Some(Ranked { score, shard, slot, identity: identity(shard, slot)? });
-        let mut ranking: Vec<Ranked> = best.filter_map(known).collect();
+        let mut ranking: Vec<Ranked> = scored.into_iter().filter_map(known).collect();
         ranking.sort_unstable();
         ranking.truncate(self.probe.depth);
         self.ranking = Some(ranking);

@@ -4,9 +4,10 @@
 
 use super::coded_bounds::Coded;
 pub use super::coded_bounds::CodedBounds;
-pub use super::coded_hits::{CodedHit, CodedHits};
-use super::quantise::{HALF_STEPS, STEPS, ZERO, quantise_to};
+pub use super::coded_hits::{Barred, CodedHit, CodedHits};
+use super::quantise::{ZERO, anchor_steps, quantise_to};
 use super::residuals::Residuals;
+use super::rotation::Rotation;
 use super::{LANES, momentum};
 #[cfg(target_arch = "x86_64")]
 use super::{coded_avx2, coded_avx512};
@@ -25,10 +26,10 @@ pub const FEW: usize = 6;
 #[repr(C, align(64))]
 pub(super) struct Group(pub(super) [i8; GROUP]);
 
-/// Rows of codes that lie one after the other.
+/// Rows of codes, [rotated](Rotation) beforehand, that lie one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct CodedRows<'a> {
-    /// Whole rows, padded to whole lane groups; what lies in the padding doesn't matter.
+    /// Whole rows, padded to whole lane groups.
     pub codes: &'a [u8],
     /// Scale of each row.
     pub scales: &'a [f32],
@@ -65,19 +66,6 @@ impl<'a> CodedRows<'a> {
     }
 }
 
-/// How finely anchors are read on this CPU: with VNNI as finely as rows are.
-fn anchor_steps() -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected;
-        let wide = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
-        if !wide && is_x86_feature_detected!("avx2") {
-            return HALF_STEPS;
-        }
-    }
-    STEPS
-}
-
 impl CodedAnchors {
     /// These anchors, each padded to `stride` floats.
     pub fn new<'a>(stride: usize, anchors: impl ExactSizeIterator<Item = &'a [f32]>) -> Self {
@@ -98,11 +86,13 @@ impl CodedAnchors {
             starts: vec![[0; LANES]; panels],
             residuals: Residuals::new(steps, stride, count),
         };
-        let mut codes = vec![ZERO; stride];
+        let (rotation, mut rotated, mut codes) = (Rotation::new(stride), vec![0.0; stride], vec![ZERO; stride]);
         for (number, anchor) in anchors.enumerate() {
-            let (norm, read) = (momentum::norm(anchor), quantise_to(steps, anchor, &mut codes));
-            let lacking = this.residuals.push(anchor, &codes, read.scale);
-            this.anchors.push(Coded::new(norm, read, lacking, stride));
+            rotated.copy_from_slice(anchor);
+            rotation.rotate(&mut rotated);
+            let (norm, read) = (momentum::norm(anchor), quantise_to(steps, &rotated, &mut codes));
+            let lacking = this.residuals.push(&rotated, &codes, read.scale);
+            this.anchors.push(Coded::new((norm, rotation.lost(norm)), read, lacking, stride));
             let (panel, lane) = (number / LANES, number % LANES);
             let mut sum = 0;
             for (at, &code) in codes.iter().enumerate() {
@@ -147,9 +137,10 @@ impl CodedAnchors {
         }));
     }
 
-    /// Appends to `hits` each row and anchor for which the anchor's bounds hold. `bounds` has one for each sixteen anchors.
-    pub fn scan(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], hits: &mut CodedHits) {
-        self.check(rows, bounds);
+    /// Appends to `hits` each row and anchor for which the anchor's bounds hold and the row isn't barred. `bounds` has one for each sixteen
+    /// anchors.
+    pub fn scan(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], barred: Barred<'_>, hits: &mut CodedHits) {
+        self.check(rows, bounds, barred);
         if self.is_empty() {
             return;
         }
@@ -160,7 +151,7 @@ impl CodedAnchors {
                 #[expect(unsafe_code, reason = "calls functions compiled for AVX-512")]
                 // SAFETY: AVX-512F (which the others imply), BW and VNNI were detected on this CPU just above.
                 unsafe {
-                    self.scan_avx512(rows, bounds, hits);
+                    self.scan_avx512(rows, bounds, barred, hits);
                 }
                 return;
             }
@@ -168,51 +159,62 @@ impl CodedAnchors {
                 #[expect(unsafe_code, reason = "calls functions compiled for AVX2")]
                 // SAFETY: AVX2 was detected on this CPU just above.
                 unsafe {
-                    self.scan_avx2(rows, bounds, hits);
+                    self.scan_avx2(rows, bounds, barred, hits);
                 }
                 return;
             }
         }
-        self.scan_portable(rows, bounds, hits);
+        self.scan_portable(rows, bounds, barred, hits);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn scan_avx2(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], hits: &mut CodedHits) {
+    fn scan_avx2(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], barred: Barred<'_>, hits: &mut CodedHits) {
         if self.len() > FEW {
-            coded_avx2::scan_panels(&self.groups, &self.starts, rows, bounds, hits);
+            coded_avx2::scan_panels(&self.groups, &self.starts, rows, bounds, barred, hits);
         } else {
-            coded_avx2::scan_few(&self.groups, (self.len(), self.stride), &self.starts[0], rows, &bounds[0], hits);
+            let few = (self.len(), self.stride);
+            coded_avx2::scan_few(&self.groups, few, &self.starts[0], rows, &bounds[0], barred, hits);
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn scan_avx512(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], hits: &mut CodedHits) {
+    fn scan_avx512(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], barred: Barred<'_>, hits: &mut CodedHits) {
         if self.len() > FEW {
-            return coded_avx512::scan_panels(&self.groups, &self.starts, rows, bounds, hits);
+            return coded_avx512::scan_panels(&self.groups, &self.starts, rows, bounds, barred, hits);
         }
         let few = (self.len(), self.stride);
-        let done = coded_avx512::scan_few(&self.groups, few, &self.starts[0], rows, &bounds[0], hits);
-        self.scan_rows((rows.from(done, self.stride), done), bounds, hits);
+        let done = coded_avx512::scan_few(&self.groups, few, &self.starts[0], rows, &bounds[0], barred, hits);
+        self.scan_rows((rows.from(done, self.stride), done), bounds, barred, hits);
     }
 
     /// [`Self::scan`] for any CPU.
     #[inline(always)]
-    pub(super) fn scan_portable(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], hits: &mut CodedHits) {
-        self.scan_rows((rows, 0), bounds, hits);
+    pub(super) fn scan_portable(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], barred: Barred<'_>, hits: &mut CodedHits) {
+        self.scan_rows((rows, 0), bounds, barred, hits);
     }
 
     /// The same for rows numbered from `first` on.
     #[inline(always)]
-    fn scan_rows(&self, (rows, first): (CodedRows<'_>, usize), bounds: &[CodedBounds], hits: &mut CodedHits) {
+    fn scan_rows(
+        &self,
+        (rows, first): (CodedRows<'_>, usize),
+        bounds: &[CodedBounds],
+        barred: Barred<'_>,
+        hits: &mut CodedHits,
+    ) {
+        let mut hit = |row: usize, anchor: usize, sum| match barred.bars(first + row, anchor) {
+            true => hits.barred += 1,
+            false => hits.push(CodedHit { row: (first + row) as u32, anchor: anchor as u32, sum }),
+        };
         let panels = if self.len() <= FEW { 0 } else { self.starts.len() };
         for (row, codes) in rows.codes.chunks_exact(self.stride).enumerate() {
             let (scale, error) = (rows.scales[row], rows.errors[row]);
             for (panel, bounds) in bounds.iter().enumerate().take(panels) {
                 for (lane, sum) in self.sums_of_panel(panel, codes).into_iter().enumerate() {
                     if bounds.take(lane, sum, scale, error) {
-                        hits.push(CodedHit { row: (first + row) as u32, anchor: (panel * LANES + lane) as u32, sum });
+                        hit(row, panel * LANES + lane, sum);
                     }
                 }
             }
@@ -220,7 +222,7 @@ impl CodedAnchors {
             for anchor in 0..few {
                 let sum = self.sum_of_few(anchor, codes);
                 if bounds[0].take(anchor, sum, scale, error) {
-                    hits.push(CodedHit { row: (first + row) as u32, anchor: anchor as u32, sum });
+                    hit(row, anchor, sum);
                 }
             }
         }
@@ -252,10 +254,12 @@ impl CodedAnchors {
         sum
     }
 
-    fn check(&self, rows: CodedRows<'_>, bounds: &[CodedBounds]) {
+    fn check(&self, rows: CodedRows<'_>, bounds: &[CodedBounds], barred: Barred<'_>) {
         let count = rows.codes.len() / self.stride;
         assert!(rows.codes.len() == count * self.stride && rows.scales.len() == count, "whole rows, a scale each");
         assert!(rows.errors.len() == count && bounds.len() == self.starts.len(), "an error each; bounds for all anchors");
+        let whole = barred.rows.len() == count && barred.anchors.len() == self.starts.len();
+        assert!(barred.rows.is_empty() || whole, "a class for each row and for all anchors");
     }
 }
 
@@ -263,14 +267,15 @@ impl CodedAnchors {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{CodedAnchors, CodedHit, CodedHits, CodedRows, HALF_STEPS, Intervals, STEPS};
+    use super::{Barred, CodedAnchors, CodedHit, CodedHits, CodedRows, Intervals};
     use crate::kernels::momentum::norm;
-    use crate::kernels::quantise::{Quantised, quantise};
+    use crate::kernels::quantise::{HALF_STEPS, Quantised, STEPS};
+    use crate::kernels::rotation::Rotation;
     use crate::kernels::score::score;
     use crate::kernels::stride;
     use crate::model::{Metric, Seed, Stream};
 
-    /// Rows as codes, at an offset from any alignment; what lies in the padding is noise.
+    /// Rows as codes, at an offset from any alignment.
     struct Store {
         floats: Vec<Vec<f32>>,
         codes: Vec<u8>,
@@ -301,11 +306,12 @@ mod tests {
             scales: Vec::new(),
             errors: Vec::new(),
         };
+        let rotation = Rotation::new(stride);
         for at in 0..count {
             let kind = stream.below(30);
             let floats = row(dim, kind, stream);
-            let codes = &mut store.codes[offset + at * stride..][..dim];
-            let Quantised { scale, error } = quantise(&floats[..dim], codes);
+            let codes = &mut store.codes[offset + at * stride..][..stride];
+            let Quantised { scale, error } = rotation.quantise((&mut floats.clone(), norm(&floats)), codes);
             store.floats.push(floats);
             store.scales.push(scale);
             store.errors.push(error);
@@ -328,6 +334,7 @@ mod tests {
             offset in 0usize..64,
             ceiled in any::<bool>(),
             half in any::<bool>(),
+            by_class in any::<bool>(),
             seed in any::<u64>(),
         ) {
             let mut stream = Seed(seed).stream(0, 0);
@@ -343,28 +350,38 @@ mod tests {
                 coded.bounds(panel * 16, cuts, largest)
             });
             let bounds: Vec<_> = bounds.collect();
+            let mut class = |none| if stream.below(3) == 0 { none } else { stream.below(4) as u32 };
+            let classes: Vec<u32> = (0..count).map(|_| class(Barred::NO_ROWS)).collect();
+            let of_anchors: Vec<[u32; 16]> =
+                bounds.iter().map(|_| std::array::from_fn(|_| class(Barred::NO_ANCHORS))).collect();
+            let barred = if by_class { Barred { rows: &classes, anchors: &of_anchors } } else { Barred::default() };
             let hits_of = |scan: &dyn Fn(&mut CodedHits)| {
-                let mut hits = CodedHits::default();
-                scan(&mut hits);
-                let mut hits: Vec<CodedHit> = hits.iter().collect();
+                let mut found = CodedHits::default();
+                scan(&mut found);
+                let mut hits: Vec<CodedHit> = found.iter().collect();
                 hits.sort_unstable();
-                hits
+                (hits, found.barred())
             };
-            let hits = hits_of(&|hits| coded.scan(rows.rows(), &bounds, hits));
-            prop_assert_eq!(&hits, &hits_of(&|hits| coded.scan_portable(rows.rows(), &bounds, hits)));
+            let (hits, left_out) = hits_of(&|hits| coded.scan(rows.rows(), &bounds, barred, hits));
+            prop_assert_eq!(&(hits.clone(), left_out), &hits_of(&|hits| coded.scan_portable(rows.rows(), &bounds, barred, hits)));
+            let (all, _) = hits_of(&|hits| coded.scan(rows.rows(), &bounds, Barred::default(), hits));
+            let own = |hit: &CodedHit| classes[hit.row as usize] == of_anchors[hit.anchor as usize / 16][hit.anchor as usize % 16];
+            let others: Vec<CodedHit> = all.iter().copied().filter(|hit| !(by_class && own(hit))).collect();
+            prop_assert_eq!(left_out as usize, all.len() - others.len());
+            prop_assert_eq!(&hits, &others);
             #[cfg(target_arch = "x86_64")]
             if half && std::arch::is_x86_feature_detected!("avx2") {
                 #[expect(unsafe_code, reason = "calls a function compiled for AVX2")]
                 // SAFETY: AVX2 was detected on this CPU just above.
-                let narrower = hits_of(&|hits| unsafe { coded.scan_avx2(rows.rows(), &bounds, hits) });
-                prop_assert_eq!(&hits, &narrower);
+                let narrower = hits_of(&|hits| unsafe { coded.scan_avx2(rows.rows(), &bounds, barred, hits) });
+                prop_assert_eq!(&(hits, left_out), &narrower);
             }
             for (number, anchor) in anchors.iter().enumerate() {
                 for (at, row) in rows.floats.iter().enumerate() {
                     let exact = score(Metric::Dot, anchor, row);
                     let of = |hit: &&CodedHit| (hit.row, hit.anchor) == (at as u32, number as u32);
                     let inside = f64::from(exact) >= cut(anchor) && f64::from(exact) <= high(cut(anchor));
-                    let hit = hits.iter().find(of);
+                    let hit = all.iter().find(of);
                     prop_assert!(hit.is_some() || !inside, "missed {exact} of {:?}", cut(anchor));
                     if let Some(&hit) = hit {
                         let (mut one, mut intervals) = (CodedHits::default(), Intervals::default());

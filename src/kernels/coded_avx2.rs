@@ -1,13 +1,14 @@
 //! The tile over codes, for AVX2, which adds up products of unsigned and signed bytes in pairs of sixteen bits.
 
 use std::arch::x86_64::{
-    __m256i, _CMP_GE_OQ, _CMP_LE_OQ, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_sub_ps,
+    __m256i, _CMP_GE_OQ, _CMP_LE_OQ, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_cmpeq_epi32, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_storeu_si256, _mm256_sub_ps,
 };
 
 use super::LANES;
-use super::coded::{CodedBounds, CodedHit, CodedHits, CodedRows, DEPTH, GROUP, Group};
+use super::coded::{Barred, CodedBounds, CodedHit, CodedHits, CodedRows, DEPTH, GROUP, Group};
 use super::prefetch::prefetch;
 
 /// Rows at a time: 5 rows x 2 registers of sums, 2 of anchors' codes, a row's, the ones and two products make 16 registers.
@@ -27,11 +28,12 @@ pub(super) fn scan_panels(
     starts: &[[i32; LANES]],
     rows: CodedRows<'_>,
     bounds: &[CodedBounds],
+    barred: Barred<'_>,
     hits: &mut CodedHits,
 ) {
     let stride = groups.len() / starts.len() * DEPTH;
     for (panel, groups) in groups.chunks_exact(stride / DEPTH).enumerate() {
-        let of = Panel { groups, start: &starts[panel], bounds: &bounds[panel], anchor: panel * LANES };
+        let of = Panel { groups, start: &starts[panel], bounds: &bounds[panel], barred, number: panel };
         let mut at = 0;
         let mut blocks = rows.codes.chunks_exact(stride * BLOCK);
         for block in &mut blocks {
@@ -49,8 +51,8 @@ struct Panel<'a> {
     groups: &'a [Group],
     start: &'a [i32; LANES],
     bounds: &'a CodedBounds,
-    /// Number of the first anchor.
-    anchor: usize,
+    barred: Barred<'a>,
+    number: usize,
 }
 
 impl Panel<'_> {
@@ -64,13 +66,18 @@ impl Panel<'_> {
             if lanes == 0 {
                 continue;
             }
+            if let Some(&class) = self.barred.rows.get(row) {
+                let own = lanes & lanes_of(class, &self.barred.anchors[self.number]);
+                hits.barred += u64::from(own.count_ones());
+                lanes &= !own;
+            }
             let mut stored = [0i32; LANES];
             let (low, high) = stored.split_at_mut(HALF);
             store(sums[0], low);
             store(sums[1], high);
             while lanes != 0 {
                 let lane = lanes.trailing_zeros() as usize;
-                hits.push(CodedHit { row: row as u32, anchor: (self.anchor + lane) as u32, sum: stored[lane] });
+                hits.push(CodedHit { row: row as u32, anchor: (self.number * LANES + lane) as u32, sum: stored[lane] });
                 lanes &= lanes - 1;
             }
         }
@@ -122,6 +129,15 @@ impl Panel<'_> {
     }
 }
 
+/// Which of sixteen are of this class.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn lanes_of(class: u32, of: &[u32; LANES]) -> u32 {
+    let (class, halves) = (_mm256_set1_epi32(class as i32), of.as_chunks::<HALF>().0);
+    let equal = |half: &[u32; HALF]| _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(load(half), class))) as u32;
+    equal(&halves[0]) | equal(&halves[1]) << HALF
+}
+
 /// Anchors one by one, each of `groups.len() / count` groups, against rows.
 #[target_feature(enable = "avx2")]
 pub(super) fn scan_few(
@@ -130,6 +146,7 @@ pub(super) fn scan_few(
     starts: &[i32; LANES],
     rows: CodedRows<'_>,
     bounds: &CodedBounds,
+    barred: Barred<'_>,
     hits: &mut CodedHits,
 ) {
     let of_row = stride.div_ceil(GROUP);
@@ -138,7 +155,10 @@ pub(super) fn scan_few(
         for anchor in 0..count {
             let sum = starts[anchor].wrapping_add(dot(&groups[anchor * of_row..][..of_row], codes));
             if bounds.take(anchor, sum, rows.scales[row], rows.errors[row]) {
-                hits.push(CodedHit { row: row as u32, anchor: anchor as u32, sum });
+                match barred.bars(row, anchor) {
+                    true => hits.barred += 1,
+                    false => hits.push(CodedHit { row: row as u32, anchor: anchor as u32, sum }),
+                }
             }
         }
     }

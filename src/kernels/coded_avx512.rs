@@ -1,15 +1,15 @@
 //! The tile over codes, for AVX-512.
 
 use std::arch::x86_64::{
-    __m512i, __mmask16, _CMP_GE_OQ, _CMP_LE_OQ, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_compress_epi32,
-    _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, __mmask16, _CMP_GE_OQ, _CMP_LE_OQ, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use super::LANES;
-use super::coded::{CodedBounds, CodedHits, CodedRows, DEPTH, GROUP, Group};
+use super::coded::{Barred, CodedBounds, CodedHits, CodedRows, DEPTH, GROUP, Group};
 use super::prefetch::prefetch;
 
 /// Rows asked for before they are read, where reading is all that takes time.
@@ -23,6 +23,7 @@ pub(super) fn scan_panels(
     starts: &[[i32; LANES]],
     rows: CodedRows<'_>,
     bounds: &[CodedBounds],
+    barred: Barred<'_>,
     hits: &mut CodedHits,
 ) {
     let depth = groups.len() / starts.len();
@@ -39,7 +40,8 @@ pub(super) fn scan_panels(
             groups: &groups[first * depth..][..panels * depth],
             starts: &starts[first..][..panels],
             bounds: &bounds[first..][..panels],
-            anchor: first * LANES,
+            barred,
+            first,
             stride,
         };
         match panels {
@@ -56,8 +58,9 @@ struct Panels<'a> {
     groups: &'a [Group],
     starts: &'a [[i32; LANES]],
     bounds: &'a [CodedBounds],
-    /// Number of the first anchor.
-    anchor: usize,
+    barred: Barred<'a>,
+    /// Number of the first panel.
+    first: usize,
     stride: usize,
 }
 
@@ -143,10 +146,17 @@ impl Panels<'_> {
         if any != 0 {
             let mut to = Appending::new(hits, R * P);
             for row in 0..R {
+                if let Some(&class) = self.barred.rows.get(first + row) {
+                    for panel in 0..P {
+                        let own = masks[row][panel] & lanes_of(class, &self.barred.anchors[self.first + panel]);
+                        to.hits.barred += u64::from(own.count_ones());
+                        masks[row][panel] &= !own;
+                    }
+                }
                 let number = _mm512_set1_epi32((first + row) as i32);
                 for panel in 0..P {
                     if masks[row][panel] != 0 {
-                        let anchors = numbers_from(self.anchor + panel * LANES);
+                        let anchors = numbers_from((self.first + panel) * LANES);
                         to.append(masks[row][panel], number, anchors, sums[row][panel]);
                     }
                 }
@@ -164,6 +174,7 @@ pub(super) fn scan_few(
     starts: &[i32; LANES],
     rows: CodedRows<'_>,
     bounds: &CodedBounds,
+    barred: Barred<'_>,
     hits: &mut CodedHits,
 ) -> usize {
     let of_row = stride.div_ceil(GROUP);
@@ -179,9 +190,16 @@ pub(super) fn scan_few(
             let spread = _mm512_mul_ps(errors, _mm512_set1_ps(bounds.reach[anchor]));
             let low = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_add_ps(middle, spread), _mm512_set1_ps(bounds.low[anchor]));
             let high = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_sub_ps(middle, spread), _mm512_set1_ps(bounds.high[anchor]));
-            if low & high != 0 {
-                Appending::new(hits, 1).append(low & high, numbers_from(at), _mm512_set1_epi32(anchor as i32), sums);
+            let mut mask = low & high;
+            if mask == 0 {
+                continue;
             }
+            if let Some(classes) = barred.rows.get(at..).and_then(<[u32]>::first_chunk) {
+                let own = mask & lanes_of(barred.anchors[0][anchor], classes);
+                hits.barred += u64::from(own.count_ones());
+                mask &= !own;
+            }
+            Appending::new(hits, 1).append(mask, numbers_from(at), _mm512_set1_epi32(anchor as i32), sums);
         }
         at += LANES;
     }
@@ -248,7 +266,7 @@ impl<'h> Appending<'h> {
         assert!(self.room > 0, "room was made");
         self.room -= 1;
         let more = mask.count_ones() as usize;
-        let CodedHits { rows: to_rows, anchors: to_anchors, sums: to_sums } = &mut *self.hits;
+        let CodedHits { rows: to_rows, anchors: to_anchors, sums: to_sums, barred: _ } = &mut *self.hits;
         #[expect(unsafe_code, reason = "stores whole registers into spare room, of which the first lanes are kept")]
         // SAFETY: each vector had room for `room` registers when this was made, each append takes at most one and takes one from
         // `room`, which is not below zero; `more` lanes of the register just stored are initialised.
@@ -265,6 +283,13 @@ impl<'h> Appending<'h> {
             to_sums.set_len(to_sums.len() + more);
         }
     }
+}
+
+/// Which of sixteen are of this class.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn lanes_of(class: u32, of: &[u32; LANES]) -> __mmask16 {
+    _mm512_cmpeq_epi32_mask(load(of), _mm512_set1_epi32(class as i32))
 }
 
 /// `first` in lane 0, and so on.

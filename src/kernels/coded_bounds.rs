@@ -34,8 +34,8 @@ pub(super) struct Coded {
 impl CodedBounds {
     /// What the first sixteen of `anchors` must hear of; see [`super::coded::CodedAnchors::bounds`].
     ///
-    /// With anchor a = s q + x and row v = t c + y, where |x| and |y| are the errors: a.v = st(q.c) + sq.y + x.v, so a.v is
-    /// st(q.c) give or take (|a| + |x|)|y| + |x||v| (Cauchy-Schwarz, and |sq| <= |a| + |x|).
+    /// With anchor a = s q + x and row v = t c + y, both rotated, where |x| and |y| are the errors, what the rotation loses among them:
+    /// a.v = st(q.c) + sq.y + x.v, so a.v is st(q.c) give or take (|a| + |x|)|y| + |x||v| (Cauchy-Schwarz, and |sq| <= |a| + |x|).
     ///
     /// Of a hit, s2 (q2.c), q2 being the codes of x by a scale s2, is added: then what x lacks of them stands in x's place.
     ///
@@ -87,9 +87,9 @@ impl CodedBounds {
 }
 
 impl Coded {
-    /// An anchor of this norm, read so; `lacking` is what its residual's codes lack of it.
-    pub(super) fn new(norm: f64, read: Quantised, lacking: f64, stride: usize) -> Self {
-        let error = f64::from(read.error);
+    /// An anchor of this norm, rotated but for `lost`, and read so; `lacking` is what its residual's codes lack of that.
+    pub(super) fn new((norm, lost): (f64, f64), read: Quantised, lacking: f64, stride: usize) -> Self {
+        let (error, lacking) = (f64::from(read.error) + lost, lacking + lost);
         let roundings = (stride + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
         let rounded = norm * roundings / (1.0 - roundings);
         // A millionth more covers what is rounded here.

@@ -1,4 +1,6 @@
-//! What the tile over codes reports.
+//! What the tile over codes reports, and what it keeps to itself.
+
+use super::LANES;
 
 /// A row that an anchor wants to hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +19,30 @@ pub struct CodedHits {
     pub(super) rows: Vec<u32>,
     pub(super) anchors: Vec<u32>,
     pub(super) sums: Vec<i32>,
+    /// Hits that were left out since their row is barred.
+    pub(super) barred: u64,
+}
+
+/// Which rows an anchor is not to hear of: those of its own class. A row or an anchor of which there is nothing to say has no class.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Barred<'a> {
+    /// Class of each row of a run; empty if nothing is barred.
+    pub rows: &'a [u32],
+    /// Class of each anchor, a lane an anchor.
+    pub anchors: &'a [[u32; LANES]],
+}
+
+impl Barred<'_> {
+    /// Class of a row that has none.
+    pub const NO_ROWS: u32 = u32::MAX;
+
+    /// Class of an anchor that has none: another than that of rows.
+    pub const NO_ANCHORS: u32 = u32::MAX - 1;
+
+    #[inline(always)]
+    pub(super) fn bars(&self, row: usize, anchor: usize) -> bool {
+        self.rows.get(row).is_some_and(|&class| class == self.anchors[anchor / LANES][anchor % LANES])
+    }
 }
 
 impl CodedHits {
@@ -25,6 +51,12 @@ impl CodedHits {
         self.rows.clear();
         self.anchors.clear();
         self.sums.clear();
+        self.barred = 0;
+    }
+
+    /// Hits that were left out since their row is barred.
+    pub fn barred(&self) -> u64 {
+        self.barred
     }
 
     /// The hits. Those of one anchor come in the order of the rows.

@@ -25,6 +25,7 @@ pub mod quantise;
 mod residuals;
 #[cfg(target_arch = "x86_64")]
 mod residuals_avx512;
+pub mod rotation;
 pub mod score;
 pub mod tile;
 #[cfg(target_arch = "x86_64")]

@@ -36,7 +36,20 @@ pub fn quantise(row: &[f32], codes: &mut [u8]) -> Quantised {
     quantise_to(STEPS, row, codes)
 }
 
-/// The same with codes of at most `steps` from zero, 1 to 127.
+/// How finely anchors are read on this CPU: with VNNI as finely as rows are.
+pub(super) fn anchor_steps() -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected;
+        let wide = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
+        if !wide && is_x86_feature_detected!("avx2") {
+            return HALF_STEPS;
+        }
+    }
+    STEPS
+}
+
+/// [`quantise`] with codes of at most `steps` from zero, 1 to 127.
 pub(super) fn quantise_to(steps: f32, row: &[f32], codes: &mut [u8]) -> Quantised {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {

@@ -1,20 +1,23 @@
-//! The rows once more, as eight-bit codes: what the fast scan reads.
+//! The rows once more, rotated and as eight-bit codes: what the fast scan reads.
 
 use super::chunk::{CHUNK_BYTES, Chunk};
 use super::store::OutOfMemory;
 use crate::kernels::coded::CodedRows;
 use crate::kernels::prefetch::prefetch;
-use crate::kernels::quantise::{Quantised, quantise};
+use crate::kernels::quantise::Quantised;
+use crate::kernels::rotation::Rotation;
 use crate::kernels::{self, LANES};
 
-/// Codes by slot, in chunks that never move. A row takes `stride` bytes, the last ones unused, and two floats: its
-/// scale and its error. In a chunk lie the codes of all its rows, then their scales, then their errors.
+/// Codes by slot, in chunks that never move. A row takes `stride` bytes and two floats: its scale and its error. In a chunk lie the codes of all its rows, then their scales, then their errors.
 #[derive(Debug)]
 pub struct Codes {
     dim: usize,
     stride: usize,
     per_chunk: usize,
     chunks: Vec<Chunk>,
+    rotation: Rotation,
+    /// The row that is being rotated.
+    rotated: Vec<f32>,
 }
 
 impl Codes {
@@ -28,7 +31,7 @@ impl Codes {
         let fit = CHUNK_BYTES / Self::bytes(dim);
         // Whole lane groups of scales keep the chunk's parts aligned for the kernels.
         let per_chunk = if fit < LANES { fit } else { fit / LANES * LANES };
-        Self { dim, stride, per_chunk, chunks: Vec::new() }
+        Self { dim, stride, per_chunk, chunks: Vec::new(), rotation: Rotation::new(stride), rotated: vec![0.0; stride] }
     }
 
     /// Bytes that a row of `dim` floats takes as codes.
@@ -54,15 +57,26 @@ impl Codes {
     pub(super) fn prefetch(&self, slot: u32) {
         let (chunk, at) = self.locate(slot);
         let (codes, floats) = self.chunks[chunk].bytes().split_at(self.per_chunk * self.stride);
-        prefetch(&codes[at * self.stride..][..self.dim]);
+        prefetch(&codes[at * self.stride..][..self.stride]);
         [at, self.per_chunk + at].into_iter().for_each(|float| prefetch(&floats[float * size_of::<f32>()..][..1]));
     }
 
-    /// Notes what a row is now.
-    pub(super) fn set(&mut self, slot: u32, row: &[f32]) {
+    /// Asks for the memory of the codes of slots `start..end`, as far as they lie in one run.
+    pub fn prefetch_run(&self, start: u32, end: u32) {
+        let (CodedRows { codes, scales, errors }, _) = self.run(start, end);
+        prefetch(codes);
+        prefetch(scales);
+        prefetch(errors);
+    }
+
+    /// Notes what a row is now, and its norm.
+    pub(super) fn set(&mut self, slot: u32, row: &[f32], norm: f64) {
         let (chunk, at) = self.locate(slot);
         let (codes, floats) = self.chunks[chunk].bytes_mut().split_at_mut(self.per_chunk * self.stride);
-        let Quantised { scale, error } = quantise(row, &mut codes[at * self.stride..][..self.dim]);
+        self.rotated[..self.dim].copy_from_slice(row);
+        self.rotated[self.dim..].fill(0.0);
+        let codes = &mut codes[at * self.stride..][..self.stride];
+        let Quantised { scale, error } = self.rotation.quantise((&mut self.rotated, norm), codes);
         let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut floats[..2 * self.per_chunk * size_of::<f32>()]);
         floats[at] = scale;
         floats[self.per_chunk + at] = error;

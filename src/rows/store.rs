@@ -115,10 +115,11 @@ impl Rows {
                 &self.scratch
             }
         };
+        let norm = momentum::norm(row);
         if let Some(codes) = &mut self.codes {
-            codes.set(slot, row);
+            codes.set(slot, row, norm);
         }
-        momentum::norm(row)
+        norm
     }
 
     /// Puts back rows from `first` on, as [`Stored::append_raw`] gave them; what is beyond whole rows is ignored.
@@ -144,7 +145,7 @@ impl Rows {
                 }
             };
             if let Some(codes) = &mut self.codes {
-                codes.set(slot, row);
+                codes.set(slot, row, momentum::norm(row));
             }
         }
     }

@@ -2,17 +2,21 @@
 
 use super::SampleError;
 use super::anchors::Anchor;
+use super::block::BLOCK;
 use super::eligibility::Eligibility;
-use super::filtered::{OfOneDraw, Sieve, Sift};
+use super::filtered::{OfOneDraw, OfSome, Sieve, Sift};
 use super::observed::Observed;
 use super::search::{identity, probe, search_depth};
 use crate::bank::{Bank, Shard};
-use crate::index::{Admit, CodedRun, CodedScan, Found, Probe, Shortlist};
+use crate::index::{Admit, CodedRun, CodedScan, Found, Probe, Shortlist, Stretch, Visits};
 use crate::kernels::stride;
 use crate::model::{Nearest, Reason, ReasonCounts};
 
 /// Products of codes in one hold of the bank's lock: about 50 microseconds with AVX-512.
 const WORK_PER_HOLD: usize = 16 << 20;
+
+/// Rows of a stretch that are asked for before it is scanned.
+const ROWS_AHEAD: u32 = 8;
 
 /// Rows scored in one hold.
 const RESCORED_PER_HOLD: usize = 1_000;
@@ -48,34 +52,29 @@ pub(super) fn search(
 }
 
 /// The same for probes of whatever draws.
-pub(super) fn search_for(
+///
+/// Bars are foreseen. Probes for which that went wrong are searched for once more, without.
+pub(super) fn search_for<'a>(
     observed: &mut Observed<'_>,
-    probes: Vec<Probe<'_>>,
+    probes: Vec<Probe<'a>>,
     sift: &mut impl Sift,
     began: u64,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Found>>, SampleError> {
-    let (shards, stride) = {
-        let bank = observed.read()?;
-        (bank.shards().len(), stride(bank.spec().dim()))
-    };
-    let tile = rows_per_hold(stride, probes.len());
-    let mut scan = CodedScan::new(stride, probes);
-    for shard in 0..shards {
-        let mut slot = 0;
-        loop {
-            go_on(wanted)?;
-            let bank = observed.read()?;
-            let state = &bank.shards()[shard];
-            let mut admit = sift.over(state.columns());
-            let Some(next) = scan_run(&mut scan, (state, shard as u32), slot, tile, &mut admit) else { break };
-            if scan.is_lost() {
-                return Ok(None);
-            }
-            slot = next;
-        }
+    let pass = Pass::new(observed, probes.len())?;
+    let mut scan = CodedScan::new(pass.stride, probes.clone()).foreseeing(pass.visits.rows());
+    if !pass.over(&mut scan, observed, sift, wanted)? {
+        return Ok(None);
     }
-    let mut shortlists: Vec<Shortlist<'_>> = scan.shortlists().collect();
+    let unsure = scan.unsure();
+    let mut shortlists: Vec<Shortlist<'a>> = scan.shortlists().collect();
+    if !unsure.is_empty() {
+        let mut scan = CodedScan::new(pass.stride, unsure.iter().map(|&probe| probes[probe].clone()).collect());
+        if !pass.over(&mut scan, observed, &mut OfSome { sift, probes: &unsure }, wanted)? {
+            return Ok(None);
+        }
+        unsure.iter().zip(scan.shortlists()).for_each(|(&probe, shortlist)| shortlists[probe] = shortlist);
+    }
     let mut at = 0;
     while at < shortlists.len() {
         go_on(wanted)?;
@@ -89,10 +88,66 @@ pub(super) fn search_for(
     Ok(Some(shortlists.into_iter().map(Shortlist::found).collect()))
 }
 
-/// Rows scanned for so many probes in one hold: whole steps of the scan, where there is time for one.
-fn rows_per_hold(stride: usize, probes: usize) -> u32 {
-    let rows = (WORK_PER_HOLD / (stride * probes.max(1))).clamp(64, 1 << 14);
-    (if rows < CodedScan::MOST_AT_ONCE { rows } else { rows - rows % CodedScan::MOST_AT_ONCE }) as u32
+/// How all rows are looked at that there are when the search begins: for one probe as for many, so that the same are examined whoever is
+/// searched for together.
+struct Pass {
+    visits: Visits,
+    stride: usize,
+    rows_per_hold: usize,
+}
+
+impl Pass {
+    fn new(observed: &mut Observed<'_>, probes: usize) -> Result<Self, SampleError> {
+        let bank = observed.read()?;
+        let stride = stride(bank.spec().dim());
+        Ok(Self {
+            visits: Visits::spread(slots_of(&bank), stretch(stride)),
+            stride,
+            rows_per_hold: rows_per_hold(stride, probes),
+        })
+    }
+
+    /// Scans all rows in short holds; false if codes tell too little of them.
+    fn over(
+        &self,
+        scan: &mut CodedScan<'_>,
+        observed: &mut Observed<'_>,
+        sift: &mut impl Sift,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, SampleError> {
+        let mut visits = self.visits.clone().peekable();
+        while visits.peek().is_some() {
+            go_on(wanted)?;
+            let bank = observed.read()?;
+            let mut rows = 0;
+            while rows < self.rows_per_hold
+                && let Some(stretch) = visits.next()
+            {
+                let state = |stretch: Stretch| &bank.shards()[stretch.shard as usize];
+                if let Some(&ahead) = visits.peek() {
+                    prefetch(state(ahead), ahead);
+                }
+                scan_stretch(scan, state(stretch), stretch, &mut sift.over(state(stretch).columns()));
+                rows += (stretch.end - stretch.start) as usize;
+            }
+            if scan.is_lost() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Rows that are visited one after the other: few, for what lies together is often alike, and many, for each stretch begins with rows that
+/// memory has to be asked for. As many as a block of anchors may have in one hold.
+fn stretch(stride: usize) -> u32 {
+    let steps = WORK_PER_HOLD / (stride * BLOCK * CodedScan::STEP);
+    (steps.clamp(1, 4) * CodedScan::STEP) as u32
+}
+
+/// Rows scanned for so many probes in one hold, and what is left of the last stretch.
+fn rows_per_hold(stride: usize, probes: usize) -> usize {
+    (WORK_PER_HOLD / (stride * probes.max(1))).clamp(64, 1 << 14)
 }
 
 /// What [`search`] finds for one anchor, in one hold and to its full depth.
@@ -100,14 +155,11 @@ pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibilit
     let probe = probe(anchor, nearest, nearest.depth())?;
     let mut scan = CodedScan::new(stride(bank.spec().dim()), vec![probe]);
     let (sieve, mut rejections) = (Sieve::new(std::slice::from_ref(anchor), eligibility), ReasonCounts::default());
-    for (number, shard) in (0u32..).zip(bank.shards()) {
-        let mut admit = sieve.of(shard.columns(), &mut rejections);
-        let mut slot = 0;
-        while let Some(next) = scan_run(&mut scan, (shard, number), slot, 1 << 14, &mut admit) {
-            if scan.is_lost() {
-                return None;
-            }
-            slot = next;
+    for stretch in Visits::in_order(slots_of(bank), 1 << 14) {
+        let state = &bank.shards()[stretch.shard as usize];
+        scan_stretch(&mut scan, state, stretch, &mut sieve.of(state.columns(), &mut rejections));
+        if scan.is_lost() {
+            return None;
         }
     }
     let mut shortlist = scan.shortlists().next()?;
@@ -115,19 +167,29 @@ pub(super) fn search_held(bank: &Bank, anchor: &Anchor, eligibility: &Eligibilit
     Some(shortlist.found())
 }
 
-/// Scans at most `most` rows from `slot` on, and returns the slot to go on from; `None` at the end of the shard.
-fn scan_run(
-    scan: &mut CodedScan<'_>,
-    (state, shard): (&Shard, u32),
-    slot: u32,
-    most: u32,
-    admit: &mut impl Admit,
-) -> Option<u32> {
-    let end = (state.columns().len() as u32).min(slot.saturating_add(most));
-    let codes = state.rows().codes().filter(|_| slot < end)?;
-    let (rows, count) = codes.run(slot, end);
-    scan.run(CodedRun { rows, slot, shard, largest_norm: state.largest_norm() }, admit);
-    Some(slot + count)
+/// Slots of each shard.
+fn slots_of(bank: &Bank) -> impl Iterator<Item = u32> {
+    bank.shards().iter().map(|shard| shard.columns().len() as u32)
+}
+
+/// Scans the rows of a stretch that are still there.
+fn scan_stretch(scan: &mut CodedScan<'_>, state: &Shard, Stretch { shard, start, end }: Stretch, admit: &mut impl Admit) {
+    let (Some(codes), end) = (state.rows().codes(), end.min(state.columns().len() as u32)) else { return };
+    let mut slot = start;
+    while slot < end {
+        let (rows, count) = codes.run(slot, end);
+        scan.run(CodedRun { rows, slot, shard, largest_norm: state.largest_norm() }, admit);
+        slot += count;
+    }
+}
+
+/// Asks for what is read of a stretch first: those that were visited before it lie elsewhere. The rest the CPU foresees by itself.
+fn prefetch(state: &Shard, Stretch { start, end, .. }: Stretch) {
+    let end = end.min(state.columns().len() as u32).min(start + ROWS_AHEAD);
+    if let Some(codes) = state.rows().codes().filter(|_| start < end) {
+        codes.prefetch_run(start, end);
+        state.columns().prefetch_filtered(start..end);
+    }
 }
 
 fn rescore(shortlist: &mut Shortlist<'_>, bank: &Bank, began: u64, budget: &mut usize, rejections: &mut ReasonCounts) {
@@ -137,7 +199,8 @@ fn rescore(shortlist: &mut Shortlist<'_>, bank: &Bank, began: u64, budget: &mut 
     let unchanged = |shard: u32, slot: u32| all_unchanged || state(shard).columns().revision(slot) <= began;
     let row = |shard: u32, slot: u32| unchanged(shard, slot).then(|| state(shard).rows().padded(slot));
     let identity = |shard: u32, slot: u32| identity(state(shard).columns(), slot).filter(|_| unchanged(shard, slot));
-    shortlist.rescore(budget, row, identity, || rejections.add(Reason::Score, 1));
+    let expect = |shard: u32, slot: u32| state(shard).columns().prefetch_identity(slot);
+    shortlist.rescore(budget, row, (identity, expect), || rejections.add(Reason::Score, 1));
 }
 
 fn go_on(wanted: &dyn Fn() -> bool) -> Result<(), SampleError> {

@@ -23,14 +23,15 @@ pub(super) struct Routed {
 /// Entries that a walk keeps at most: it keeps them in order, which costs the more the more there are.
 const MOST_EF: usize = 8_192;
 
-/// Entries that a walk keeps at least.
-const LEAST_EF: usize = 64;
+/// Entries that a walk keeps for each that is wanted, and at least.
+const KEPT: (usize, usize) = (2, 64);
 
-/// Entries that a walk keeps for each that is wanted.
-const KEPT_FOR_EACH: usize = 2;
+/// The same among rows that lie where they are not linked.
+const KEPT_IF_LIVE: (usize, usize) = (3, 64);
 
-/// The same where a walk finds less: around what lies nearest, where that is not wanted, and among rows that lie where they are not linked.
-const KEPT_FOR_EACH_IF_HARDER: usize = 3;
+/// The same where what lies nearest is not wanted: the best of the rest lie around it on all sides, each side with links of its own, and the
+/// larger the bank the more there are.
+const KEPT_IF_BARRED: (usize, usize) = (8, 256);
 
 /// Rows of a dot bank are built into the graph as if they lay on one sphere, where an anchor is about as far from all: walks that
 /// find as much are this much wider.
@@ -140,8 +141,12 @@ fn route(
     let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
     let standing = indexed.and_then(Indexed::standing);
     let is_live = standing.is_some_and(|standing| standing.has_drifted);
-    let each = if is_live || eligibility.bars_what_is_near() { KEPT_FOR_EACH_IF_HARDER } else { KEPT_FOR_EACH };
-    let ef = nearest.search.ef.unwrap_or((each * nearest.depth()).max(LEAST_EF) * wider).clamp(depth.min(MOST_EF), MOST_EF);
+    let (each, least) = match (eligibility.bars_what_is_near(), is_live) {
+        (true, _) => KEPT_IF_BARRED,
+        (_, true) => KEPT_IF_LIVE,
+        _ => KEPT,
+    };
+    let ef = nearest.search.ef.unwrap_or((each * nearest.depth()).max(least) * wider).clamp(depth.min(MOST_EF), MOST_EF);
     let mut task = Task { anchors, entries, beside: 0, ef, is_live };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
     let asked = nearest.search.plan == Some(Plan::Graph);

@@ -17,16 +17,21 @@ const ENTRIES: usize = 6_000;
 const ANCHORS: usize = 21;
 const K: usize = 24;
 
-/// Rows at this distance from one of a few centres; labels by turn.
-fn bank(metric: Metric, dtype: Dtype, spread: f32, random: &mut Stream) -> Shared<Bank> {
+/// Some that the scan compares as 32 bits, some that it can't, and those between.
+const LABELS: [i64; 7] = [0, 1, -5, 1 << 40, 0xFFFF_FFFE, 0xFFFF_FFFF, 7];
+
+/// Rows at this distance from one of some centres, `run` after each other from the same one; labels by turn.
+fn bank(metric: Metric, dtype: Dtype, (spread, run): (f32, usize), random: &mut Stream) -> Shared<Bank> {
     let spec = BankSpec::new(DIM as u32, metric, BankKind::Queue { capacity: ENTRIES as u64 }, 3).unwrap();
     let spec = spec.with_dtype(dtype).unwrap();
-    let centres = random_rows(random, 5, DIM);
+    // Far more than a few centres, where one of them has the best rows all by itself.
+    let count = if run == 1 { 5 } else { ENTRIES.div_ceil(run) };
+    let centres = random_rows(random, count, DIM);
     let mut data = random_rows(random, ENTRIES, DIM);
     for (at, x) in data.iter_mut().enumerate() {
-        *x = *x * spread + centres[at / DIM % 5 * DIM + at % DIM];
+        *x = *x * spread + centres[at / DIM / run % count * DIM + at % DIM];
     }
-    let labels = (0..ENTRIES as i64).map(|at| Some(at % 7)).collect();
+    let labels = (0..ENTRIES).map(|at| Some(LABELS[at % 7])).collect();
     // Ids repeat: ties are broken by id, then by place.
     let ids = Ids::Given((0..ENTRIES as u64).map(|at| at / 2).collect());
     let rows = Matrix::new("embeddings", DIM, metric, data).unwrap();
@@ -45,7 +50,7 @@ fn query(anchors: usize, metric: Metric, rules: ScoreRules, random: &mut Stream)
     let anchors = Anchors {
         count: anchors,
         embeddings: Some(Matrix::new("anchors", DIM, metric, random_rows(random, anchors, DIM)).unwrap()),
-        labels: Some((0..anchors as i64).map(|at| Some(at % 7)).collect()),
+        labels: Some((0..anchors).map(|at| Some(LABELS[at % 7])).collect()),
         ..Anchors::default()
     };
     SampleQuery::new(anchors, vec![draw], None, Seed(1), Form::pooled(columns)).unwrap()
@@ -69,7 +74,7 @@ fn expected(bank: &Bank, query: &SampleQuery, at: usize, rules: ScoreRules) -> V
     for (number, shard) in bank.shards().iter().enumerate() {
         for &slot in shard.roster() {
             let score = score(bank.spec().metric(), &anchor, &shard.rows().padded(slot).to_vec());
-            let kept = rules.range(None).keeps(score) && shard.columns().label(slot) != Some(at as i64 % 7);
+            let kept = rules.range(None).keeps(score) && shard.columns().label(slot) != Some(LABELS[at % 7]);
             if kept {
                 all.push((score, shard.columns().id(slot), number, slot));
             }
@@ -85,7 +90,7 @@ fn answers_are_those_of_scoring_every_row() {
     let ruled = ScoreRules { min_score: Some(-0.2), max_score: Some(0.4), ..ScoreRules::default() };
     for metric in [Metric::Cosine, Metric::Dot] {
         for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
-            for spread in [1.0, 1e-4] {
+            for spread in [(1.0, 1), (1e-4, 1), (0.1, 60)] {
                 for (anchors, rules) in [(ANCHORS, ScoreRules::default()), (ANCHORS, ruled), (2, ruled)] {
                     let bank = bank(metric, dtype, spread, &mut random);
                     let query = query(anchors, metric, rules, &mut random);
@@ -98,7 +103,7 @@ fn answers_are_those_of_scoring_every_row() {
                             .map(|(&row, &score)| (score, answer.rows.ids[row as usize]))
                             .collect();
                         let expected = expected(&bank.read().unwrap(), &query, at, rules);
-                        assert_eq!(got, expected, "{metric:?} {dtype:?}, spread {spread}, {rules:?}, anchor {at}");
+                        assert_eq!(got, expected, "{metric:?} {dtype:?}, spread {spread:?}, {rules:?}, anchor {at}");
                     }
                 }
             }
