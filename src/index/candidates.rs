@@ -81,6 +81,7 @@ impl Candidates {
         let (rank, more) = match seen {
             Some((seen, rows)) => {
                 let rank = foreseen_rank(self.depth, seen as f64 / rows.max(1) as f64);
+                // The rank rises too: to wait for half as many again would be to wait for ever.
                 (rank, rank / 8)
             }
             None => (self.depth, self.depth / 2),

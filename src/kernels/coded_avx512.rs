@@ -147,10 +147,10 @@ impl Panels<'_> {
             let mut to = Appending::new(hits, R * P);
             for row in 0..R {
                 if let Some(&class) = self.barred.rows.get(first + row) {
-                    for panel in 0..P {
-                        let own = masks[row][panel] & lanes_of(class, &self.barred.anchors[self.first + panel]);
+                    for (mask, anchors) in masks[row].iter_mut().zip(&self.barred.anchors[self.first..]) {
+                        let own = *mask & lanes_of(class, anchors);
                         to.hits.barred += u64::from(own.count_ones());
-                        masks[row][panel] &= !own;
+                        *mask &= !own;
                     }
                 }
                 let number = _mm512_set1_epi32((first + row) as i32);

@@ -44,7 +44,7 @@ pub(super) fn search(
     let probes = anchors.iter().filter_map(|anchor| probe(anchor, nearest, search_depth(nearest)));
     let mut rejected = ReasonCounts::default();
     let mut sift = OfOneDraw { sieve: Sieve::new(anchors, eligibility), rejections: &mut rejected };
-    let found = search_for(observed, probes.collect(), &mut sift, began, wanted)?;
+    let found = search_for(observed, &probes.collect::<Vec<_>>(), &mut sift, began, wanted)?;
     if found.is_some() {
         rejections.merge(&rejected);
     }
@@ -56,13 +56,13 @@ pub(super) fn search(
 /// Bars are foreseen. Probes for which that went wrong are searched for once more, without.
 pub(super) fn search_for<'a>(
     observed: &mut Observed<'_>,
-    probes: Vec<Probe<'a>>,
+    probes: &[Probe<'a>],
     sift: &mut impl Sift,
     began: u64,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Found>>, SampleError> {
     let pass = Pass::new(observed, probes.len())?;
-    let mut scan = CodedScan::new(pass.stride, probes.clone()).foreseeing(pass.visits.rows());
+    let mut scan = CodedScan::new(pass.stride, probes.to_vec()).foreseeing(pass.visits.rows());
     if !pass.over(&mut scan, observed, sift, wanted)? {
         return Ok(None);
     }

@@ -140,7 +140,7 @@ fn scan(
     let of_draw = |seat: &Seat| Some((blocks[seat.block].anchors.as_slice(), &drawing(seat)?.eligibility));
     let mut sieve = JointSieve::new(seats.iter().filter_map(of_draw));
     let by_codes = match pass {
-        Pass::Codes => coded_search::search_for(observed, probes(), &mut sieve, began, wanted)?,
+        Pass::Codes => coded_search::search_for(observed, &probes(), &mut sieve, began, wanted)?,
         Pass::Rows => None,
     };
     let found = match by_codes {
