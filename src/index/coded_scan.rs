@@ -163,8 +163,11 @@ impl<'a> CodedScan<'a> {
             let has_class = panels.iter().flatten().any(|&class| class != Barred::NO_ANCHORS);
             if has_class && probes > FEW { panels } else { Vec::new() }
         });
+        if own_classes.is_empty() {
+            return false;
+        }
         self.classes.resize(count, Barred::NO_ROWS);
-        !own_classes.is_empty() && admit.classes(slot, &mut self.classes)
+        admit.classes(slot, &mut self.classes)
     }
 
     /// Hears of a norm. Those of the shards that were scanned before are kept in mind, or bounds would change with every run.
