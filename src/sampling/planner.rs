@@ -13,8 +13,8 @@ pub(super) struct Planner {
     step: Learnt,
     /// How many times as long one to a row as it is takes.
     live: Learnt,
-    /// Distances for each entry that a walk keeps (ef) and each doubling of the entries.
-    steps: Learnt,
+    /// Distances for each entry that a walk keeps (ef) and each doubling of the entries; second, those of walks through what is not wanted.
+    steps: [Learnt; 2],
 }
 
 /// What there is to search for.
@@ -28,6 +28,8 @@ pub(super) struct Task {
     pub(super) ef: usize,
     /// Whether a walk would be over the rows as they are.
     pub(super) is_live: bool,
+    /// Whether what lies nearest is not wanted: a walk goes through it all the same.
+    pub(super) is_barred: bool,
 }
 
 /// Batches of 1, 2, 4, ... 64 anchors and more.
@@ -41,7 +43,12 @@ const STEPS: f32 = 0.6;
 
 impl Default for Planner {
     fn default() -> Self {
-        Self { scan: SCAN_NS.map(Learnt::new), step: Learnt::new(STEP_NS), live: Learnt::new(LIVE), steps: Learnt::new(STEPS) }
+        Self {
+            scan: SCAN_NS.map(Learnt::new),
+            step: Learnt::new(STEP_NS),
+            live: Learnt::new(LIVE),
+            steps: [STEPS; 2].map(Learnt::new),
+        }
     }
 }
 
@@ -53,7 +60,7 @@ impl Planner {
 
     /// Microseconds that walks through the graph would take, with the scan of what it doesn't know.
     pub(super) fn graph_us(&self, task: Task) -> f64 {
-        let steps = self.steps.get() * task.ef as f64 * doublings(task.entries);
+        let steps = self.steps[usize::from(task.is_barred)].get() * task.ef as f64 * doublings(task.entries);
         // Rows that are listed are copied before they are scanned.
         steps * self.step_ns(task) * task.anchors as f64 / 1e3 + 2.0 * self.scan_us(task.anchors, task.beside)
     }
@@ -84,7 +91,7 @@ impl Planner {
                 self.step.learn(each);
             }
             let kept = (task.ef * task.anchors) as f64 * doublings(task.entries);
-            self.steps.learn(computed as f64 / kept);
+            self.steps[usize::from(task.is_barred)].learn(computed as f64 / kept);
         }
     }
 }
@@ -109,7 +116,7 @@ mod tests {
 
     use super::{Planner, Task};
 
-    const LARGE: Task = Task { anchors: 1, entries: 1_000_000, beside: 0, ef: 128, is_live: false };
+    const LARGE: Task = Task { anchors: 1, entries: 1_000_000, beside: 0, ef: 128, is_live: false, is_barred: false };
 
     #[test]
     fn large_banks_are_walked_and_small_ones_scanned() {

@@ -29,9 +29,12 @@ const KEPT: (usize, usize) = (2, 64);
 /// The same among rows that lie where they are not linked.
 const KEPT_IF_LIVE: (usize, usize) = (3, 64);
 
-/// The same where what lies nearest is not wanted: the best of the rest lie around it on all sides, each side with links of its own, and the
-/// larger the bank the more there are.
+/// The same where what lies nearest is not wanted: the best of the rest lie around it on all sides, each side with links of its own.
 const KEPT_IF_BARRED: (usize, usize) = (8, 256);
+
+/// From so many entries on a walk keeps more, by this power of how many times as many there are: at a million what is kept at least is
+/// 2.7 times as much, and where what lies nearest is not wanted, there are more sides, so that all is.
+const GROWS: (f64, f64) = (262_144.0, 0.75);
 
 /// Rows of a dot bank are built into the graph as if they lay on one sphere, where an anchor is about as far from all: walks that
 /// find as much are this much wider.
@@ -72,8 +75,8 @@ pub(super) fn search(
     let mut found: Vec<Option<Found>> = walk.all(mine, beside)?;
     let computed = walk.computed;
     let short: Vec<usize> = (0..found.len()).filter(|&at| found[at].is_none()).collect();
-    if short.is_empty() {
-        // A walk that was cut short tells what its filters cost, not what walks do: learnt from, it would end all others too.
+    if short.len() * 2 <= found.len() {
+        // A walk that was cut short tells what its filters cost, not what walks do: learnt from, such would end all others too.
         indexed.planner.walked(task, computed, clock::now().duration_since(walks_began));
     }
     let mut reason = reason;
@@ -113,7 +116,18 @@ pub(super) fn scan_reason(
 /// Hears what one scan for `anchors` of several requests took.
 pub(super) fn scanned_together(observed: &Observed<'_>, (anchors, entries): (usize, usize), took: Duration) {
     if let Some(indexed) = observed.indexed() {
-        indexed.planner.scanned(Task { anchors, entries, beside: 0, ef: 0, is_live: false }, took);
+        indexed.planner.scanned(Task { anchors, entries, beside: 0, ef: 0, is_live: false, is_barred: false }, took);
+    }
+}
+
+/// Entries that a walk for so many keeps in a bank of `entries`.
+fn kept(depth: usize, entries: usize, is_barred: bool, is_live: bool) -> usize {
+    let growth = (entries as f64 / GROWS.0).max(1.0).powf(GROWS.1);
+    let grown = |kept: usize| (kept as f64 * growth) as usize;
+    match (is_barred, is_live) {
+        (true, _) => grown((KEPT_IF_BARRED.0 * depth).max(KEPT_IF_BARRED.1)),
+        (_, true) => (KEPT_IF_LIVE.0 * depth).max(grown(KEPT_IF_LIVE.1)),
+        _ => (KEPT.0 * depth).max(grown(KEPT.1)),
     }
 }
 
@@ -141,13 +155,10 @@ fn route(
     let wider = if metric == Metric::Dot { DOT_WIDER } else { 1 };
     let standing = indexed.and_then(Indexed::standing);
     let is_live = standing.is_some_and(|standing| standing.has_drifted);
-    let (each, least) = match (eligibility.bars_what_is_near(), is_live) {
-        (true, _) => KEPT_IF_BARRED,
-        (_, true) => KEPT_IF_LIVE,
-        _ => KEPT,
-    };
-    let ef = nearest.search.ef.unwrap_or((each * nearest.depth()).max(least) * wider).clamp(depth.min(MOST_EF), MOST_EF);
-    let mut task = Task { anchors, entries, beside: 0, ef, is_live };
+    let is_barred = eligibility.bars_what_is_near();
+    let ef = nearest.search.ef.unwrap_or(kept(nearest.depth(), entries, is_barred, is_live) * wider);
+    let ef = ef.clamp(depth.min(MOST_EF), MOST_EF);
+    let mut task = Task { anchors, entries, beside: 0, ef, is_live, is_barred };
     let exact = |reason: &str| Route::Exact { reason: reason.to_owned() };
     let asked = nearest.search.plan == Some(Plan::Graph);
     let Some(indexed) = indexed else {
@@ -181,4 +192,17 @@ fn route(
         }
         None => (task, exact(&format!("about {scan:.0} us for {anchors} anchors; the graph about {graph:.0}"))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kept;
+
+    #[test]
+    fn walks_keep_more_in_larger_banks() {
+        assert_eq!((kept(10, 100_000, false, false), kept(64, 262_144, false, false)), (64, 128));
+        assert_eq!((kept(64, 100_000, false, true), kept(64, 100_000, true, true)), (192, 512));
+        assert_eq!((kept(10, 1_000_000, false, false), kept(128, 1_000_000, false, false)), (174, 256));
+        assert_eq!((kept(10, 1_000_000, true, false), kept(64, 1_000_000, true, false)), (698, 1_398));
+    }
 }

@@ -120,8 +120,8 @@ class Nearest:
             "approximate": where it is cheaper; default: "approximate", but "exact" in a call with a seed. `info.plans` tells
             which it was.
         ef: entries that a walk through the graph keeps; more find more and take longer; default twice the ranks,
-            at least 64; three times once rows have moved; eight times, at least 256, with own labels left out; dot banks: four
-            times that.
+            at least 64; three times once rows have moved; eight times, at least 256, with own labels left out; more in banks of
+            more than 262,144 entries; dot banks: four times that.
         plan: "scan", "graph" or "posting_list", whatever it costs: to see what a plan does.
         filters: in place of the call's, for this draw only.
     """
