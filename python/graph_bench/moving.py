@@ -287,6 +287,11 @@ def bars_of_churn(churn: dict[str, Any]) -> dict[str, bool]:
         # What costs less may be a scan: the graph must be as good by itself.
         for of in ("recall", "recall_of_graph"):
             bars[f"moving, {name}: {of.replace('_', ' ')}"] = phase[of].get("mean", 0.0) >= RECALL_MOVING
+        for of in ("recall_beside_builds", "recall_of_graph_beside_builds"):
+            if phase[of]["of"]:
+                bars[f"moving, {name}: {of.replace('_', ' ')}"] = phase[of]["mean"] >= RECALL_MOVING
+    asked = sum(phase["recall_beside_builds"]["of"] for phase in churn["phases"].values())
+    bars["moving: recall that is asked for beside a build"] = asked > 0
     for name, figures in churn["latency"].items():
         calls = f"{figures['without_build']['calls']} calls without a build, {figures['beside_build']['calls']} beside one"
         bars[f"moving, sampling {name}: p99 ({calls})"] = figures.get("p99_ratio", math.inf) <= SLOWER_BESIDE

@@ -52,6 +52,11 @@ pipeline batch after batch, and draws with replacement.
 """
 
 
+BUILDING = """To fill and build, with two threads where it has them; negbank's is writing the rows through gRPC and, where it
+has a graph, waiting until that serves.
+"""
+
+
 def page(results: Results) -> str:
     """The page's text."""
     parts = [
@@ -80,7 +85,7 @@ def page(results: Results) -> str:
             parts.append(f"Recall wanted: {tables[0].wanted}. negbank's plan: {', '.join(sorted({t.plan for t in tables}))}.\n")
         parts.append(as_table(COLUMNS, [line for table in tables for line in lines(table)]))
     parts.append("## Building\n")
-    parts.append("To fill and build, with two threads where it has them; negbank's is writing the rows through gRPC.\n")
+    parts.append(BUILDING)
     built = [(f"{n:,}", who, f"{s:.1f}") for n, by_name in results.builds.items() for who, s in by_name.items()]
     parts.append(as_table(BUILD_COLUMNS, list(built)))
     if (DOCS / "growth.md").exists():

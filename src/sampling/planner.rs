@@ -141,6 +141,9 @@ mod tests {
         }
         assert!((planner.scan_us(1, 1_000_000) - 2_000.0).abs() < 100.0);
         assert!((planner.graph_us(LARGE) - 1_000.0).abs() < 50.0);
+        let barred = Task { is_barred: true, ..LARGE };
+        (0..100).for_each(|_| planner.walked(barred, 4_000, Duration::from_millis(4)));
+        assert!((planner.graph_us(barred) - 4_000.0).abs() < 200.0 && (planner.graph_us(LARGE) - 1_000.0).abs() < 50.0);
         let live = Task { is_live: true, ..LARGE };
         assert!((planner.graph_us(live) - 1_500.0).abs() < 80.0, "as is supposed of a row as it is");
         (0..100).for_each(|_| planner.walked(live, 1_000, Duration::from_millis(3)));

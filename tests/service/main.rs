@@ -43,6 +43,7 @@ mod given_up;
 mod graph;
 mod graph_builds;
 mod half_precision;
+mod hard_filter;
 mod hopeless;
 mod hostile;
 mod joined;
