@@ -248,6 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{STEP, dot, dot_floats, dot_mixed, dot_portable, dots, stride, widen};
+    use crate::kernels::shifted::Shifted;
     use crate::model::Half;
 
     fn rounded(row: &[f32]) -> Vec<u16> {
@@ -276,22 +277,24 @@ mod tests {
             pairs in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 1..300),
             exponents in (-140i32..48, -140i32..48),
             offset in prop_oneof![Just(0.0f32), -1e5f32..1e5],
+            aside in (0usize..32, 0usize..16),
         ) {
             let (mut a, mut b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
             a.iter_mut().for_each(|x| *x = (*x + offset) * 2f32.powi(exponents.0));
             b.iter_mut().for_each(|x| *x = (*x + offset) * 2f32.powi(exponents.1));
             a.resize(stride(a.len()), 0.0);
             b.resize(stride(b.len()), 0.0);
-            let (x, y) = (rounded(&a), rounded(&b));
+            let (x, y) = (Shifted::new(&rounded(&a), aside.0), Shifted::new(&rounded(&b), aside.1));
+            let (a, b) = (Shifted::new(&a, aside.1), Shifted::new(&b, aside.0));
             let wide = |bits: &[u16]| bits.iter().map(|&half| widen(half)).collect::<Vec<f32>>();
             let mut cases = vec![
                 (dot(&x, &y), wide(&x), wide(&y)),
                 (dot_portable(&x, &y), wide(&x), wide(&y)),
-                (dot_mixed(&a, &y), a.clone(), wide(&y)),
-                (dot_floats(&a, &b), a.clone(), b.clone()),
+                (dot_mixed(&a, &y), a.to_vec(), wide(&y)),
+                (dot_floats(&a, &b), a.to_vec(), b.to_vec()),
             ];
             if let Some((of_halves, of_floats, mixed)) = narrower(&x, &y, &a, &b) {
-                cases.extend([(of_halves, wide(&x), wide(&y)), (of_floats, a.clone(), b.clone()), (mixed, a.clone(), wide(&y))]);
+                cases.extend([(of_halves, wide(&x), wide(&y)), (of_floats, a.to_vec(), b.to_vec()), (mixed, a.to_vec(), wide(&y))]);
             }
             for (got, a, b) in cases {
                 let terms = || a.iter().zip(&b).map(|(&a, &b)| (f64::from(a) * f64::from(b), !(a.is_normal() && b.is_normal())));
@@ -307,10 +310,10 @@ mod tests {
         }
 
         #[test]
-        fn many_dots_are_each_their_own(rows in 1usize..12, steps in 1usize..5, seed in any::<u32>()) {
+        fn many_dots_are_each_their_own(rows in 1usize..12, steps in 1usize..5, aside in 0usize..32, seed in any::<u32>()) {
             let len = steps * STEP;
             let floats: Vec<f32> = (0..(rows + 1) * len).map(|at| ((at as u32 ^ seed) % 1_000) as f32 / 500.0 - 1.0).collect();
-            let bits = rounded(&floats);
+            let bits = Shifted::new(&rounded(&floats), aside);
             let (query, slab) = bits.split_at(len);
             let wanted: Vec<u32> = (0..rows as u32).rev().collect();
             let mut got = vec![7.0];

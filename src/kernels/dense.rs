@@ -155,6 +155,7 @@ mod tests {
     use super::{Dense, Precision};
     use crate::kernels::momentum::norm;
     use crate::kernels::score::score;
+    use crate::kernels::shifted::Shifted;
     use crate::kernels::tile::Panel;
     use crate::kernels::{LANES, stride};
     use crate::model::Metric;
@@ -172,6 +173,7 @@ mod tests {
             anchors in 1usize..=LANES,
             count in 0usize..20,
             exponent in -75i32..58,
+            aside in 0usize..16,
             seed in any::<u64>(),
         ) {
             let mut stream = crate::model::Seed(seed).stream(0, 0);
@@ -181,7 +183,7 @@ mod tests {
             };
             let anchors: Vec<Vec<f32>> = (0..anchors).map(|_| padded(&random(dim))).collect();
             let rows: Vec<Vec<f32>> = (0..count).map(|_| padded(&random(dim))).collect();
-            let flat = rows.concat();
+            let flat = Shifted::new(&rows.concat(), aside);
             let bits = |scores: &[[f32; LANES]]| scores.iter().map(|lanes| lanes.map(f32::to_bits)).collect::<Vec<_>>();
             for metric in [Metric::Dot, Metric::L2] {
                 let of = |precision| Dense::new(metric, precision, stride(dim), anchors.iter().map(Vec::as_slice));

@@ -27,6 +27,8 @@ mod residuals;
 mod residuals_avx512;
 pub mod rotation;
 pub mod score;
+#[cfg(test)]
+mod shifted;
 pub mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tile_avx512;

@@ -59,6 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{score, score_portable};
+    use crate::kernels::shifted::Shifted;
     use crate::kernels::stride;
     use crate::model::Metric;
 
@@ -67,12 +68,14 @@ mod tests {
         fn every_cpu_path_gives_the_same_bits(
             rows in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 1..300),
             exponent in -149i32..48,
+            aside in (0usize..16, 0usize..16),
         ) {
             let (mut a, mut b): (Vec<f32>, Vec<f32>) = rows.into_iter().unzip();
             a.iter_mut().chain(&mut b).for_each(|x| *x *= 2f32.powi(exponent));
             let len = stride(a.len());
             a.resize(len, 0.0);
             b.resize(len, 0.0);
+            let (a, b) = (Shifted::new(&a, aside.0), Shifted::new(&b, aside.1));
             for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
                 prop_assert_eq!(score(metric, &a, &b).to_bits(), score_portable(metric, &a, &b).to_bits());
             }

@@ -227,6 +227,7 @@ mod tests {
     use super::{Bounds, Hit, Panel};
     use crate::kernels::momentum::norm;
     use crate::kernels::score::score;
+    use crate::kernels::shifted::Shifted;
     use crate::kernels::{LANES, stride};
     use crate::model::Metric;
 
@@ -245,6 +246,7 @@ mod tests {
             anchors in 1usize..=LANES,
             count in 1usize..40,
             exponent in -75i32..58,
+            aside in 0usize..16,
             seed in any::<u64>(),
         ) {
             let mut stream = crate::model::Seed(seed).stream(0, 0);
@@ -254,7 +256,7 @@ mod tests {
             };
             let anchors: Vec<Vec<f32>> = (0..anchors).map(|_| padded(&random(dim))).collect();
             let rows: Vec<Vec<f32>> = (0..count).map(|_| padded(&random(dim))).collect();
-            let flat = rows.concat();
+            let flat = Shifted::new(&rows.concat(), aside);
             let largest = rows.iter().map(|row| norm(row)).fold(0.0, f64::max);
             let (near_anchor, near_row) = (stream.below(anchors.len() as u64), stream.below(count as u64));
             for metric in [Metric::Dot, Metric::L2] {

@@ -203,6 +203,6 @@ mod tests {
         assert_eq!((kept(10, 100_000, false, false), kept(64, 262_144, false, false)), (64, 128));
         assert_eq!((kept(64, 100_000, false, true), kept(64, 100_000, true, true)), (192, 512));
         assert_eq!((kept(10, 1_000_000, false, false), kept(128, 1_000_000, false, false)), (174, 256));
-        assert_eq!((kept(10, 1_000_000, true, false), kept(64, 1_000_000, true, false)), (698, 1_398));
+        assert_eq!((kept(10, 1_000_000, true, false), kept(64, 1_000_000, true, false)), (698, 1_397));
     }
 }

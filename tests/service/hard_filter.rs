@@ -79,7 +79,7 @@ async fn walks_find_the_nearest_of_other_labels_and_strangers_amid_the_own() {
         for id in scanned {
             let is_strange = usize::from(*id >= ENTRIES);
             wanted[is_strange] += 1;
-            found[is_strange] += usize::from(walked.contains(id));
+            found[is_strange] += u32::from(walked.contains(id));
         }
     }
     let recall = |of: usize| f64::from(found[of]) / f64::from(wanted[of]);
