@@ -63,7 +63,7 @@ pub(crate) async fn until_served(live: &Live, bank: &str) -> v1::Index {
     until(live, bank, |index| index.state() == v1::IndexState::Serving).await
 }
 
-fn by(plan: v1::Plan) -> v1::Nearest {
+pub(crate) fn by(plan: v1::Plan) -> v1::Nearest {
     v1::Nearest { plan: plan.into(), accuracy: v1::Accuracy::Approximate.into(), ..Default::default() }
 }
 
@@ -82,7 +82,7 @@ async fn ask(live: &Live, bank: &str, anchors: &[f32], how: v1::Nearest, filters
 }
 
 /// Ids by anchor.
-fn served(answer: &v1::SampleResponse) -> Vec<BTreeSet<u64>> {
+pub(crate) fn served(answer: &v1::SampleResponse) -> Vec<BTreeSet<u64>> {
     let mut ids = answer.rows.as_ref().unwrap().ids.iter().copied();
     answer.draws[0].counts.iter().map(|&count| ids.by_ref().take(count as usize).collect()).collect()
 }

@@ -7,7 +7,7 @@ use negbank::kernels::momentum;
 use negbank::model::Seed;
 use negbank::proto::v1;
 
-use crate::graph::{DIM, clustered, fill, until_served};
+use crate::graph::{DIM, by, clustered, fill, served, until_served};
 use crate::live::{Live, keyed, nearest_with};
 
 const ENTRIES: u64 = 12_000;
@@ -26,11 +26,10 @@ struct Asked {
 impl Asked {
     /// What is found for each anchor among entries of other labels, by the plan that is asked for and no other.
     async fn of(&self, live: &Live, plan: v1::Plan) -> Vec<BTreeSet<u64>> {
-        let how = v1::Nearest { plan: plan.into(), accuracy: v1::Accuracy::Approximate.into(), ..Default::default() };
         let request = v1::SampleRequest {
             bank: "b".to_owned(),
             anchors: Some(v1::Anchors { embeddings: Some(rows(&self.x)), labels: self.labels.clone(), ..Default::default() }),
-            draws: vec![nearest_with(K, how)],
+            draws: vec![nearest_with(K, by(plan))],
             filters: Some(v1::Filters { exclude_same_label: true, ..Default::default() }),
             columns: vec![v1::Column::Ids.into(), v1::Column::Labels.into()],
             layout: v1::Layout::PerAnchor.into(),
@@ -39,23 +38,18 @@ impl Asked {
         let answer = live.client.sample(request).await.unwrap();
         let (draw, rows) = (&answer.draws[0], answer.rows.as_ref().unwrap());
         assert_eq!(draw.plan(), plan, "{}", draw.plan_reason);
-        let mut each = rows.ids.iter().zip(&rows.labels);
-        let of_anchor = |(&count, own): (&u32, &i64)| -> BTreeSet<u64> {
-            assert_eq!(count, K, "no short answer");
-            let ids = each.by_ref().take(K as usize).map(|(&id, label)| {
-                assert_ne!(label, own);
-                id
-            });
-            ids.collect()
-        };
-        draw.counts.iter().zip(&self.labels).map(of_anchor).collect()
+        assert!(draw.counts.iter().all(|&count| count == K), "no short answer");
+        let own = self.labels.iter().flat_map(|&label| [label; K as usize]);
+        assert!(own.zip(&rows.labels).all(|(own, &label)| own != label));
+        served(&answer)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn walks_find_the_nearest_of_other_labels_and_strangers_amid_the_own() {
-    let settings =
-        ["index.min_entries=1000", "index.m=12", "index.ef_construction=100", "index.threads=1", "index.max_percent=60"];
+    // No graph before all is written: the strangers are in it, not scanned beside it.
+    let all = format!("index.min_entries={}", ENTRIES + STRANGERS);
+    let settings = [all.as_str(), "index.m=12", "index.ef_construction=100", "index.threads=1", "index.max_percent=60"];
     let live = Live::start(&settings).await;
     live.create(keyed("b", DIM as u32, 4)).await;
     let mut random = Seed(41).stream(0, 0);
